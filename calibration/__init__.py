@@ -1,0 +1,1 @@
+"""Label-free calibration of the attention temperature T and scale S."""

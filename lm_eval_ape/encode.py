@@ -1,0 +1,152 @@
+"""From a prompt's prefix and chunks to segments: every piece is encoded once, on its own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import groupby
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import Cache
+
+from lm_eval_ape.positions import chunk_positions, query_start
+from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.segments import Reader, Reading, Role, Segment, SegmentedCache, reading_segments
+from lm_eval_ape.strategy import Settings
+
+# Tokens that one forward pass may hold: enough to keep a GPU busy, few enough to bound activations.
+ENCODE_TOKENS = 8192
+
+# The prefix's number beside the chunks' 0, 1, ...
+PREFIX = -1
+# Receives the numbers of pieces and their logits, `(pieces, tokens, vocabulary)`.
+OnLogits = Callable[[Sequence[int], Tensor], None]
+# Keys and values of each layer, `(chunks, kv_heads, tokens, head_dim)`.
+Layers = list[tuple[Tensor, Tensor]]
+
+
+def encode(
+    model: PreTrainedModel,
+    prompt: Prompt,
+    settings: Settings,
+    *,
+    used: Counter[str] | None = None,
+    on_logits: OnLogits | None = None,
+) -> Reader:
+    """Encode a prompt's prefix and chunks.
+
+    A chunk attends to itself, causally, and to the prefix if that is shared. Without a shared prefix the prefix and
+    the first chunk are one piece, as in the ordinary text, and later chunks stand alone; either way one chunk is
+    exactly the sequential prompt.
+
+    Args:
+        model: A causal language model that `support.check` accepts.
+        prompt: The prompt; one without chunks gives a reader without segments.
+        settings: `positions`, `shared_prefix` and `attn_backend` are read.
+        used: Counts the attention rungs that served.
+        on_logits: Called with the logits of every piece, which are not computed otherwise.
+
+    Returns:
+        The segments, on the model's devices, and the position at which the query starts.
+    """
+    if not prompt.chunks:
+        return Reader((), 0)
+    encoder = _Encoder(model, settings.attn_backend, Counter() if used is None else used, on_logits)
+    lengths = [len(chunk) for chunk in prompt.chunks]
+    start = len(prompt.prefix)
+    positions = chunk_positions(lengths, start, settings.positions)
+    prefix_positions = torch.arange(start)
+    prefix = None
+    pieces: list[Layers] = []
+    if prompt.prefix and settings.shared_prefix:
+        layers = encoder.run([prompt.prefix], [prefix_positions], None, lambda logits: [([PREFIX], logits)])
+        prefix = _segment("prefix", [layers], prefix_positions)
+    elif prompt.prefix:
+        layers = encoder.run(
+            [(*prompt.prefix, *prompt.chunks[0])],
+            [torch.cat([prefix_positions.to(positions[0].dtype), positions[0]])],
+            None,
+            lambda logits: [([PREFIX], logits[:, :start]), ([0], logits[:, start:])],
+        )
+        prefix = _segment("prefix", [[(k[:, :, :start], v[:, :, :start]) for k, v in layers]], prefix_positions)
+        pieces.append([(k[:, :, start:], v[:, :, start:]) for k, v in layers])
+    shared = prefix if settings.shared_prefix else None
+    for batch in _batches(range(len(pieces), len(lengths)), lengths):
+        ids, rows = [prompt.chunks[number] for number in batch], [positions[number] for number in batch]
+        pieces.append(encoder.run(ids, rows, shared, lambda logits, batch=batch: [(batch, logits)]))
+    context = _segment("context", pieces, torch.cat(positions))
+    segments = (context,) if prefix is None else (prefix, context)
+    return Reader(segments, query_start(lengths, start, settings.positions))
+
+
+class _Encoder:
+    """Runs pieces of a prompt through the model and hands out the keys and values that they leave."""
+
+    def __init__(
+        self, model: PreTrainedModel, backend: str, used: Counter[str], on_logits: OnLogits | None
+    ) -> None:
+        self.model = model
+        # Without the head over the vocabulary where nobody asks for logits.
+        self.network = model if on_logits else model.get_decoder()
+        self.backend = backend
+        self.used = used
+        self.on_logits = on_logits
+
+    @torch.no_grad()
+    def run(
+        self,
+        ids: Sequence[Sequence[int]],
+        positions: Sequence[Tensor],
+        prefix: Segment | None,
+        name: Callable[[Tensor], Iterable[tuple[Sequence[int], Tensor]]],
+    ) -> Layers:
+        """Encode pieces of one length in one batch; `name` tells which pieces its logits belong to."""
+        reading: AbstractContextManager[None] = nullcontext()
+        cache: Cache = DynamicCache()
+        if prefix is not None:
+            reader = Reader((prefix,), start=int(positions[0][0]), rows=len(ids))
+            layers = self.model.config.get_text_config().num_hidden_layers
+            cache = SegmentedCache(Reading((reader,), backend=self.backend, used=self.used), layers)
+            reading = reading_segments(self.model)
+        device = self.model.device
+        with reading:
+            output = self.network(
+                input_ids=torch.tensor(ids, device=device),
+                position_ids=torch.stack(list(positions)).to(device),
+                past_key_values=cache,
+                use_cache=True,
+            )
+        if self.on_logits:
+            for numbers, logits in name(output.logits):
+                self.on_logits(numbers, logits)
+        return [(layer.keys, layer.values) for layer in cache.layers]
+
+
+def _batches(numbers: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Neighbouring chunks of one length, together at most `ENCODE_TOKENS` unless one alone has more."""
+    for length, group in groupby(numbers, key=lambda number: lengths[number]):
+        equal = list(group)
+        size = max(1, ENCODE_TOKENS // length)
+        yield from (equal[first : first + size] for first in range(0, len(equal), size))
+
+
+def _segment(role: Role, pieces: list[Layers], positions: Tensor) -> Segment:
+    """Lay pieces, each `(chunks, kv_heads, tokens, head_dim)` a layer, out in one row a layer.
+
+    The pieces are used up layer by layer, so that the copy needs the memory of one layer, not of all.
+    """
+    keys, values = [], []
+    for layer in range(len(pieces[0])):
+        keys.append(_one_row([piece[layer][0] for piece in pieces]))
+        values.append(_one_row([piece[layer][1] for piece in pieces]))
+        for piece in pieces:
+            piece[layer] = (keys[-1][:, :, :0], values[-1][:, :, :0])
+    return Segment(role, tuple(keys), tuple(values), positions)
+
+
+def _one_row(tensors: list[Tensor]) -> Tensor:
+    rows = [tensor.transpose(0, 1).flatten(1, 2).unsqueeze(0) for tensor in tensors]
+    return torch.cat(rows, dim=2)

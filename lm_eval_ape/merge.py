@@ -1,0 +1,81 @@
+"""Merging attention over groups of keys by their log-sum-exps.
+
+Attention over the union of disjoint groups of keys is the average of the groups' outputs, weighted by the softmax
+of their log-sum-exps. Adaptive Parallel Encoding (Yang et al., ICLR 2025) changes one term of that softmax, the
+context's: this module is the only place that knows how.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+SCALE_MODES = ("lse", "value", "additive")
+
+
+class Attended(NamedTuple):
+    """Attention over a group of keys.
+
+    Attributes:
+        out: The group's own softmax average of its values, `(batch, heads, query, head_dim)`.
+        lse: The log-sum-exp of the group's logits, `(batch, heads, query)`, in float32 or float64; `-inf` where a
+            query may attend to no key of the group.
+    """
+
+    out: Tensor
+    lse: Tensor
+
+
+def merge(groups: Sequence[Attended]) -> Attended:
+    """Merge attention over disjoint groups of keys into attention over their union.
+
+    Exact for any number of groups; the sums are taken in the log-sum-exps' precision (float32 at least).
+
+    Args:
+        groups: At least one group; all of one shape.
+
+    Returns:
+        The union's output and log-sum-exp, both in the log-sum-exps' dtype. A query that no group serves gets zeros.
+    """
+    if len(groups) == 1:
+        return groups[0]
+    lses = torch.stack([group.lse for group in groups])
+    lse = torch.logsumexp(lses, dim=0)
+    # A query without any key has lse = -inf; subtracting 0 there instead keeps its weights at exp(-inf) = 0.
+    weights = torch.exp(lses - lse.masked_fill(lse == -math.inf, 0.0)).unsqueeze(-1)
+    out = groups[0].out * weights[0]
+    for group, weight in zip(groups[1:], weights[1:], strict=True):
+        out = torch.addcmul(out, group.out.to(out.dtype), weight)
+    return Attended(out, lse)
+
+
+def scale_context(context: Attended, temperature: float | Tensor, scale: float | Tensor, mode: str) -> Attended:
+    """Apply the scale S to the context's term of the merge; the temperature T is already in its logits.
+
+    Args:
+        context: Attention over all context keys with logits divided by T.
+        temperature: T, a number or broadcastable to `(batch, heads, 1)`.
+        scale: S, likewise.
+        mode: `lse` weighs the context by `S * T * L_ctx` (APE, Yang et al. 2025, section 4, as its code does it);
+            `value` multiplies the context's output by S (Eq. 1 of the label-free calibration paper, read literally);
+            `additive` weighs it by `T * L_ctx + ln S` (what APE's few-shot evaluation did).
+
+    Returns:
+        The context's term, ready for `merge`.
+    """
+    if mode == "value":
+        factor = scale.unsqueeze(-1) if isinstance(scale, Tensor) else scale
+        return Attended(context.out * factor, context.lse)
+    if mode == "lse":
+        return Attended(context.out, _times(context.lse, scale * temperature))
+    log_scale = scale.log() if isinstance(scale, Tensor) else math.log(scale)
+    return Attended(context.out, _times(context.lse, temperature) + log_scale)
+
+
+def _times(lse: Tensor, factor: float | Tensor) -> Tensor:
+    """Multiply, keeping `-inf` (no key at all) as it is whatever the factor."""
+    return torch.where(lse == -math.inf, lse, lse * factor)

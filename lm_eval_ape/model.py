@@ -1,0 +1,288 @@
+"""`ape-hf`: the harness's Hugging Face model, reading its prompts under any encoding strategy.
+
+Everything that is not about encoding (loading, batching, stop strings, sampling, scoring, caching) is the parent's.
+The parent sees queries where it expects prompts; the segments that they read are put in where it calls the model.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import CacheHook
+from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import normalize_gen_kwargs
+from torch import Tensor
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+from lm_eval_ape import __version__, support
+from lm_eval_ape.arguments import split_arguments
+from lm_eval_ape.cache_guard import guard
+from lm_eval_ape.encode import encode
+from lm_eval_ape.errors import ApeError
+from lm_eval_ape.prompt import Prompt, Source, Splitter
+from lm_eval_ape.rolling import rolling_loglikelihood
+from lm_eval_ape.segments import Reader, Reading, SegmentedCache, reading_segments
+
+logger = logging.getLogger(__name__)
+
+
+class ApeHFLM(HFLM):
+    """Any RoPE decoder of Hugging Face under sequential, parallel, sink or APE encoding (`--model ape-hf`).
+
+    Args:
+        pretrained: Name or path of the model, or a loaded one, as in the harness's `hf`.
+        request_log: File to which one JSON line a request is appended: its task and document, the tokens of its
+            prefix, chunks and query, and how many tokens were dropped.
+        **arguments: Fields of `strategy.Settings`, and everything that the harness's `hf` accepts.
+
+    Raises:
+        ApeError: An argument is unknown or impossible (before anything is loaded), the tokenizer cannot tell which
+            characters its tokens cover, or the model cannot encode in parallel.
+    """
+
+    def __init__(
+        self, pretrained: str | PreTrainedModel, *, request_log: str | None = None, **arguments: Any
+    ) -> None:
+        self.settings, rest = split_arguments({"pretrained": pretrained, **arguments})
+        self.request_log = Path(request_log) if request_log else None
+        self.used: Counter[str] = Counter()
+        self._prompts: dict[str, Prompt] = {}
+        self._batch: list[Prompt] = []
+        self._reader: Reader | None = None
+        rest.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
+        super().__init__(**rest)
+        if hasattr(self, "accelerator"):
+            # The parent does this for several GPUs only; several CPU processes would each do all the work.
+            self._rank = self.accelerator.process_index
+            self._world_size = self.accelerator.num_processes
+        support.check(self.model, self.settings)
+
+    # Loading and provenance
+
+    def _create_tokenizer(self, *args: Any, **kwargs: Any) -> None:
+        super()._create_tokenizer(*args, **kwargs)
+        if not self.tokenizer.is_fast:
+            raise ApeError(
+                f"{type(self.tokenizer).__name__} cannot tell which characters its tokens cover, so prompts cannot be "
+                "cut at the borders of their context; use a fast tokenizer (use_fast_tokenizer=True, or another one "
+                "with tokenizer=...)."
+            )
+
+    def get_model_info(self) -> dict[str, Any]:
+        """What made a number, for the results file: the parent's facts, the settings, and the kernels that ran."""
+        encoding = {"version": __version__, **asdict(self.settings), "attn_backends_used": sorted(self.used)}
+        return {**super().get_model_info(), "lm_eval_ape": encoding}
+
+    def set_cache_hook(self, cache_hook: CacheHook) -> None:
+        """Take the harness's response cache, refusing one that other settings filled."""
+        if (responses := getattr(cache_hook, "dbdict", None)) is not None:
+            model = {
+                "pretrained": getattr(self.pretrained, "name_or_path", self.pretrained),
+                "revision": self.revision,
+                "peft": self.peft,
+                "delta": self.delta,
+                "dtype": str(self.model.dtype),
+            }
+            guard(responses, {**model, **asdict(self.settings)})
+        super().set_cache_hook(cache_hook)
+
+    # Requests
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Answer the requests, each context encoded by the strategy."""
+
+        def reserve(request: Instance) -> int:
+            return int(normalize_gen_kwargs(request.args[1], self.max_gen_toks)["max_gen_toks"])
+
+        self._prompts = self._split(requests, [reserve(request) for request in requests], disable_tqdm)
+        try:
+            return super().generate_until(requests, disable_tqdm=disable_tqdm)
+        finally:
+            self._prompts = {}
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Score continuations; the contexts of requests that share one are encoded once."""
+        # One more than the tokens, which may split otherwise where prompt and continuation meet.
+        reserves = [len(self.tok_encode(request.args[1], add_special_tokens=False)) + 1 for request in requests]
+        longest: dict[str, int] = {}
+        for request, tokens in zip(requests, reserves, strict=True):
+            longest[request.args[0]] = max(tokens, longest.get(request.args[0], 0))
+        self._prompts = self._split(requests, [longest[request.args[0]] for request in requests], disable_tqdm)
+        try:
+            return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+        finally:
+            self._prompts = {}
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """Score whole texts (see `rolling.rolling_loglikelihood`); those without a context, as the parent does."""
+        if not self.settings.parallel:
+            return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
+        prompts = self._split(requests, [1] * len(requests), disable_tqdm)
+        plain = [request for request in requests if not prompts[request.args[0]].chunks]
+        scores = dict(zip(map(id, plain), super().loglikelihood_rolling(plain, disable_tqdm) if plain else [], strict=True))
+        quiet = disable_tqdm or self.rank != 0
+        for request in tqdm(requests, desc="Running loglikelihood_rolling requests", disable=quiet):
+            if id(request) in scores:
+                continue
+            prompt = prompts[request.args[0]]
+            with self._autocast():
+                score = rolling_loglikelihood(
+                    self.model, prompt, self.prefix_token_id, self.settings, self._reading([])
+                )
+            scores[id(request)] = score
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, score)
+        return [scores[id(request)] for request in requests]
+
+    def _split(self, requests: Sequence[Instance], reserves: Sequence[int], quiet: bool) -> dict[str, Prompt]:
+        """Cut all requests before the first is answered, so that a bad one costs no work."""
+        splitter = Splitter(self._tokenise, self.settings, self.max_length)
+        prompts: dict[str, Prompt] = {}
+        pairs = zip(requests, reserves, strict=True)
+        for request, reserve in tqdm(pairs, "Splitting prompts", len(requests), disable=quiet or self.rank != 0):
+            text = request.args[0]
+            source = Source(str(request.task_name), int(request.doc_id or 0), request.doc)
+            # The harness moves spaces at a prompt's end to the continuation that it scores.
+            cut = text.rstrip() if request.request_type in ("loglikelihood", "multiple_choice") else text
+            prompt = splitter.split(cut, source, reserve)
+            if prompts.setdefault(text, prompt) != prompt:
+                raise ApeError(
+                    f"{source}: another request has the same prompt but another context or length to generate, and the "
+                    "harness cannot tell them apart; run the two in separate tasks."
+                )
+            self._log(source, request, prompt)
+        splitter.report()
+        return prompts
+
+    def _log(self, source: Source, request: Instance, prompt: Prompt) -> None:
+        record = {
+            "task": source.task,
+            "doc_id": source.doc_id,
+            "idx": request.idx,
+            "prefix_tokens": len(prompt.prefix),
+            "chunk_tokens": [len(chunk) for chunk in prompt.chunks],
+            "query_tokens": len(prompt.query),
+            "dropped_tokens": prompt.dropped,
+        }
+        logger.debug("request %s", record)
+        if self.request_log:
+            with self.request_log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+
+    def _tokenise(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids as the parent's `tok_encode` makes them, with the characters each covers."""
+        options: dict[str, bool] = {}
+        if self.add_bos_token is not None:
+            options["add_special_tokens"] = self.add_bos_token
+        if text.startswith(self.tokenizer.decode(self.prefix_token_id)):
+            options["add_special_tokens"] = False
+        encoding = self.tokenizer(text, return_offsets_mapping=True, **options)
+        return encoding["input_ids"], encoding["offset_mapping"]
+
+    # Where the parent calls the model
+
+    def tok_batch_encode(
+        self, strings: list[str], padding_side: str = "left", left_truncate_len: int | None = None, truncation: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Give the parent the queries where it generates from prompts; `_model_generate` brings their segments."""
+        if not all(string in self._prompts for string in strings):
+            return super().tok_batch_encode(strings, padding_side, left_truncate_len, truncation)
+        self._batch = [self._prompts[string] for string in strings]
+        width = max(len(prompt.query) for prompt in self._batch)
+        ids = torch.full((len(strings), width), self.tokenizer.pad_token_id)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(self._batch):
+            ids[row, width - len(prompt.query) :] = torch.tensor(prompt.query)
+            mask[row, width - len(prompt.query) :] = 1
+        return ids, mask
+
+    def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **generation_kwargs: Any) -> Tensor:
+        batch, self._batch = self._batch, []
+        if not any(prompt.chunks for prompt in batch):
+            return super()._model_generate(context, max_length, stop, **generation_kwargs)
+        with self._autocast():
+            readers = [encode(self.model, prompt, self.settings, used=self.used) for prompt in batch]
+        width = context.shape[1]
+        starts = [reader.start - width + len(prompt.query) for reader, prompt in zip(readers, batch, strict=True)]
+        readers = [replace(reader, start=start) for reader, start in zip(readers, starts, strict=True)]
+        positions = torch.tensor(starts, device=context.device)[:, None] + torch.arange(width, device=context.device)
+        with reading_segments(self.model):
+            return super()._model_generate(
+                context,
+                max_length,
+                stop,
+                position_ids=positions.clamp(min=0),
+                past_key_values=self._cache(readers),
+                **generation_kwargs,
+            )
+
+    def _loglikelihood_tokens(
+        self,
+        requests: Sequence[tuple[Any, list[int], list[int]]],
+        disable_tqdm: bool = False,
+        override_bs: int | None = None,
+    ) -> list[tuple[float, bool]]:
+        prompts = [self._prompts.get(strings[0]) if strings else None for strings, _, _ in requests]
+        if not any(prompt and prompt.chunks for prompt in prompts):
+            queries = [
+                (strings, list(prompt.query) if prompt else context, continuation)
+                for prompt, (strings, context, continuation) in zip(prompts, requests, strict=True)
+            ]
+            return super()._loglikelihood_tokens(queries, disable_tqdm=disable_tqdm, override_bs=override_bs)
+        groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+        for index, prompt in enumerate(prompts):
+            groups[(prompt.prefix, prompt.chunks) if prompt else ()].append(index)
+        answers: dict[int, tuple[float, bool]] = {}
+        progress = tqdm(
+            total=len(requests), desc="Running loglikelihood requests", disable=disable_tqdm or self.rank != 0
+        )
+        for indices in groups.values():
+            with self._autocast(), torch.no_grad():
+                self._reader = encode(self.model, prompts[indices[0]], self.settings, used=self.used)
+            try:
+                scored = super()._loglikelihood_tokens(
+                    [(requests[i][0], list(prompts[i].query), requests[i][2]) for i in indices],
+                    disable_tqdm=True,
+                    override_bs=min(len(indices), int(self.max_batch_size or len(indices))),
+                )
+            finally:
+                self._reader = None
+            answers.update(zip(indices, scored, strict=True))
+            progress.update(len(indices))
+        progress.close()
+        return [answers[index] for index in range(len(requests))]
+
+    def _model_call(self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
+        if self._reader is None or not self._reader.segments:
+            return super()._model_call(inps, attn_mask, labels)
+        reader = replace(self._reader, rows=inps.shape[0])
+        positions = torch.arange(reader.start, reader.start + inps.shape[1], device=inps.device)
+        with torch.no_grad(), self._autocast(), reading_segments(self.model):
+            return self.model(
+                inps, position_ids=positions.expand_as(inps), past_key_values=self._cache([reader])
+            ).logits
+
+    def _reading(self, readers: Sequence[Reader]) -> Reading:
+        return Reading(
+            tuple(readers),
+            temperature=self.settings.attn_temperature,
+            scale=self.settings.attn_scale,
+            scale_mode=self.settings.scale_mode,
+            backend=self.settings.attn_backend,
+            used=self.used,
+        )
+
+    def _cache(self, readers: Sequence[Reader]) -> SegmentedCache:
+        return SegmentedCache(self._reading(readers), self.model.config.get_text_config().num_hidden_layers)
+
+    def _autocast(self) -> torch.autocast:
+        dtype = self.mixed_precision_dtype
+        return torch.autocast(device_type=self.device.type, dtype=dtype, enabled=dtype is not None)

@@ -1,0 +1,68 @@
+"""The log-likelihood of a whole text as a strategy reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from lm_eval_ape.encode import PREFIX, encode
+from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.segments import Reading, SegmentedCache, reading_segments
+from lm_eval_ape.strategy import Settings
+
+
+@torch.no_grad()
+def rolling_loglikelihood(
+    model: PreTrainedModel, prompt: Prompt, prefix_token: int, settings: Settings, reading: Reading
+) -> float:
+    """Sum the log-probabilities of all of a prompt's tokens, each given what it sees under the strategy.
+
+    A chunk's first token follows the prefix, its others their own chunk; the query's first token follows the last
+    chunk, its others the prefix, all chunks (with T and S) and the query. A later chunk without a shared prefix sees
+    nothing before its first token, which is scored, as the harness scores an empty context, after `prefix_token`
+    alone. With one chunk and T=S=1 this is the sequential log-likelihood.
+
+    Args:
+        model: A causal language model.
+        prompt: The text, cut, with at least one chunk.
+        prefix_token: The token that the harness puts before every text (BOS or EOS); it is not scored.
+        settings: How to encode.
+        reading: T, S and backend; its readers are set here.
+
+    Returns:
+        Log-likelihood in nats.
+    """
+    prompt = replace(prompt, prefix=(prefix_token, *prompt.prefix))
+    total = 0.0
+    ends: dict[int, Tensor] = {}
+
+    def score(logits: Tensor, ids: Sequence[int]) -> float:
+        targets = torch.tensor(ids, device=logits.device).unsqueeze(-1)
+        return float(logits.float().log_softmax(-1).gather(-1, targets).sum())
+
+    def score_pieces(numbers: Sequence[int], logits: Tensor) -> None:
+        nonlocal total
+        for number, row in zip(numbers, logits, strict=True):
+            piece = prompt.prefix if number == PREFIX else prompt.chunks[number]
+            total += score(row[:-1], piece[1:])
+            ends[number] = row[-1:].clone()
+
+    reader = encode(model, prompt, settings, used=reading.used, on_logits=score_pieces)
+    for number, chunk in enumerate(prompt.chunks):
+        before = ends[PREFIX]
+        if number > 0 and not settings.shared_prefix:
+            before = model(torch.tensor([[prefix_token]], device=model.device), use_cache=False).logits[0]
+        total += score(before, chunk[:1])
+    total += score(ends[len(prompt.chunks) - 1], prompt.query[:1])
+    if len(prompt.query) > 1:
+        cache = SegmentedCache(replace(reading, readers=(reader,)), len(reader.segments[0].keys))
+        inputs = torch.tensor([prompt.query[:-1]], device=model.device)
+        positions = torch.arange(reader.start, reader.start + inputs.shape[1], device=model.device)[None]
+        with reading_segments(model):
+            output = model(inputs, position_ids=positions, past_key_values=cache)
+        total += score(output.logits[0], prompt.query[1:])
+    return total

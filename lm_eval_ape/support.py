@@ -1,0 +1,80 @@
+"""Which models can encode in parallel, told before a request is read."""
+
+from __future__ import annotations
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from lm_eval_ape.encode import encode
+from lm_eval_ape.errors import ApeError
+from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.segments import Reading, SegmentedCache, reading_segments
+from lm_eval_ape.strategy import Settings
+
+# Layers that keep one state for all the past: chunks encoded apart cannot be put together in it.
+_ATTENTION_LAYERS = {"full_attention", "sliding_attention"}
+# Largest difference of log-probabilities by dtype; eager models take their softmax in float32 whatever the dtype.
+_TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-3}
+_HALF_TOLERANCE = 0.25
+
+
+def check(model: PreTrainedModel, settings: Settings) -> None:
+    """Refuse a model that parallel encoding cannot serve.
+
+    Names what is known to fail, then proves the rest on the model itself: a few tokens, read once as one sequence and
+    once as prefix, one chunk and query at T=S=1, must give the same next-token distributions.
+
+    Raises:
+        ApeError: With the reason.
+    """
+    if not settings.parallel:
+        return
+    name = type(model).__name__
+    config = model.config.get_text_config()
+    if reason := _reason(model, config, settings):
+        raise ApeError(f"{name} cannot run with strategy={settings.strategy}: {reason}.")
+    error = _probe(model, config, settings)
+    tolerance = _TOLERANCE.get(model.dtype, _HALF_TOLERANCE)
+    if not error <= tolerance:
+        raise ApeError(
+            f"{name} cannot run with strategy={settings.strategy}: with one chunk and T=S=1 its log-probabilities "
+            f"should equal the sequential ones, but differ by {error:.2g} (at most {tolerance:g} is rounding in "
+            f"{model.dtype})."
+        )
+
+
+def _reason(model: PreTrainedModel, config: PreTrainedConfig, settings: Settings) -> str | None:
+    if model.config.is_encoder_decoder:
+        return "it is an encoder-decoder; parallel encoding needs a decoder-only model"
+    if not any("rotary" in type(module).__name__.lower() for module in model.modules()):
+        return "it has no rotary position embeddings (RoPE), on which the chunks' shared positions rest"
+    if getattr(config, "alibi", False):
+        return "it uses ALiBi instead of rotary position embeddings (RoPE)"
+    layers = set(getattr(config, "layer_types", None) or [])
+    if other := sorted(layers - _ATTENTION_LAYERS):
+        return f"it has {', '.join(other)} layers, whose state cannot be put together from chunks"
+    windowed = "sliding_attention" in layers or (not layers and getattr(config, "sliding_window", None))
+    if windowed and settings.positions != "shared":
+        return (
+            f"positions={settings.positions} and its sliding window of {config.sliding_window} tokens do not go together: "
+            "chunks are encoded with a window over tokens and read with a window over positions, and these agree only "
+            "for positions=shared"
+        )
+    return None
+
+
+@torch.no_grad()
+def _probe(model: PreTrainedModel, config: PreTrainedConfig, settings: Settings) -> float:
+    """Largest difference of log-probability between one chunk at T=S=1 and the ordinary forward pass."""
+    ids = torch.arange(1, 13).remainder(config.vocab_size).tolist()
+    prompt = Prompt(tuple(ids[:3]), (tuple(ids[3:8]),), tuple(ids[8:]))
+    expected = model(torch.tensor([ids], device=model.device), use_cache=False).logits[0, 8:]
+    reader = encode(model, prompt, settings)
+    cache = SegmentedCache(Reading((reader,), backend=settings.attn_backend), config.num_hidden_layers)
+    with reading_segments(model):
+        got = model(
+            torch.tensor([prompt.query], device=model.device),
+            position_ids=torch.arange(reader.start, reader.start + len(prompt.query), device=model.device)[None],
+            past_key_values=cache,
+        ).logits[0]
+    return float((got.double().log_softmax(-1) - expected.double().log_softmax(-1)).abs().max())

@@ -1,0 +1,1 @@
+"""Configurations for `lm_eval run --config`."""
