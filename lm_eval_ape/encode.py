@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import Cache
+from transformers import PreTrainedModel
 
 from lm_eval_ape.positions import chunk_positions, query_start
 from lm_eval_ape.prompt import Prompt
@@ -85,9 +83,7 @@ def encode(
 class _Encoder:
     """Runs pieces of a prompt through the model and hands out the keys and values that they leave."""
 
-    def __init__(
-        self, model: PreTrainedModel, backend: str, used: Counter[str], on_logits: OnLogits | None
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, backend: str, used: Counter[str], on_logits: OnLogits | None) -> None:
         self.model = model
         # Without the head over the vocabulary where nobody asks for logits.
         self.network = model if on_logits else model.get_decoder()
@@ -104,15 +100,12 @@ class _Encoder:
         name: Callable[[Tensor], Iterable[tuple[Sequence[int], Tensor]]],
     ) -> Layers:
         """Encode pieces of one length in one batch; `name` tells which pieces its logits belong to."""
-        reading: AbstractContextManager[None] = nullcontext()
-        cache: Cache = DynamicCache()
-        if prefix is not None:
-            reader = Reader((prefix,), start=int(positions[0][0]), rows=len(ids))
-            layers = self.model.config.get_text_config().num_hidden_layers
-            cache = SegmentedCache(Reading((reader,), backend=self.backend, used=self.used), layers)
-            reading = reading_segments(self.model)
+        segments = () if prefix is None else (prefix,)
+        reader = Reader(segments, start=int(positions[0][0]), rows=len(ids))
+        layers = self.model.config.get_text_config().num_hidden_layers
+        cache = SegmentedCache(Reading((reader,), backend=self.backend, used=self.used), layers)
         device = self.model.device
-        with reading:
+        with reading_segments(self.model):
             output = self.network(
                 input_ids=torch.tensor(ids, device=device),
                 position_ids=torch.stack(list(positions)).to(device),

@@ -49,9 +49,7 @@ class ApeHFLM(HFLM):
             characters its tokens cover, or the model cannot encode in parallel.
     """
 
-    def __init__(
-        self, pretrained: str | PreTrainedModel, *, request_log: str | None = None, **arguments: Any
-    ) -> None:
+    def __init__(self, pretrained: str | PreTrainedModel, *, request_log: str | None = None, **arguments: Any) -> None:
         self.settings, rest = split_arguments({"pretrained": pretrained, **arguments})
         self.request_log = Path(request_log) if request_log else None
         self.used: Counter[str] = Counter()
@@ -128,7 +126,9 @@ class ApeHFLM(HFLM):
             return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
         prompts = self._split(requests, [1] * len(requests), disable_tqdm)
         plain = [request for request in requests if not prompts[request.args[0]].chunks]
-        scores = dict(zip(map(id, plain), super().loglikelihood_rolling(plain, disable_tqdm) if plain else [], strict=True))
+        scores = dict(
+            zip(map(id, plain), super().loglikelihood_rolling(plain, disable_tqdm) if plain else [], strict=True)
+        )
         quiet = disable_tqdm or self.rank != 0
         for request in tqdm(requests, desc="Running loglikelihood_rolling requests", disable=quiet):
             if id(request) in scores:
@@ -190,7 +190,11 @@ class ApeHFLM(HFLM):
     # Where the parent calls the model
 
     def tok_batch_encode(
-        self, strings: list[str], padding_side: str = "left", left_truncate_len: int | None = None, truncation: bool = False
+        self,
+        strings: list[str],
+        padding_side: str = "left",
+        left_truncate_len: int | None = None,
+        truncation: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Give the parent the queries where it generates from prompts; `_model_generate` brings their segments."""
         if not all(string in self._prompts for string in strings):

@@ -216,7 +216,7 @@ class _Window:
     start: int
     tail: int
 
-    def mask(self, segment: Segment, queries: int, device: torch.device) -> Tensor | None | Literal["hidden"]:
+    def mask(self, segment: Segment, queries: int, device: torch.device) -> Tensor | Literal["hidden"] | None:
         """Which keys the queries see: None for all, `hidden` for none, else boolean `(1, 1, queries, tokens)`."""
         if self.size is None:
             return None

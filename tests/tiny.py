@@ -63,7 +63,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "cohere": ("CohereConfig", {}),
     "granite": ("GraniteConfig", {}),
     "mixtral": ("MixtralConfig", {"num_local_experts": 4, "sliding_window": WINDOW}),
-    "gpt_oss": ("GptOssConfig", {"head_dim": 8, "num_local_experts": 4, "sliding_window": WINDOW, "rope_parameters": None}),
+    "gpt_oss": (
+        "GptOssConfig",
+        {"head_dim": 8, "num_local_experts": 4, "sliding_window": WINDOW, "rope_parameters": None},
+    ),
 }
 
 
@@ -82,7 +85,10 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=600, special_tokens=SPECIALS, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=600,
+        special_tokens=SPECIALS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(TEXTS, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])

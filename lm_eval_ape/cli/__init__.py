@@ -1,0 +1,45 @@
+"""The command `lm-eval-ape`: each subcommand is a module here, imported when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from lm_eval_ape import __version__
+from lm_eval_ape.errors import ApeError
+
+# Subcommand to its one line of help; the module of the same name adds the arguments and runs it.
+COMMANDS = {
+    "run": "evaluate: lm_eval's own command line, with ape-hf and our tasks registered",
+}
+EPILOG = """\
+examples:
+  lm-eval-ape run --model ape-hf --model_args pretrained=MODEL,strategy=ape --tasks ape_longbench_2wikimqa
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand and return its exit status; a mistake of the user's is one sentence on stderr and status 2."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="lm-eval-ape",
+        description="What parallel context encoding does to a model, measured with lm-evaluation-harness.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for name, line in COMMANDS.items():
+        subparsers.add_parser(name, help=line, add_help=False)
+    known, _ = parser.parse_known_args(arguments[:1])
+    if known.command is None:
+        parser.print_help()
+        return 0
+    command = import_module(f"lm_eval_ape.cli.{known.command}")
+    try:
+        return int(command.main(arguments[1:]))
+    except ApeError as error:
+        print(f"lm-eval-ape {known.command}: {error}", file=sys.stderr)
+        return 2

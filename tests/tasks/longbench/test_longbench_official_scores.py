@@ -1,0 +1,23 @@
+"""On a known model's predictions, the official scorer's published figures come out."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lm_eval_ape.tasks.longbench.catalogue import DATASETS
+from lm_eval_ape.tasks.longbench.scoring import official_prediction, official_score
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_the_official_figure_comes_out_to_two_decimals(name: str, longbench_preds: Path) -> None:
+    dataset = DATASETS[name]
+    with (longbench_preds / f"{name}.jsonl").open(encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    assert len(rows) == dataset.rows
+    scores = [
+        official_score(official_prediction(row["pred"], dataset), row["answers"], row["all_classes"], dataset)
+        for row in rows
+    ]
+    figures = json.loads((longbench_preds / "result.json").read_text(encoding="utf-8"))
+    assert round(100 * sum(scores) / len(scores), 2) == figures[name]

@@ -1,0 +1,213 @@
+"""Parallel encoding equals the dense reference, and with one chunk and T=S=1 the sequential model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import dense
+import pytest
+import tiny
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from lm_eval_ape.attend import BACKENDS
+from lm_eval_ape.encode import encode
+from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.segments import Reader, Reading, SegmentedCache, reading_segments
+from lm_eval_ape.strategy import Settings, resolve
+
+EXACT = 1e-12
+# These take their softmax in float32 whatever the dtype (eager attention only), so the stock model is only as exact.
+FLOAT32_SOFTMAX = {"gemma2": 1e-4, "gpt_oss": 1e-4}
+MACHINE_BACKENDS = ["cpu_flash", "eager"]
+
+
+def tokens(count: int, seed: int, vocab: int = 97) -> list[int]:
+    return torch.randint(3, vocab, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+PREFIX, QUERY = tokens(4, 0), tokens(5, 1)
+CHUNKS = [tokens(7, 2), tokens(3, 3), tokens(9, 4), tokens(1, 5)]
+
+
+def prompt_of(chunks: list[list[int]], prefix: list[int] = PREFIX, query: list[int] = QUERY) -> Prompt:
+    return Prompt(tuple(prefix), tuple(map(tuple, chunks)), tuple(query))
+
+
+@torch.no_grad()
+def query_logits(
+    model: PreTrainedModel, readers: list[Reader], prompts: list[Prompt], settings: Settings, **reading: Any
+) -> list[Tensor]:
+    """Logits of each prompt's query in one left-padded batch, the padding cut off."""
+    width = max(len(prompt.query) for prompt in prompts)
+    pads = [width - len(prompt.query) for prompt in prompts]
+    ids = torch.tensor([[0] * pad + list(prompt.query) for pad, prompt in zip(pads, prompts, strict=True)])
+    starts = [reader.start - pad for reader, pad in zip(readers, pads, strict=True)]
+    factors = {"temperature": settings.attn_temperature, "scale": settings.attn_scale, **reading}
+    state = Reading(
+        tuple(replace(reader, start=start) for reader, start in zip(readers, starts, strict=True)),
+        scale_mode=settings.scale_mode,
+        backend=settings.attn_backend,
+        **factors,
+    )
+    with reading_segments(model):
+        logits = model(
+            ids,
+            attention_mask=torch.tensor([[0] * pad + [1] * (width - pad) for pad in pads]),
+            position_ids=(torch.tensor(starts)[:, None] + torch.arange(width)).clamp(min=0),
+            past_key_values=SegmentedCache(state, model.config.num_hidden_layers),
+        ).logits
+    return [row[pad:] for row, pad in zip(logits, pads, strict=True)]
+
+
+def run(model: PreTrainedModel, prompt: Prompt, settings: Settings) -> Tensor:
+    return query_logits(model, [encode(model, prompt, settings)], [prompt], settings)[0]
+
+
+def reference(model: PreTrainedModel, prompt: Prompt, settings: Settings, **factors: Any) -> Tensor:
+    layout = dense.lay_out(
+        list(prompt.prefix),
+        [list(c) for c in prompt.chunks],
+        list(prompt.query),
+        settings.positions,
+        settings.shared_prefix,
+    )
+    given = {"temperature": settings.attn_temperature, "scale": settings.attn_scale, **factors}
+    return dense.dense_logits(model, layout, mode=settings.scale_mode, **given)
+
+
+@pytest.mark.parametrize("strategy", ["parallel", "sink"])
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_one_chunk_without_temperature_and_scale_is_the_sequential_model(family: str, strategy: str) -> None:
+    model = tiny.make_model(family)
+    prompt = prompt_of([tokens(12, 6)])
+    got = run(model, prompt, resolve({"strategy": strategy}))
+    exact = dense.dense_logits(model, dense.sequential_layout(list(prompt.ids), len(QUERY)))[0]
+    with torch.no_grad():
+        stock = model(torch.tensor([prompt.ids])).logits[0, -len(QUERY) :]
+    assert (got - exact).abs().max() < EXACT
+    assert (got - stock).abs().max() < FLOAT32_SOFTMAX.get(family, EXACT)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_one_chunk_generates_the_sequential_models_greedy_tokens(family: str) -> None:
+    model = tiny.make_model(family)
+    settings = resolve({"strategy": "sink"})
+    options: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    seen = set()
+    for seed in (6, 17, 18):
+        prompt = prompt_of([tokens(12, seed)], query=tokens(5, seed + 100))
+        reader = encode(model, prompt, settings)
+        sequential = model.generate(torch.tensor([prompt.ids]), **options)[0, len(prompt.ids) :]
+        with reading_segments(model):
+            got = model.generate(
+                torch.tensor([prompt.query]),
+                position_ids=torch.arange(reader.start, reader.start + len(prompt.query))[None],
+                past_key_values=SegmentedCache(Reading((reader,)), model.config.num_hidden_layers),
+                **options,
+            )[0, len(prompt.query) :]
+        assert got.tolist() == sequential.tolist()
+        seen |= set(got.tolist())
+    assert len(seen) > 1
+
+
+@pytest.mark.parametrize("backend", MACHINE_BACKENDS)
+@pytest.mark.parametrize("strategy", ["parallel", "sink", "ape"])
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_unequal_chunks_match_the_dense_reference(family: str, strategy: str, backend: str) -> None:
+    if family == "gemma2" and backend != "eager":
+        pytest.skip("the softcap needs eager attention on the CPU")
+    model = tiny.make_model(family)
+    settings = resolve({"strategy": strategy, "attn_temperature": 0.7, "attn_scale": 0.8, "attn_backend": backend})
+    prompt = prompt_of(CHUNKS)
+    assert (run(model, prompt, settings) - reference(model, prompt, settings)).abs().max() < EXACT
+
+
+@pytest.mark.parametrize("scale_mode", ["lse", "value", "additive"])
+@pytest.mark.parametrize("positions", ["shared", "stretched", "serial"])
+@pytest.mark.parametrize("shared_prefix", [True, False])
+def test_positions_and_scale_modes_match_the_dense_reference(
+    scale_mode: str, positions: str, shared_prefix: bool
+) -> None:
+    model = tiny.make_model()
+    given = {"attn_temperature": 1.3, "attn_scale": 0.6, "scale_mode": scale_mode}
+    settings = resolve({**given, "positions": positions, "shared_prefix": shared_prefix})
+    prompt = prompt_of(CHUNKS)
+    assert (run(model, prompt, settings) - reference(model, prompt, settings)).abs().max() < EXACT
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+@pytest.mark.parametrize("backend", MACHINE_BACKENDS)
+def test_a_padded_batch_of_prompts_matches_each_alone(family: str, backend: str) -> None:
+    model = tiny.make_model(family)
+    settings = resolve({"attn_temperature": 0.8, "attn_backend": backend})
+    prompts = [
+        prompt_of(CHUNKS),
+        prompt_of([tokens(5, 8)], prefix=tokens(1, 9), query=tokens(2, 10)),
+        prompt_of([tokens(2, 11), tokens(6, 12)], prefix=[], query=tokens(9, 13)),
+        Prompt((), (), tuple(tokens(7, 14))),
+    ]
+    readers = [encode(model, prompt, settings) for prompt in prompts]
+    for prompt, got in zip(prompts, query_logits(model, readers, prompts, settings), strict=True):
+        if prompt.chunks:
+            expected = reference(model, prompt, settings)
+        else:
+            expected = dense.dense_logits(model, dense.sequential_layout(list(prompt.ids), len(prompt.query)))
+        assert (got - expected[0]).abs().max() < EXACT
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+@pytest.mark.parametrize("shape", [(3, 1, 1), (3, 1, 4), (1, 3, 4), (3, 3, 4)], ids=str)
+def test_temperature_and_scale_per_row_layer_and_head_over_shared_keys(family: str, shape: tuple[int, ...]) -> None:
+    model = tiny.make_model(family)
+    generator = torch.Generator().manual_seed(7)
+    t = torch.rand(shape, generator=generator, dtype=torch.float64) + 0.5
+    s = torch.rand(shape, generator=generator, dtype=torch.float64) + 0.5
+    settings = resolve({})
+    prompt = prompt_of(CHUNKS)
+    reader = replace(encode(model, prompt, settings), rows=3)
+    state = Reading((reader,), temperature=t, scale=s)
+    with reading_segments(model), torch.no_grad():
+        got = model(
+            torch.tensor([prompt.query] * 3),
+            position_ids=torch.arange(reader.start, reader.start + len(QUERY)).expand(3, -1),
+            past_key_values=SegmentedCache(state, model.config.num_hidden_layers),
+        ).logits
+    full = [x.expand(3, 3, 4) for x in (t, s)]
+    expected = reference(model, prompt, settings, temperature=full[0], scale=full[1], rows=3)
+    assert (got - expected).abs().max() < EXACT
+
+
+def test_beams_share_their_rows_segments() -> None:
+    model = tiny.make_model()
+    settings = resolve({"strategy": "sink"})
+    prompts = [prompt_of([tokens(12, 6)]), prompt_of([tokens(10, 15)], prefix=tokens(6, 16))]
+    assert len({len(prompt.ids) for prompt in prompts}) == 1
+    options: dict[str, Any] = {"max_new_tokens": 8, "num_beams": 3, "pad_token_id": 0, "eos_token_id": None}
+    rows = torch.tensor([prompt.ids for prompt in prompts])
+    sequential = model.generate(rows, do_sample=False, **options)[:, rows.shape[1] :]
+    readers = tuple(encode(model, prompt, settings) for prompt in prompts)
+    with reading_segments(model):
+        got = model.generate(
+            torch.tensor([prompt.query for prompt in prompts]),
+            position_ids=torch.tensor([[reader.start] for reader in readers]) + torch.arange(len(QUERY)),
+            past_key_values=SegmentedCache(Reading(readers), model.config.num_hidden_layers),
+            do_sample=False,
+            **options,
+        )[:, len(QUERY) :]
+    assert got.tolist() == sequential.tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_lower_precision_stays_close_to_the_dense_reference(dtype: torch.dtype) -> None:
+    model = tiny.make_model(dtype=dtype)
+    settings = resolve({"attn_temperature": 0.7, "attn_scale": 0.8})
+    prompt = prompt_of(CHUNKS)
+    got, expected = run(model, prompt, settings).float(), reference(model, prompt, settings).float()
+    assert (got - expected).abs().max() < (1e-4 if dtype == torch.float32 else 0.1) * expected.abs().max()
+
+
+def test_every_rung_of_the_ladder_is_tested_here_or_by_contract() -> None:
+    assert set(MACHINE_BACKENDS) | {"flash_attn", "cuda_flash", "cuda_efficient"} == set(BACKENDS)
