@@ -1,8 +1,8 @@
 """What pyproject.toml cannot say: where packages lie in the repository, and one file beside them.
 
-`tasks/`, `calibration/` and `run_configs/` stand at the top of the repository and are installed inside `lm_eval_ape`, so
-that site-packages gets no generic name. `lm_eval_ape.pth` goes beside the package: Python reads it when it starts, and
-through it `lm_eval --model ape-hf` works after a plain `pip install`.
+`tasks/`, `calibration/` and `run_configs/` stand at the top of the repository and are installed inside `lm_eval_ape`,
+so that site-packages gets no generic name. `lm_eval_ape.pth` goes beside the package: Python reads it when it starts,
+and through it `lm_eval --model ape-hf` works after a plain `pip install`.
 """
 
 from pathlib import Path

@@ -17,7 +17,16 @@ OWN = ("request_log",)
 
 # What transformers' `from_pretrained` takes beside fields of the model's configuration.
 FROM_PRETRAINED = frozenset(
-    ["adapter_kwargs", "adapter_name", "allow_all_kernels", "attn_implementation", "bnb_4bit_compute_dtype", "bnb_4bit_quant_storage", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant", "cache_dir", "code_revision", "commit_hash", "device_map", "device_mesh", "disable_mmap", "distributed_config", "dtype", "experts_implementation", "force_download", "from_auto", "fusion_config", "generation_config", "ignore_mismatched_sizes", "key_mapping", "kernel_config", "llm_int8_enable_fp32_cpu_offload", "llm_int8_has_fp16_weight", "llm_int8_skip_modules", "llm_int8_threshold", "load_in_4bit", "load_in_8bit", "local_files_only", "low_cpu_mem_usage", "max_memory", "mirror", "offload_buffers", "offload_folder", "offload_state_dict", "output_loading_info", "proxies", "quantization_config", "state_dict", "subfolder", "token", "torch_dtype", "tp_plan", "tp_size", "use_auth_token", "use_kernels", "use_safetensors", "variant", "weights_only"]
+    """
+    adapter_kwargs adapter_name allow_all_kernels attn_implementation bnb_4bit_compute_dtype bnb_4bit_quant_storage
+    bnb_4bit_quant_type bnb_4bit_use_double_quant cache_dir code_revision commit_hash device_map device_mesh
+    disable_mmap distributed_config dtype experts_implementation force_download from_auto fusion_config
+    generation_config ignore_mismatched_sizes key_mapping kernel_config llm_int8_enable_fp32_cpu_offload
+    llm_int8_has_fp16_weight llm_int8_skip_modules llm_int8_threshold load_in_4bit load_in_8bit local_files_only
+    low_cpu_mem_usage max_memory mirror offload_buffers offload_folder offload_state_dict output_loading_info
+    proxies quantization_config state_dict subfolder token torch_dtype tp_plan tp_size use_auth_token use_kernels
+    use_safetensors variant weights_only
+    """.split()
 )
 
 

@@ -39,5 +39,6 @@ def guard(responses: MutableMapping[str, Any], identity: Mapping[str, Any]) -> N
         names = sorted(key for key in own.keys() | stamp.keys() if own.get(key) != stamp.get(key))
         changes = ", ".join(f"{name}: {stamp.get(name)!r} there, {own.get(name)!r} here" for name in names)
         raise ApeError(
-            f"The file given to --use_cache holds responses of other settings ({changes}); give a path for each setting."
+            f"The file given to --use_cache holds responses of other settings ({changes}); "
+            "give each setting a path of its own."
         )

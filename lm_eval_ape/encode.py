@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
 import torch
@@ -60,21 +60,22 @@ def encode(
     prefix = None
     pieces: list[Layers] = []
     if prompt.prefix and settings.shared_prefix:
-        layers = encoder.run([prompt.prefix], [prefix_positions], None, lambda logits: [([PREFIX], logits)])
+        layers, logits = encoder.run([prompt.prefix], [prefix_positions])
+        encoder.tell([PREFIX], logits)
         prefix = _segment("prefix", [layers], prefix_positions)
     elif prompt.prefix:
-        layers = encoder.run(
-            [(*prompt.prefix, *prompt.chunks[0])],
-            [torch.cat([prefix_positions.to(positions[0].dtype), positions[0]])],
-            None,
-            lambda logits: [([PREFIX], logits[:, :start]), ([0], logits[:, start:])],
-        )
+        row = torch.cat([prefix_positions.to(positions[0].dtype), positions[0]])
+        layers, logits = encoder.run([(*prompt.prefix, *prompt.chunks[0])], [row])
+        encoder.tell([PREFIX], logits[:, :start])
+        encoder.tell([0], logits[:, start:])
         prefix = _segment("prefix", [[(k[:, :, :start], v[:, :, :start]) for k, v in layers]], prefix_positions)
         pieces.append([(k[:, :, start:], v[:, :, start:]) for k, v in layers])
     shared = prefix if settings.shared_prefix else None
     for batch in _batches(range(len(pieces), len(lengths)), lengths):
         ids, rows = [prompt.chunks[number] for number in batch], [positions[number] for number in batch]
-        pieces.append(encoder.run(ids, rows, shared, lambda logits, batch=batch: [(batch, logits)]))
+        layers, logits = encoder.run(ids, rows, shared)
+        encoder.tell(batch, logits)
+        pieces.append(layers)
     context = _segment("context", pieces, torch.cat(positions))
     segments = (context,) if prefix is None else (prefix, context)
     return Reader(segments, query_start(lengths, start, settings.positions))
@@ -87,23 +88,19 @@ class _Encoder:
         self.model = model
         # Without the head over the vocabulary where nobody asks for logits.
         self.network = model if on_logits else model.get_decoder()
+        self.layers = model.config.get_text_config().num_hidden_layers
         self.backend = backend
         self.used = used
         self.on_logits = on_logits
 
     @torch.no_grad()
     def run(
-        self,
-        ids: Sequence[Sequence[int]],
-        positions: Sequence[Tensor],
-        prefix: Segment | None,
-        name: Callable[[Tensor], Iterable[tuple[Sequence[int], Tensor]]],
-    ) -> Layers:
-        """Encode pieces of one length in one batch; `name` tells which pieces its logits belong to."""
+        self, ids: Sequence[Sequence[int]], positions: Sequence[Tensor], prefix: Segment | None = None
+    ) -> tuple[Layers, Tensor]:
+        """Encode pieces of one length in one batch; their logits, `(pieces, tokens, vocabulary)`, if asked for."""
         segments = () if prefix is None else (prefix,)
         reader = Reader(segments, start=int(positions[0][0]), rows=len(ids))
-        layers = self.model.config.get_text_config().num_hidden_layers
-        cache = SegmentedCache(Reading((reader,), backend=self.backend, used=self.used), layers)
+        cache = SegmentedCache(Reading((reader,), backend=self.backend, used=self.used), self.layers)
         device = self.model.device
         with reading_segments(self.model):
             output = self.network(
@@ -112,10 +109,13 @@ class _Encoder:
                 past_key_values=cache,
                 use_cache=True,
             )
+        layers = [(layer.keys, layer.values) for layer in cache.layers]
+        return layers, output.logits if self.on_logits else torch.empty(len(ids), 0, 0)
+
+    def tell(self, numbers: Sequence[int], logits: Tensor) -> None:
+        """Hand out the logits of pieces, if asked for."""
         if self.on_logits:
-            for numbers, logits in name(output.logits):
-                self.on_logits(numbers, logits)
-        return [(layer.keys, layer.values) for layer in cache.layers]
+            self.on_logits(numbers, logits)
 
 
 def _batches(numbers: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:

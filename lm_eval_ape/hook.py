@@ -87,7 +87,7 @@ class _Finder:
 def install() -> None:
     """Wait for the harness to be imported; called when Python starts. Installing twice changes nothing."""
     if _Finder not in sys.meta_path:
-        sys.meta_path.insert(0, _Finder)  # type: ignore[arg-type]
+        sys.meta_path.insert(0, _Finder)
 
 
 def register() -> None:

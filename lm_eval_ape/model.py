@@ -101,7 +101,7 @@ class ApeHFLM(HFLM):
         def reserve(request: Instance) -> int:
             return int(normalize_gen_kwargs(request.args[1], self.max_gen_toks)["max_gen_toks"])
 
-        self._prompts = self._split(requests, [reserve(request) for request in requests], disable_tqdm)
+        self._prompts = self.split_requests(requests, [reserve(request) for request in requests], disable_tqdm)
         try:
             return super().generate_until(requests, disable_tqdm=disable_tqdm)
         finally:
@@ -114,7 +114,7 @@ class ApeHFLM(HFLM):
         longest: dict[str, int] = {}
         for request, tokens in zip(requests, reserves, strict=True):
             longest[request.args[0]] = max(tokens, longest.get(request.args[0], 0))
-        self._prompts = self._split(requests, [longest[request.args[0]] for request in requests], disable_tqdm)
+        self._prompts = self.split_requests(requests, [longest[request.args[0]] for request in requests], disable_tqdm)
         try:
             return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
         finally:
@@ -124,7 +124,7 @@ class ApeHFLM(HFLM):
         """Score whole texts (see `rolling.rolling_loglikelihood`); those without a context, as the parent does."""
         if not self.settings.parallel:
             return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
-        prompts = self._split(requests, [1] * len(requests), disable_tqdm)
+        prompts = self.split_requests(requests, [1] * len(requests), disable_tqdm)
         plain = [request for request in requests if not prompts[request.args[0]].chunks]
         scores = dict(
             zip(map(id, plain), super().loglikelihood_rolling(plain, disable_tqdm) if plain else [], strict=True)
@@ -134,7 +134,7 @@ class ApeHFLM(HFLM):
             if id(request) in scores:
                 continue
             prompt = prompts[request.args[0]]
-            with self._autocast():
+            with self.autocast():
                 score = rolling_loglikelihood(
                     self.model, prompt, self.prefix_token_id, self.settings, self._reading([])
                 )
@@ -142,7 +142,7 @@ class ApeHFLM(HFLM):
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, score)
         return [scores[id(request)] for request in requests]
 
-    def _split(self, requests: Sequence[Instance], reserves: Sequence[int], quiet: bool) -> dict[str, Prompt]:
+    def split_requests(self, requests: Sequence[Instance], reserves: Sequence[int], quiet: bool) -> dict[str, Prompt]:
         """Cut all requests before the first is answered, so that a bad one costs no work."""
         splitter = Splitter(self._tokenise, self.settings, self.max_length)
         prompts: dict[str, Prompt] = {}
@@ -212,7 +212,7 @@ class ApeHFLM(HFLM):
         batch, self._batch = self._batch, []
         if not any(prompt.chunks for prompt in batch):
             return super()._model_generate(context, max_length, stop, **generation_kwargs)
-        with self._autocast():
+        with self.autocast():
             readers = [encode(self.model, prompt, self.settings, used=self.used) for prompt in batch]
         width = context.shape[1]
         starts = [reader.start - width + len(prompt.query) for reader, prompt in zip(readers, batch, strict=True)]
@@ -235,33 +235,32 @@ class ApeHFLM(HFLM):
         override_bs: int | None = None,
     ) -> list[tuple[float, bool]]:
         prompts = [self._prompts.get(strings[0]) if strings else None for strings, _, _ in requests]
-        if not any(prompt and prompt.chunks for prompt in prompts):
-            queries = [
-                (strings, list(prompt.query) if prompt else context, continuation)
-                for prompt, (strings, context, continuation) in zip(prompts, requests, strict=True)
-            ]
+        known = [prompt for prompt in prompts if prompt is not None]
+        if len(known) < len(prompts):
+            # Windows of a rolling text that has no context.
+            return super()._loglikelihood_tokens(requests, disable_tqdm=disable_tqdm, override_bs=override_bs)
+        queries = [(strings, list(p.query), ids) for p, (strings, _, ids) in zip(known, requests, strict=True)]
+        if not any(prompt.chunks for prompt in known):
             return super()._loglikelihood_tokens(queries, disable_tqdm=disable_tqdm, override_bs=override_bs)
         groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
-        for index, prompt in enumerate(prompts):
-            groups[(prompt.prefix, prompt.chunks) if prompt else ()].append(index)
+        for index, prompt in enumerate(known):
+            groups[prompt.prefix, prompt.chunks].append(index)
         answers: dict[int, tuple[float, bool]] = {}
-        progress = tqdm(
-            total=len(requests), desc="Running loglikelihood requests", disable=disable_tqdm or self.rank != 0
-        )
-        for indices in groups.values():
-            with self._autocast(), torch.no_grad():
-                self._reader = encode(self.model, prompts[indices[0]], self.settings, used=self.used)
-            try:
-                scored = super()._loglikelihood_tokens(
-                    [(requests[i][0], list(prompts[i].query), requests[i][2]) for i in indices],
-                    disable_tqdm=True,
-                    override_bs=min(len(indices), int(self.max_batch_size or len(indices))),
-                )
-            finally:
-                self._reader = None
-            answers.update(zip(indices, scored, strict=True))
-            progress.update(len(indices))
-        progress.close()
+        quiet = disable_tqdm or self.rank != 0
+        with tqdm(total=len(requests), desc="Running loglikelihood requests", disable=quiet) as progress:
+            for indices in groups.values():
+                with self.autocast():
+                    self._reader = encode(self.model, known[indices[0]], self.settings, used=self.used)
+                try:
+                    scored = super()._loglikelihood_tokens(
+                        [queries[index] for index in indices],
+                        disable_tqdm=True,
+                        override_bs=min(len(indices), self.max_batch_size or len(indices)),
+                    )
+                finally:
+                    self._reader = None
+                answers.update(zip(indices, scored, strict=True))
+                progress.update(len(indices))
         return [answers[index] for index in range(len(requests))]
 
     def _model_call(self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
@@ -269,7 +268,7 @@ class ApeHFLM(HFLM):
             return super()._model_call(inps, attn_mask, labels)
         reader = replace(self._reader, rows=inps.shape[0])
         positions = torch.arange(reader.start, reader.start + inps.shape[1], device=inps.device)
-        with torch.no_grad(), self._autocast(), reading_segments(self.model):
+        with torch.no_grad(), self.autocast(), reading_segments(self.model):
             return self.model(
                 inps, position_ids=positions.expand_as(inps), past_key_values=self._cache([reader])
             ).logits
@@ -287,6 +286,6 @@ class ApeHFLM(HFLM):
     def _cache(self, readers: Sequence[Reader]) -> SegmentedCache:
         return SegmentedCache(self._reading(readers), self.model.config.get_text_config().num_hidden_layers)
 
-    def _autocast(self) -> torch.autocast:
+    def autocast(self) -> torch.autocast:
         dtype = self.mixed_precision_dtype
         return torch.autocast(device_type=self.device.type, dtype=dtype, enabled=dtype is not None)

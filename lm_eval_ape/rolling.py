@@ -42,7 +42,8 @@ def rolling_loglikelihood(
 
     def score(logits: Tensor, ids: Sequence[int]) -> float:
         targets = torch.tensor(ids, device=logits.device).unsqueeze(-1)
-        return float(logits.float().log_softmax(-1).gather(-1, targets).sum())
+        precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return float(precise.log_softmax(-1).gather(-1, targets).sum())
 
     def score_pieces(numbers: Sequence[int], logits: Tensor) -> None:
         nonlocal total

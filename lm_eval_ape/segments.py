@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import torch
@@ -114,7 +114,7 @@ class SegmentedLayer(DynamicLayer):
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append to the tail and return it, the reading attached to its keys."""
         keys, values = super().update(key_states, value_states, *args, **kwargs)
-        keys.lm_eval_ape_layer = self  # type: ignore[attr-defined]
+        keys.lm_eval_ape_layer = self
         return keys, values
 
 
@@ -125,7 +125,7 @@ class SegmentedCache(Cache):
         super().__init__(layers=[SegmentedLayer(reading, index) for index in range(num_layers)])
 
 
-def segmented_attention(
+def segmented_attention(  # noqa: PLR0917 (transformers passes these by position)
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -154,49 +154,46 @@ def segmented_attention(
     Returns:
         Output `(rows, query, heads, head_dim)` and no attention weights.
     """
-    layer = getattr(key, "lm_eval_ape_layer", None)
+    layer: SegmentedLayer | None = getattr(key, "lm_eval_ape_layer", None)
     if layer is None:
         raise ApeError(
             f"{type(module).__name__} changes the cached keys before it attends to them, so parallel encoding cannot "
             "read them; this model can only run with strategy=sequential."
         )
-    if scaling is None:
-        scaling = query.shape[-1] ** -0.5
-    reading: Reading = layer.reading
-    common = {"softcap": softcap, "backend": reading.backend, "used": reading.used}
+    reading = layer.reading
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    read = partial(attend, softcap=softcap, backend=reading.backend, used=reading.used)
     causal = attention_mask is None and query.shape[2] > 1
-    tail = attend(query, key, value, scaling=scaling, causal=causal, mask=attention_mask, **common)
+    tail = read(query, key, value, scaling=scaling, causal=causal, mask=attention_mask)
     if s_aux is not None:
         sink = s_aux.to(tail.lse.dtype).view(1, -1, 1).expand_as(tail.lse)
         tail = merge([tail, Attended(torch.zeros_like(tail.out), sink)])
 
-    temperature = _for_layer(reading.temperature, layer.index)
-    scale = _for_layer(reading.scale, layer.index)
     # `generate` repeats each row for its beams or samples; a reader's rows then come in as many more.
     repeats = query.shape[0] // reading.rows
-    outputs, row = [], 0
+    outputs, first = [], 0
     for reader in reading.readers:
-        rows = slice(row * repeats, (row + reader.rows) * repeats)
-        row += reader.rows
-        own = Attended(tail.out[rows], tail.lse[rows])
-        groups: dict[str, list[Attended]] = {"prefix": [own], "context": []}
+        rows = slice(first, first + reader.rows * repeats)
+        first = rows.stop
+        temperature = _factor(reading.temperature, layer.index, rows, repeats)
+        scale = _factor(reading.scale, layer.index, rows, repeats)
+        window = _Window(sliding_window, reader.start, key.shape[2])
+        groups: dict[Role, list[Attended]] = {"prefix": [Attended(tail.out[rows], tail.lse[rows])], "context": []}
         for segment in reader.segments:
-            factor = temperature if segment.role == "context" else 1.0
-            part = _attend_segment(
-                query[rows],
-                segment,
-                layer.index,
-                scaling=scaling,
-                temperature=_rows(factor, rows, repeats),
-                window=_Window(sliding_window, reader.start, key.shape[2]),
-                common=common,
-            )
-            if part is not None:
-                groups[segment.role].append(part)
+            mask = window.mask(segment, query.shape[2], query.device)
+            if isinstance(mask, str):
+                continue
+            keys, values = segment.keys[layer.index], segment.values[layer.index]
+            seen, factor = query[rows], scaling
+            if segment.role == "context" and isinstance(temperature, Tensor):
+                seen = seen / temperature.unsqueeze(-1).to(seen.dtype)
+            elif segment.role == "context":
+                # A number goes into the softmax scaling, where half-precision queries do not round it.
+                factor = scaling / temperature
+            groups[segment.role].append(read(seen, keys, values, scaling=factor, mask=mask))
         if groups["context"]:
-            row_temperature, row_scale = _rows(temperature, rows, repeats), _rows(scale, rows, repeats)
-            context = scale_context(merge(groups["context"]), row_temperature, row_scale, reading.scale_mode)
-            groups["prefix"].append(context)
+            context = merge(groups["context"])
+            groups["prefix"].append(scale_context(context, temperature, scale, reading.scale_mode))
         outputs.append(merge(groups["prefix"]).out)
     out = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
     return out.to(query.dtype).transpose(1, 2).contiguous(), None
@@ -230,41 +227,13 @@ class _Window:
         return (positions - segment.positions < self.size)[None, None].to(device)
 
 
-def _attend_segment(
-    query: Tensor,
-    segment: Segment,
-    layer: int,
-    *,
-    scaling: float,
-    temperature: float | Tensor,
-    window: _Window,
-    common: dict[str, Any],
-) -> Attended | None:
-    """Attention over one segment with logits divided by the temperature; None where the window hides all of it."""
-    mask = window.mask(segment, query.shape[2], query.device)
-    if isinstance(mask, str):
-        return None
-    if isinstance(temperature, Tensor):
-        query = query / temperature.unsqueeze(-1).to(query.dtype)
-    else:
-        # A number goes into the softmax scaling, where half-precision queries do not round it.
-        scaling = scaling / temperature
-    return attend(query, segment.keys[layer], segment.values[layer], scaling=scaling, mask=mask, **common)
-
-
-def _for_layer(factor: float | Tensor, layer: int) -> float | Tensor:
-    """T or S of one layer: a number, or `(rows or 1, heads or 1, 1)`."""
+def _factor(factor: float | Tensor, layer: int, rows: slice, repeats: int) -> float | Tensor:
+    """T or S of some rows in one layer: a number, or `(rows or 1, heads or 1, 1)`."""
     if not isinstance(factor, Tensor):
         return factor
-    rows, layers, heads = (1,) * (3 - factor.dim()) + tuple(factor.shape)
-    return factor.reshape(rows, layers, heads)[:, min(layer, layers - 1), :, None]
-
-
-def _rows(factor: float | Tensor, rows: slice, repeats: int) -> float | Tensor:
-    """The part of T or S that belongs to these rows of the batch."""
-    if not isinstance(factor, Tensor) or factor.shape[0] == 1:
-        return factor
-    return factor.repeat_interleave(repeats, dim=0)[rows]
+    full = factor.reshape((1,) * (3 - factor.dim()) + tuple(factor.shape))
+    own = full[:, min(layer, full.shape[1] - 1), :, None]
+    return own if own.shape[0] == 1 else own.repeat_interleave(repeats, dim=0)[rows]
 
 
 AttentionInterface.register(ATTENTION_NAME, segmented_attention)

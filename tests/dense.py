@@ -63,7 +63,7 @@ class DenseAttention:
     def __init__(self, layout: Layout, temperature: Any, scale: Any, mode: str) -> None:
         self.layout, self.temperature, self.scale, self.mode = layout, temperature, scale, mode
 
-    def __call__(
+    def __call__(  # noqa: PLR0917 (transformers passes these by position)
         self,
         module: Any,
         query: Tensor,

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 SPECIALS = ["<pad>", "<s>", "</s>", "<|user|>", "<|end|>"]
 CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}<|user|>{{ message['role'] }}\n\n{{ message['content'] | trim }}<|end|>"
-    "{% endfor %}{% if add_generation_prompt %}<|user|>assistant\n\n{% endif %}"
+    "{{ bos_token }}{% for message in messages %}<|user|>{{ message['role'] }}\n\n"
+    "{{ message['content'] | trim }}<|end|>{% endfor %}{% if add_generation_prompt %}<|user|>assistant\n\n{% endif %}"
 )
 TEXTS = [
     "Answer the question based on the given passages. Only give me the answer and do not output any other words.",

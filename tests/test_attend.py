@@ -1,0 +1,201 @@
+"""Attention with log-sum-exp: every rung against the definition, and the CUDA ones by their contract."""
+
+from __future__ import annotations
+
+import math
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lm_eval_ape import attend as ladder
+from lm_eval_ape.attend import BACKENDS, Call, attend
+from lm_eval_ape.errors import ApeError
+
+HEADS, KV_HEADS, DIM = 8, 2, 16
+
+
+def inputs(rows: int, queries: int, keys: int, groups: int = 1, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(rows * 100 + queries * 10 + keys)
+    shapes = [(rows, HEADS, queries, DIM), (groups, KV_HEADS, keys, DIM), (groups, KV_HEADS, keys, DIM)]
+    return [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes]
+
+
+def definition(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float, mask: Tensor | None = None, softcap: float | None = None
+) -> tuple[Tensor, Tensor]:
+    rows = query.shape[0] // key.shape[0]
+    key, value = (x.double().repeat_interleave(rows, 0).repeat_interleave(HEADS // KV_HEADS, 1) for x in (key, value))
+    logits = torch.einsum("bhqd,bhkd->bhqk", query.double(), key) * scaling
+    if softcap:
+        logits = softcap * torch.tanh(logits / softcap)
+    if mask is not None:
+        logits = logits.masked_fill(~mask, -math.inf)
+    return torch.nan_to_num(logits.softmax(-1)) @ value, logits.logsumexp(-1)
+
+
+def assert_close(got: Any, expected: tuple[Tensor, Tensor], tolerance: float = 1e-12) -> None:
+    assert (got.out.double() - expected[0]).abs().max() < tolerance
+    finite = ~expected[1].isinf()
+    assert torch.equal(~got.lse.isinf(), finite)
+    assert (got.lse.double() - expected[1])[finite].abs().max() < tolerance
+
+
+@pytest.mark.parametrize("backend", ["cpu_flash", "eager", "auto"])
+@pytest.mark.parametrize(("rows", "groups"), [(1, 1), (6, 1), (6, 3)])
+@pytest.mark.parametrize("queries", [1, 5])
+def test_rows_that_share_keys_attend_as_if_the_keys_were_repeated(
+    backend: str, rows: int, groups: int, queries: int
+) -> None:
+    query, key, value = inputs(rows, queries, 11, groups)
+    got = attend(query, key, value, scaling=0.3, backend=backend)
+    assert_close(got, definition(query, key, value, 0.3))
+
+
+@pytest.mark.parametrize("backend", ["cpu_flash", "eager"])
+def test_causal_queries_see_no_key_ahead(backend: str) -> None:
+    query, key, value = inputs(2, 9, 9, 2)
+    got = attend(query, key, value, scaling=0.3, causal=True, backend=backend)
+    assert_close(got, definition(query, key, value, 0.3, torch.ones(9, 9, dtype=torch.bool).tril()))
+
+
+@pytest.mark.parametrize("backend", ["cpu_flash", "eager"])
+@pytest.mark.parametrize(("rows", "groups"), [(4, 4), (4, 2), (4, 1)])
+def test_masked_queries_and_queries_without_any_key(backend: str, rows: int, groups: int) -> None:
+    query, key, value = inputs(rows, 5, 7, groups)
+    mask = torch.rand(rows, 1, 5, 7, generator=torch.Generator().manual_seed(0)) > 0.5
+    mask[1, :, 2] = False
+    got = attend(query, key, value, scaling=0.3, mask=mask, backend=backend)
+    assert_close(got, definition(query, key, value, 0.3, mask))
+
+
+def test_a_softcap_goes_to_eager_attention() -> None:
+    query, key, value = inputs(3, 4, 6, 3)
+    assert_close(attend(query, key, value, scaling=2.0, softcap=3.0), definition(query, key, value, 2.0, None, 3.0))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_eager_attention_in_small_blocks_equals_one_block(monkeypatch: pytest.MonkeyPatch, causal: bool) -> None:
+    query, key, value = inputs(2, 9, 9, 2)
+    whole = attend(query, key, value, scaling=0.3, causal=causal, backend="eager")
+    monkeypatch.setattr(ladder, "EAGER_BLOCK_ELEMENTS", 2 * HEADS * 9 * 2)
+    assert_close(attend(query, key, value, scaling=0.3, causal=causal, backend="eager"), (whole.out, whole.lse))
+
+
+def test_values_of_another_width_than_keys_are_served() -> None:
+    query, key, value = inputs(1, 3, 5)
+    got = attend(query, key, value[..., :6], scaling=0.3)
+    assert_close(got, definition(query, key, value[..., :6], 0.3))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("backend", ["cpu_flash", "eager"])
+def test_half_precision_keeps_the_log_sum_exp_in_float32(dtype: torch.dtype, backend: str) -> None:
+    query, key, value = inputs(2, 3, 50, dtype=dtype)
+    got = attend(query, key, value, scaling=0.3, backend=backend)
+    assert got.lse.dtype == torch.float32
+    expected = definition(query, key, value, 0.3)
+    # Rounding a log-sum-exp of this size to bfloat16 would cost 1e-2; the kernel's fast exponential costs 3e-5.
+    assert (got.lse - expected[1]).abs().max() < 1e-4
+    assert (got.out.double() - expected[0]).abs().max() < 0.02
+
+
+def test_a_backend_that_cannot_serve_says_why() -> None:
+    query, key, value = inputs(1, 3, 5)
+    with pytest.raises(ApeError, match=r"attn_backend=cpu_flash cannot serve .* takes no softcap.*attn_backend=auto"):
+        attend(query, key, value, scaling=1.0, softcap=2.0, backend="cpu_flash")
+    with pytest.raises(ApeError, match="needs a CUDA device and the model is on cpu"):
+        attend(query, key, value, scaling=1.0, backend="flash_attn")
+    with pytest.raises(ApeError, match="one of flash_attn, cuda_flash, cuda_efficient, cpu_flash, eager, but got 'fast'"):
+        attend(query, key, value, scaling=1.0, backend="fast")
+
+
+def flash_attn_stand_in(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dropout_p: float = 0.0,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+    window_size: tuple[int, int] = (-1, -1),
+    softcap: float = 0.0,
+    alibi_slopes: Tensor | None = None,
+    deterministic: bool = False,
+    return_attn_probs: bool = False,
+) -> tuple[Tensor, Tensor, None]:
+    """`flash_attn_func` by its documentation: (batch, tokens, heads, dim), bottom-right causal, float32 LSE."""
+    assert return_attn_probs
+    assert dropout_p == 0.0
+    queries, keys = q.shape[1], k.shape[1]
+    mask = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries) if causal else None
+    rep = q.shape[2] // k.shape[2]
+    query, key, value = q.transpose(1, 2).float(), *(x.transpose(1, 2).float().repeat_interleave(rep, 1) for x in (k, v))
+    logits = query @ key.transpose(-1, -2) * (softmax_scale or q.shape[-1] ** -0.5)
+    logits = softcap * torch.tanh(logits / softcap) if softcap else logits
+    logits = logits if mask is None else logits.masked_fill(~mask, -math.inf)
+    return (logits.softmax(-1) @ value).transpose(1, 2).to(q.dtype), logits.logsumexp(-1), None
+
+
+@pytest.fixture
+def flash_attn(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("flash_attn")
+    module.flash_attn_func = flash_attn_stand_in  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "flash_attn", module)
+
+
+@pytest.mark.usefixtures("flash_attn")
+@pytest.mark.parametrize(("queries", "causal"), [(4, False), (1, False), (7, True)])
+@pytest.mark.parametrize("softcap", [None, 3.0])
+def test_the_flash_attn_rung_meets_its_contract(queries: int, causal: bool, softcap: float | None) -> None:
+    query, key, value = inputs(1, queries, 7, dtype=torch.bfloat16)
+    rung = next(rung for rung in ladder.LADDER if rung.name == "flash_attn")
+    got = rung.run(Call(query, key, value, 0.3, causal, None, softcap))
+    mask = torch.ones(queries, 7, dtype=torch.bool).tril() if causal else None
+    expected = definition(query, key, value, 0.3, mask, softcap)
+    assert got.lse.shape == (1, HEADS, queries)
+    assert got.lse.dtype == torch.float32
+    assert (got.lse - expected[1]).abs().max() < 1e-4
+    assert (got.out.double() - expected[0]).abs().max() < 0.02
+
+
+@pytest.mark.usefixtures("flash_attn")
+def test_the_flash_attn_rung_refuses_what_it_cannot_do() -> None:
+    rung = next(rung for rung in ladder.LADDER if rung.name == "flash_attn")
+    query, key, value = inputs(1, 3, 7, dtype=torch.bfloat16)
+    cuda = torch.device("cuda")
+
+    class OnCuda(Tensor):
+        device = cuda  # type: ignore[assignment]
+
+    def reason(mask: Tensor | None = None, dtype: torch.dtype = torch.bfloat16, width: int = DIM) -> str | None:
+        on_cuda = query.to(dtype)[..., :width].as_subclass(OnCuda)
+        return rung.refuses(Call(on_cuda, key[..., :width], value[..., :width], 0.3, False, mask, None))
+
+    assert reason() is None
+    assert "no mask" in str(reason(mask=torch.ones(3, 7, dtype=torch.bool)))
+    assert "float16 or bfloat16" in str(reason(dtype=torch.float32))
+    assert "steps of 8" in str(reason(width=12))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("backend", ["flash_attn", "cuda_flash", "cuda_efficient"])
+@pytest.mark.parametrize("causal", [True, False])
+def test_the_cuda_rungs_match_the_definition(backend: str, causal: bool) -> None:
+    if backend == "flash_attn":
+        pytest.importorskip("flash_attn")
+    query, key, value = inputs(2, 64, 64, 2, dtype=torch.bfloat16)
+    got = attend(query.cuda(), key.cuda(), value.cuda(), scaling=0.3, causal=causal, backend=backend)
+    mask = torch.ones(64, 64, dtype=torch.bool).tril() if causal else None
+    expected = definition(query, key, value, 0.3, mask)
+    assert (got.lse.cpu() - expected[1]).abs().max() < 1e-3
+    assert (got.out.cpu().double() - expected[0]).abs().max() < 0.03
+
+
+def test_the_ladder_ends_with_a_rung_that_serves_everything() -> None:
+    query, key, value = inputs(1, 3, 7)
+    call = Call(query, key, value[..., :4], 1.0, False, torch.ones(3, 7, dtype=torch.bool), 2.0)
+    assert ladder.LADDER[-1].refuses(call) is None
+    assert len(set(BACKENDS)) == len(BACKENDS)

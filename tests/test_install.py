@@ -1,0 +1,107 @@
+"""What an installation puts where, and that the harness then finds the model and the tasks by itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+FOLDERS = ("lm_eval_ape", "tasks", "calibration", "run_configs")
+FILES = ("pyproject.toml", "setup.py", "lm_eval_ape.pth", "README.md", "LICENSE")
+
+pytest.importorskip("setuptools", "77", reason="builds the package with the setuptools that is installed")
+
+
+def python(executable: str | Path, *arguments: str, cwd: Path) -> str:
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    result = subprocess.run(
+        [str(executable), *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what is built, so that building leaves nothing in the repository."""
+    copy = tmp_path_factory.mktemp("source")
+    for folder in FOLDERS:
+        shutil.copytree(REPOSITORY / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    for file in FILES:
+        shutil.copy(REPOSITORY / file, copy / file)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    python(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(out), ".", cwd=source)
+    return next(out.glob("*.whl"))
+
+
+def environment(folder: Path) -> tuple[Path, Path]:
+    """A virtual environment that sees this one's packages but not its `.pth` files, nor so this package."""
+    python(sys.executable, "-m", "venv", "--without-pip", str(folder), cwd=folder.parent)
+    executable = folder / "bin" / "python"
+    site = Path(python(executable, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip())
+    (site / "zz_dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return executable, site
+
+
+@pytest.mark.parametrize("kind", ["wheel", "editable"])
+def test_after_installation_the_harness_finds_model_and_tasks_and_uninstalling_leaves_nothing(
+    kind: str, source: Path, wheel: Path, tmp_path: Path
+) -> None:
+    executable, site = environment(tmp_path / "env")
+    before = {path.name for path in site.iterdir()}
+    what = [str(wheel)] if kind == "wheel" else ["--no-build-isolation", "-e", str(source)]
+    pip = [sys.executable, "-m", "pip", "--python", str(executable)]
+    python(*pip, "install", "-q", "--no-deps", *what, cwd=tmp_path)
+
+    installed = {path.name for path in site.iterdir()} - before - {"__pycache__"}
+    ours = {name for name in installed if name.startswith(("lm_eval_ape", "__editable__"))}
+    assert installed == ours
+    assert "lm_eval_ape.pth" in installed
+
+    script = """
+import json, sys
+light = sorted(m for m in sys.modules if m.split(".")[0] in ("torch", "transformers", "lm_eval", "numpy"))
+import lm_eval.models
+from lm_eval.api.registry import get_model
+from lm_eval.tasks import TaskManager
+names = TaskManager().all_tasks
+import importlib.metadata as md
+print(json.dumps({
+    "light": light,
+    "class": get_model("ape-hf").__name__,
+    "ours": len([n for n in names if n.startswith("ape_longbench_")]),
+    "theirs": "longbench_2wikimqa" in names and "hellaswag" in names,
+    "entry": [e.value for e in md.entry_points(group="lm_eval.models")],
+}))
+"""
+    found = json.loads(python(executable, "-c", script, cwd=tmp_path).splitlines()[-1])
+    assert found["light"] == []
+    assert found["class"] == "ApeHFLM"
+    assert found["ours"] >= 102
+    assert found["theirs"]
+    assert found["entry"] == ["lm_eval_ape.model:ApeHFLM"]
+    assert "usage: lm-eval-ape" in python(executable, "-m", "lm_eval_ape", "--help", cwd=tmp_path)
+
+    python(*pip, "uninstall", "-q", "-y", "lm-eval-ape", cwd=tmp_path)
+    assert {path.name for path in site.iterdir()} - {"__pycache__"} == before - {"__pycache__"}
+
+
+def test_the_wheel_holds_one_package_and_the_hook(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"lm_eval_ape", "lm_eval_ape.pth"}
+    assert {f"lm_eval_ape/{folder}/__init__.py" for folder in ("tasks", "calibration", "run_configs")} <= set(names)
+    assert not [name for name in names if "__pycache__" in name]

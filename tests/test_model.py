@@ -1,0 +1,265 @@
+"""`ape-hf` through the harness: against its own `hf`, and strategy against strategy."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import dense
+import harness
+import pytest
+import tiny
+import torch
+from lm_eval.api.instance import Instance
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizer
+
+from lm_eval_ape import __version__
+from lm_eval_ape.errors import ApeError
+from lm_eval_ape.model import ApeHFLM
+
+DOCS = harness.documents(5)
+KINDS = ["generate_until", "multiple_choice", "loglikelihood_rolling"]
+
+
+def flat(value: Any) -> list[Any]:
+    return [x for item in value for x in flat(item)] if isinstance(value, (list, tuple)) else [value]
+
+
+def assert_same(got: Any, expected: Any) -> None:
+    got, expected = flat(got), flat(expected)
+    assert len(got) == len(expected)
+    for one, other in zip(got, expected, strict=True):
+        if isinstance(one, float):
+            assert one == pytest.approx(other, abs=1e-9)
+        else:
+            assert one == other
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_sequential_is_the_harnesss_hf(checkpoint: str, kind: str, batch_size: int) -> None:
+    task = harness.task("small", kind, DOCS)
+    runs = [
+        harness.evaluate(model, {"pretrained": checkpoint, **args}, task, batch_size=batch_size)
+        for model, args in [("hf", {}), ("ape-hf", {"strategy": "sequential"})]
+    ]
+    assert_same(*(harness.responses(run, "small") for run in runs))
+    assert runs[0]["results"]["small"] == runs[1]["results"]["small"]
+    assert [s["prompt_hash"] for s in runs[0]["samples"]["small"]] == [s["prompt_hash"] for s in runs[1]["samples"]["small"]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("strategy", ["parallel", "sink"])
+def test_one_chunk_gives_hfs_answers_too(checkpoint: str, kind: str, strategy: str) -> None:
+    task = harness.task("small", kind, DOCS)
+    expected = harness.evaluate("hf", {"pretrained": checkpoint}, task)
+    got = harness.evaluate("ape-hf", {"pretrained": checkpoint, "strategy": strategy}, task, batch_size=2)
+    assert_same(harness.responses(got, "small"), harness.responses(expected, "small"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("strategy", ["parallel", "sink", "ape"])
+def test_batching_changes_no_answer(checkpoint: str, kind: str, strategy: str) -> None:
+    task = harness.task("small", kind, DOCS)
+    args = {"pretrained": checkpoint, "strategy": strategy, "chunking": "passages"}
+    one, four = (harness.evaluate("ape-hf", args, task, batch_size=size) for size in (1, 4))
+    assert_same(harness.responses(one, "small"), harness.responses(four, "small"))
+    assert one["results"]["small"] == four["results"]["small"]
+
+
+def test_several_chunks_score_options_as_the_dense_reference(checkpoint: str) -> None:
+    args = {"pretrained": checkpoint, "chunking": "passages", "attn_temperature": 0.8, "attn_scale": 0.7}
+    results = harness.evaluate("ape-hf", args, harness.task("small", "multiple_choice", DOCS[:2]))
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(checkpoint), AutoTokenizer.from_pretrained(checkpoint)
+    for doc, sample in zip(DOCS, results["samples"]["small"], strict=False):
+        for choice, (score, _) in zip(doc["choices"], (r[0] for r in sample["resps"]), strict=True):
+            before, after = "Answer the question.\n", f"\n\nQuestion: {doc['question']}\nAnswer:"
+            passages = [f"Passage {text}" for text in doc["context"].split("Passage ")[1:]]
+            ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (before, *passages, after)]
+            option = tokenizer(" " + choice, add_special_tokens=False)["input_ids"]
+            whole = tokenizer(before + doc["context"] + after + " " + choice)["input_ids"]
+            assert [tokenizer.bos_token_id, *sum(ids, []), *option] == whole
+            prefix, query = [tokenizer.bos_token_id, *ids[0]], ids[-1] + option[:-1]
+            layout = dense.lay_out(prefix, ids[1:-1], query, "shared", True)
+            logits = dense.dense_logits(model, layout, temperature=0.8, scale=0.7)[0, -len(option) :]
+            expected = logits.log_softmax(-1).gather(-1, torch.tensor(option)[:, None]).sum()
+            assert float(score) == pytest.approx(float(expected), abs=1e-9)
+
+
+def test_strategies_disagree_where_chunks_are_many(checkpoint: str) -> None:
+    scores = []
+    for strategy in ("sequential", "parallel", "sink", "ape"):
+        args = {"pretrained": checkpoint, "strategy": strategy, "chunking": "passages"}
+        results = harness.evaluate("ape-hf", args, harness.task("small", "loglikelihood_rolling", DOCS[:1]))
+        scores.append(round(float(harness.responses(results, "small")[0][0][0]), 6))
+    assert len(set(scores)) == 4
+
+
+@pytest.mark.parametrize("strategy", ["sequential", "ape"])
+def test_chat_templates_and_few_shot_prompts_reach_both_models_alike(checkpoint: str, strategy: str) -> None:
+    task = harness.task(
+        "small",
+        "generate_until",
+        DOCS,
+        fewshot_split="test",
+        num_fewshot=1,
+        description="Be brief. ",
+    )
+    options = {"apply_chat_template": True, "system_instruction": "You are helpful."}
+    runs = [
+        harness.evaluate(model, {"pretrained": checkpoint, **args}, task, **options)
+        for model, args in [("hf", {}), ("ape-hf", {"strategy": strategy, "chunking": "passages"})]
+    ]
+    prompts = [[sample["arguments"] for sample in run["samples"]["small"]] for run in runs]
+    assert prompts[0] == prompts[1]
+    if strategy == "sequential":
+        assert_same(*(harness.responses(run, "small") for run in runs))
+
+
+def test_few_shot_prompts_of_any_task_are_split_by_the_separator(checkpoint: str, tmp_path: Path) -> None:
+    docs = [{"question": f"Which {word}?", "choices": ["a", "b", "c"], "answer": 0} for word in harness.WORDS]
+    task = harness.task(
+        "shots", "multiple_choice", docs, doc_to_text="Q: {{question}}\nA:", fewshot_split="test", num_fewshot=4
+    )
+    log = tmp_path / "requests.jsonl"
+    args = {"pretrained": checkpoint, "chunking": "separator", "request_log": str(log)}
+    harness.evaluate("ape-hf", args, task, limit=3)
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {len(record["chunk_tokens"]) for record in records} == {4}
+    assert {record["task"] for record in records} == {"shots"}
+
+
+def test_results_say_what_made_the_number(checkpoint: str) -> None:
+    args = {"pretrained": checkpoint, "attn_temperature": 0.8, "chunking": "passages", "max_chunks": 2}
+    results = harness.evaluate("ape-hf", args, harness.task("small", "generate_until", DOCS[:1]))
+    encoding = json.loads(json.dumps(results["config"]["lm_eval_ape"]))
+    assert encoding["version"] == __version__
+    expected = {
+        "strategy": "ape",
+        "attn_temperature": 0.8,
+        "attn_scale": 0.9,
+        "chunking": "passages",
+        "max_chunks": 2,
+        "positions": "shared",
+        "attn_backend": "auto",
+        "attn_backends_used": ["cpu_flash"],
+    }
+    assert expected.items() <= encoding.items()
+
+
+def test_a_response_cache_serves_only_the_settings_that_filled_it(checkpoint: str, tmp_path: Path) -> None:
+    task = harness.task("small", "generate_until", DOCS[:2])
+    cache = {"use_cache": str(tmp_path / "cache")}
+    args = {"pretrained": checkpoint, "chunking": "passages"}
+    first = harness.evaluate("ape-hf", args, task, **cache)
+    again = harness.evaluate("ape-hf", args, task, **cache)
+    assert harness.responses(first, "small") == harness.responses(again, "small")
+    with pytest.raises(ApeError, match=r"other settings \(attn_temperature: 0.9 there, 0.5 here\)"):
+        harness.evaluate("ape-hf", {**args, "attn_temperature": 0.5}, task, **cache)
+    harness.evaluate("hf", {"pretrained": checkpoint}, task, use_cache=str(tmp_path / "other"))
+    with pytest.raises(ApeError, match="filled by another model"):
+        harness.evaluate("ape-hf", args, task, use_cache=str(tmp_path / "other"))
+
+
+def test_stop_strings_and_sampling_are_the_parents(checkpoint: str) -> None:
+    task = harness.task("small", "generate_until", DOCS[:2])
+    args = {"pretrained": checkpoint, "strategy": "sink"}
+    whole = harness.responses(harness.evaluate("ape-hf", args, task), "small")[0][0][0]
+    task["generation_kwargs"]["until"] = [whole[2:4]]
+    cut = harness.responses(harness.evaluate("ape-hf", args, task), "small")[0][0][0]
+    assert cut == whole.split(whole[2:4])[0]
+    task["generation_kwargs"] = {"max_gen_toks": 6, "do_sample": True, "temperature": 1.5, "until": []}
+    sampled = [
+        harness.responses(harness.evaluate(model, {"pretrained": checkpoint, **extra}, task, torch_random_seed=7), "small")
+        for model, extra in [("hf", {}), ("ape-hf", {"strategy": "sink"})]
+    ]
+    assert sampled[0] == sampled[1]
+
+
+def test_a_loaded_model_and_tokenizer_can_be_given(checkpoint: str) -> None:
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(checkpoint), AutoTokenizer.from_pretrained(checkpoint)
+    lm = ApeHFLM(model, tokenizer=tokenizer, strategy="sink")
+    request = Instance("generate_until", DOCS[0], ("Go: " + DOCS[0]["context"] + " Who?", {"max_gen_toks": 3}), 0)
+    assert isinstance(lm.generate_until([request])[0], str)
+
+
+def test_a_lora_adapter_is_read_in_every_piece(checkpoint: str, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    torch.manual_seed(1)
+    adapted = peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    adapted.save_pretrained(tmp_path)
+    task = harness.task("small", "generate_until", DOCS[:2])
+    runs = [
+        harness.evaluate(name, {"pretrained": checkpoint, **extra}, task)
+        for name, extra in [
+            ("hf", {"peft": str(tmp_path)}),
+            ("ape-hf", {"peft": str(tmp_path), "strategy": "sink"}),
+            ("hf", {}),
+        ]
+    ]
+    with_lora, ours, without = (harness.responses(run, "small") for run in runs)
+    assert with_lora == ours != without
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"attn_temprature": 0.9}, "ape-hf has no argument 'attn_temprature'. Did you mean 'attn_temperature'?"),
+        ({"dtpye": "float16"}, "ape-hf has no argument 'dtpye'. Did you mean 'dtype'?"),
+        ({"chunking": "passage"}, "Did you mean 'passages'?"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_is_loaded(given: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ApeError) as error:
+        ApeHFLM(pretrained="no/such-model" if "chunking" in given else tiny.SPECIALS, **given)  # type: ignore[arg-type]
+    assert sentence in str(error.value)
+
+
+def test_a_field_of_the_models_configuration_is_a_valid_argument(checkpoint: str) -> None:
+    lm = ApeHFLM(pretrained=checkpoint, rope_parameters={"rope_type": "default", "rope_theta": 5000.0})
+    assert lm.config.rope_parameters["rope_theta"] == 5000.0 or lm.model.config.rope_parameters["rope_theta"] == 5000.0
+
+
+def test_a_tokenizer_without_offsets_is_refused(checkpoint: str) -> None:
+    class Slow(PreTrainedTokenizer):
+        vocab_size = 1
+
+        def get_vocab(self) -> dict[str, int]:
+            return {"a": 0}
+
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    with pytest.raises(ApeError, match="Slow cannot tell which characters its tokens cover"):
+        ApeHFLM(model, tokenizer=Slow())
+
+
+def test_rolling_likelihood_of_one_text_is_the_sum_over_its_pieces(checkpoint: str) -> None:
+    """Against the definition: each token given what it sees, computed piece by piece with the dense reference."""
+    doc = DOCS[1]
+    args = {"pretrained": checkpoint, "strategy": "sink", "chunking": "passages"}
+    results = harness.evaluate("ape-hf", args, harness.task("small", "loglikelihood_rolling", [doc]))
+    got = float(harness.responses(results, "small")[0][0][0])
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(checkpoint), AutoTokenizer.from_pretrained(checkpoint)
+
+    def scores(ids: list[int]) -> list[float]:
+        with torch.no_grad():
+            rows = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        return [float(rows[i, ids[i + 1]]) for i in range(len(ids) - 1)]
+
+    def encode(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    prefix = [tokenizer.bos_token_id, tokenizer.bos_token_id, *encode("Answer the question.\n")]
+    passages = [encode(f"Passage {text}") for text in doc["context"].split("Passage ")[1:]]
+    query = encode(f"\n\nQuestion: {doc['question']}\nAnswer:")
+    expected = sum(scores(prefix)) + sum(sum(scores(prefix + passage)[len(prefix) - 1 :]) for passage in passages)
+    with torch.no_grad():
+        last = model(torch.tensor([prefix + passages[-1]])).logits[0, -1].log_softmax(-1)
+    expected += float(last[query[0]])
+    layout = dense.lay_out(prefix, passages, query, "shared", True)
+    rows = dense.dense_logits(model, layout)[0].log_softmax(-1)
+    expected += sum(float(rows[i, query[i + 1]]) for i in range(len(query) - 1))
+    assert math.isfinite(got)
+    assert got == pytest.approx(expected, abs=1e-9)
