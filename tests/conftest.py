@@ -23,3 +23,27 @@ import tiny  # noqa: E402
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A random Llama in float64 with its tokenizer, on disk as a checkpoint from the hub would be."""
     return tiny.save_checkpoint(tmp_path_factory.mktemp("llama"), dtype=torch.float64)
+
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+DATA_VARIABLE = "LM_EVAL_APE_TEST_DATA"
+
+
+def _data_folder(name: str) -> Path:
+    root = Path(os.environ.get(DATA_VARIABLE, REPOSITORY.parent / "shared" / "data"))
+    folder = root / name
+    if not folder.is_dir():
+        pytest.skip(f"needs official data in {folder}; {DATA_VARIABLE} names another root folder")
+    return folder
+
+
+@pytest.fixture
+def longbench_dir() -> Path:
+    """Folder of official LongBench `.jsonl` files, maybe partial, and of `config/`."""
+    return _data_folder("longbench")
+
+
+@pytest.fixture
+def longbench_preds() -> Path:
+    """Folder of predictions for all 21 datasets and of their official scores, `result.json`."""
+    return _data_folder("longbench/preds/llama3-8b-instruct")

@@ -21,12 +21,14 @@ def documents(count: int, passages: int = 3, words: int = 9) -> list[dict[str, A
             for passage in range(passages)
         ]
         context = "\n".join(f"Passage {index}:\n{text}." for index, text in enumerate(texts, start=1))
-        rows.append({
-            "context": context,
-            "question": f"Which {WORDS[number % len(WORDS)]}?",
-            "choices": [WORDS[number % 5], "the " + WORDS[number % 3 + 5], "no"],
-            "answer": number % 3,
-        })
+        rows.append(
+            {
+                "context": context,
+                "question": f"Which {WORDS[number % len(WORDS)]}?",
+                "choices": [WORDS[number % 5], "the " + WORDS[number % 3 + 5], "no"],
+                "answer": number % 3,
+            }
+        )
     return rows
 
 

@@ -24,7 +24,7 @@ def inputs(rows: int, queries: int, keys: int, groups: int = 1, dtype: torch.dty
     return [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes]
 
 
-def definition(
+def definition(  # noqa: PLR0917
     query: Tensor, key: Tensor, value: Tensor, scaling: float, mask: Tensor | None = None, softcap: float | None = None
 ) -> tuple[Tensor, Tensor]:
     rows = query.shape[0] // key.shape[0]
@@ -109,11 +109,13 @@ def test_a_backend_that_cannot_serve_says_why() -> None:
         attend(query, key, value, scaling=1.0, softcap=2.0, backend="cpu_flash")
     with pytest.raises(ApeError, match="needs a CUDA device and the model is on cpu"):
         attend(query, key, value, scaling=1.0, backend="flash_attn")
-    with pytest.raises(ApeError, match="one of flash_attn, cuda_flash, cuda_efficient, cpu_flash, eager, but got 'fast'"):
+    with pytest.raises(
+        ApeError, match="one of flash_attn, cuda_flash, cuda_efficient, cpu_flash, eager, but got 'fast'"
+    ):
         attend(query, key, value, scaling=1.0, backend="fast")
 
 
-def flash_attn_stand_in(
+def flash_attn_stand_in(  # noqa: PLR0917 (its signature is the contract)
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -132,7 +134,10 @@ def flash_attn_stand_in(
     queries, keys = q.shape[1], k.shape[1]
     mask = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries) if causal else None
     rep = q.shape[2] // k.shape[2]
-    query, key, value = q.transpose(1, 2).float(), *(x.transpose(1, 2).float().repeat_interleave(rep, 1) for x in (k, v))
+    query, key, value = (
+        q.transpose(1, 2).float(),
+        *(x.transpose(1, 2).float().repeat_interleave(rep, 1) for x in (k, v)),
+    )
     logits = query @ key.transpose(-1, -2) * (softmax_scale or q.shape[-1] ** -0.5)
     logits = softcap * torch.tanh(logits / softcap) if softcap else logits
     logits = logits if mask is None else logits.masked_fill(~mask, -math.inf)

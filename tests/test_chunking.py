@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from lm_eval_ape.chunking import cut_text, cut_tokens
@@ -9,7 +11,7 @@ from lm_eval_ape.chunking import cut_text, cut_tokens
 
 def pieces(context: str, chunking: str, separator: str = "\n\n") -> list[str]:
     starts = [0, *cut_text(context, chunking, separator), len(context)]
-    return [context[a:b] for a, b in zip(starts, starts[1:], strict=False)]
+    return [context[a:b] for a, b in pairwise(starts)]
 
 
 def test_passages_are_cut_before_headings_at_line_starts_only() -> None:
@@ -22,7 +24,13 @@ def test_passages_are_cut_before_headings_at_line_starts_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "context", ["Paragraph 1: a\n\nParagraph 2: b", "段落1：甲\n段落2：乙", "文章1\n甲\n文章2\n乙", "Document 1:\na\nDocument 2:\nb"]
+    "context",
+    [
+        "Paragraph 1: a\n\nParagraph 2: b",
+        "段落1：甲\n段落2：乙",
+        "文章1\n甲\n文章2\n乙",
+        "Document 1:\na\nDocument 2:\nb",
+    ],
 )
 def test_headings_of_other_benchmarks_are_known(context: str) -> None:
     assert len(pieces(context, "passages")) == 2

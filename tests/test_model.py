@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,9 @@ def test_sequential_is_the_harnesss_hf(checkpoint: str, kind: str, batch_size: i
     ]
     assert_same(*(harness.responses(run, "small") for run in runs))
     assert runs[0]["results"]["small"] == runs[1]["results"]["small"]
-    assert [s["prompt_hash"] for s in runs[0]["samples"]["small"]] == [s["prompt_hash"] for s in runs[1]["samples"]["small"]]
+    assert [s["prompt_hash"] for s in runs[0]["samples"]["small"]] == [
+        s["prompt_hash"] for s in runs[1]["samples"]["small"]
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -80,7 +83,7 @@ def test_several_chunks_score_options_as_the_dense_reference(checkpoint: str) ->
             ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (before, *passages, after)]
             option = tokenizer(" " + choice, add_special_tokens=False)["input_ids"]
             whole = tokenizer(before + doc["context"] + after + " " + choice)["input_ids"]
-            assert [tokenizer.bos_token_id, *sum(ids, []), *option] == whole
+            assert [tokenizer.bos_token_id, *chain.from_iterable(ids), *option] == whole
             prefix, query = [tokenizer.bos_token_id, *ids[0]], ids[-1] + option[:-1]
             layout = dense.lay_out(prefix, ids[1:-1], query, "shared", True)
             logits = dense.dense_logits(model, layout, temperature=0.8, scale=0.7)[0, -len(option) :]
@@ -172,7 +175,9 @@ def test_stop_strings_and_sampling_are_the_parents(checkpoint: str) -> None:
     assert cut == whole.split(whole[2:4])[0]
     task["generation_kwargs"] = {"max_gen_toks": 6, "do_sample": True, "temperature": 1.5, "until": []}
     sampled = [
-        harness.responses(harness.evaluate(model, {"pretrained": checkpoint, **extra}, task, torch_random_seed=7), "small")
+        harness.responses(
+            harness.evaluate(model, {"pretrained": checkpoint, **extra}, task, torch_random_seed=7), "small"
+        )
         for model, extra in [("hf", {}), ("ape-hf", {"strategy": "sink"})]
     ]
     assert sampled[0] == sampled[1]

@@ -148,7 +148,9 @@ def test_a_context_that_one_sequence_cannot_hold_loses_its_middle_and_is_counted
 
 
 def test_a_query_that_leaves_no_room_is_an_error_before_anything_runs() -> None:
-    with pytest.raises(ApeError, match=r"window of 20 tokens has no room for the context beside .* and 15 tokens to gen"):
+    with pytest.raises(
+        ApeError, match=r"window of 20 tokens has no room for the context beside .* and 15 tokens to gen"
+    ):
         split("Go: A film. Who? Who? Who?", {"context": "A film."}, max_length=20, reserve=15)
 
 

@@ -39,7 +39,10 @@ def test_every_strategy_resolves_by_name_alone(strategy: str) -> None:
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"strategy": "aep"}, "strategy must be one of sequential, parallel, sink, ape, but got 'aep'. Did you mean 'ape'?"),
+        (
+            {"strategy": "aep"},
+            "strategy must be one of sequential, parallel, sink, ape, but got 'aep'. Did you mean 'ape'?",
+        ),
         ({"attn_temperature": 0}, "attn_temperature must be a positive number, but got 0."),
         ({"attn_temperature": True}, "attn_temperature must be a positive number, but got True."),
         ({"attn_scale": -0.5}, "attn_scale must be a positive number, but got -0.5."),

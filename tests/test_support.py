@@ -32,9 +32,14 @@ def test_a_model_without_rope_is_refused_and_runs_sequentially() -> None:
 
 def test_alibi_is_refused() -> None:
     config = transformers.FalconConfig(
-        vocab_size=97, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, alibi=True, new_decoder_architecture=False
+        vocab_size=97,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        alibi=True,
+        new_decoder_architecture=False,
     )
-    with pytest.raises(ApeError, match="ALiBi|no rotary"):
+    with pytest.raises(ApeError, match=r"ALiBi|no rotary"):
         support.check(build(config), resolve({}))
 
 
@@ -46,7 +51,10 @@ def test_a_model_with_an_attention_of_its_own_is_refused() -> None:
 
 def test_layers_that_keep_one_state_for_all_the_past_are_refused() -> None:
     config = transformers.Llama4TextConfig(
-        vocab_size=97, head_dim=8, attention_chunk_size=16, **{k: v for k, v in tiny.COMMON.items() if k != "initializer_range"}
+        vocab_size=97,
+        head_dim=8,
+        attention_chunk_size=16,
+        **{k: v for k, v in tiny.COMMON.items() if k != "initializer_range"},
     )
     with pytest.raises(ApeError, match="it has chunked_attention layers"):
         support.check(build(config), resolve({}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,18 +80,18 @@ def make_model(family: str = "llama", *, dtype: torch.dtype = torch.float64, voc
     return model.eval()
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Trains a byte-level BPE tokenizer with a chat template and a BOS token."""
+def make_tokenizer(texts: Sequence[str] = TEXTS, size: int = 600) -> PreTrainedTokenizerFast:
+    """Trains a byte-level BPE tokenizer of `size` tokens, with a chat template and a BOS token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=600,
+        vocab_size=size,
         special_tokens=SPECIALS,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(TEXTS, trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -101,9 +102,14 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def save_checkpoint(folder: Path, family: str = "llama", dtype: torch.dtype = torch.float32) -> str:
+def save_checkpoint(
+    folder: Path,
+    family: str = "llama",
+    dtype: torch.dtype = torch.float32,
+    tokenizer: PreTrainedTokenizerFast | None = None,
+) -> str:
     """Writes a random model with the tokenizer, as a checkpoint from the hub would lie on disk."""
-    tokenizer = make_tokenizer()
+    tokenizer = tokenizer or make_tokenizer()
     make_model(family, dtype=dtype, vocab_size=len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
