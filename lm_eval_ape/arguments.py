@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from lm_eval.models.huggingface import HFLM
@@ -13,7 +14,7 @@ from lm_eval_ape.errors import ApeError, nearest
 from lm_eval_ape.strategy import SETTINGS, Settings, resolve
 
 # Arguments of ours that say nothing about how a prompt is read.
-OWN = ("request_log",)
+OWN = ("request_log", "calibration")
 
 # What transformers' `from_pretrained` takes beside fields of the model's configuration.
 FROM_PRETRAINED = frozenset(
@@ -44,6 +45,8 @@ def split_arguments(given: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]
     """
     settings = resolve({key: value for key, value in given.items() if key in SETTINGS})
     rest = {key: value for key, value in given.items() if key not in SETTINGS}
+    settings = _calibrated(settings, given)
+    rest.pop("calibration", None)
     hflm = set(inspect.signature(HFLM.__init__).parameters) - {"self", "kwargs"}
     known = hflm | FROM_PRETRAINED | set(SETTINGS) | set(OWN)
     unknown = [key for key in rest if key not in known]
@@ -58,6 +61,18 @@ def split_arguments(given: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]
             f"{', '.join((*SETTINGS, *OWN))}; every argument of the harness's hf works too."
         )
     return settings, rest
+
+
+def _calibrated(settings: Settings, given: Mapping[str, Any]) -> Settings:
+    """The settings with the T and S of the calibration file that `calibration` names, if any."""
+    path = given.get("calibration")
+    if path is None:
+        return settings
+    if fixed := [key for key in ("attn_temperature", "attn_scale") if key in given]:
+        raise ApeError(f"calibration={path} and {fixed[0]}={given[fixed[0]]} both say what T and S are; drop one.")
+    from lm_eval_ape.calibration.artefact import load_choice
+
+    return replace(settings, **load_choice(str(path), settings, given)._asdict())
 
 
 def _config_fields(arguments: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from lm_eval_ape.errors import ApeError
 # Subcommand to its one line of help; the module of the same name adds the arguments and runs it.
 COMMANDS = {
     "run": "evaluate: lm_eval's own command line, with ape-hf and our tasks registered",
+    "calibrate": "find the (T, S) closest to the sequential model, without a label",
 }
 EPILOG = """\
 examples:

@@ -1,0 +1,46 @@
+# Every target sets up what it needs; `make` alone lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+# Tests run in this many processes.
+JOBS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint types format bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+# PyTorch first and alone: otherwise another package's range could choose its build.
+.venv/ready: pyproject.toml setup.py constraints.txt lm_eval_ape.pth
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip -c constraints.txt
+	$(BIN)/python -m pip install --quiet torch -c constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' -c constraints.txt
+	touch .venv/ready
+
+setup: .venv/ready ## make .venv with the package and all tools, at the versions of constraints.txt
+
+demo: .venv/ready ## compare encoding strategies on the shipped model, offline
+	$(BIN)/lm-eval-ape demo
+
+test: .venv/ready ## run all tests
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses $(JOBS)
+
+check: lint types ## ruff and mypy, as pre-commit runs them
+
+lint: .venv/ready ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/ready ## mypy
+	$(BIN)/mypy
+
+format: .venv/ready ## let ruff mend and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/ready ## what the start-up hook costs, measured
+	$(BIN)/python benchmarks/startup.py
+
+clean: ## remove what the targets made
+	rm -rf .venv build dist out *.egg-info .mypy_cache .pytest_cache .ruff_cache
