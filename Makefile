@@ -13,7 +13,6 @@ help: ## list the targets
 # PyTorch first and alone: otherwise another package's range could choose its build.
 .venv/ready: pyproject.toml setup.py constraints.txt lm_eval_ape.pth
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip -c constraints.txt
 	$(BIN)/python -m pip install --quiet torch -c constraints.txt
 	$(BIN)/python -m pip install --quiet --editable '.[dev]' -c constraints.txt
 	touch .venv/ready

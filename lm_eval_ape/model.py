@@ -144,7 +144,8 @@ class ApeHFLM(HFLM):
 
     def split_requests(self, requests: Sequence[Instance], reserves: Sequence[int], quiet: bool) -> dict[str, Prompt]:
         """Cut all requests before the first is answered, so that a bad one costs no work."""
-        splitter = Splitter(self._tokenise, self.settings, self.max_length)
+        window = support.window(self.config.get_text_config(), self.max_length, self.settings)
+        splitter = Splitter(self._tokenise, self.settings, window)
         prompts: dict[str, Prompt] = {}
         pairs = zip(requests, reserves, strict=True)
         for request, reserve in tqdm(pairs, "Splitting prompts", len(requests), disable=quiet or self.rank != 0):
@@ -239,7 +240,9 @@ class ApeHFLM(HFLM):
         if len(known) < len(prompts):
             # Windows of a rolling text that has no context.
             return super()._loglikelihood_tokens(requests, disable_tqdm=disable_tqdm, override_bs=override_bs)
-        queries = [(strings, list(p.query), ids) for p, (strings, _, ids) in zip(known, requests, strict=True)]
+        # An empty prompt has no tokens of its own: the parent has put its prefix token there.
+        pairs = zip(known, requests, strict=True)
+        queries = [(strings, list(prompt.query) or before, after) for prompt, (strings, before, after) in pairs]
         if not any(prompt.chunks for prompt in known):
             return super()._loglikelihood_tokens(queries, disable_tqdm=disable_tqdm, override_bs=override_bs)
         groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
@@ -287,5 +290,6 @@ class ApeHFLM(HFLM):
         return SegmentedCache(self._reading(readers), self.model.config.get_text_config().num_hidden_layers)
 
     def autocast(self) -> torch.autocast:
+        """The precision that `mixed_precision_dtype` asks for; no change without it."""
         dtype = self.mixed_precision_dtype
         return torch.autocast(device_type=self.device.type, dtype=dtype, enabled=dtype is not None)

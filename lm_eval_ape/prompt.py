@@ -83,6 +83,9 @@ class Splitter:
         Raises:
             ApeError: No context can be found and `no_context=error`, or the rest leaves no room for one token of it.
         """
+        if not text:
+            # How the harness asks for a continuation's unconditional likelihood.
+            return self._whole(text, reserve)
         span = self._locate(text, source)
         if span is None:
             if self.settings.no_context == "error" and self.settings.parallel:

@@ -175,8 +175,8 @@ def segmented_attention(  # noqa: PLR0917 (transformers passes these by position
     for reader in reading.readers:
         rows = slice(first, first + reader.rows * repeats)
         first = rows.stop
-        temperature = _factor(reading.temperature, layer.index, rows, repeats)
-        scale = _factor(reading.scale, layer.index, rows, repeats)
+        temperature = _factor(reading.temperature, layer.index, rows, repeats, query.device)
+        scale = _factor(reading.scale, layer.index, rows, repeats, query.device)
         window = _Window(sliding_window, reader.start, key.shape[2])
         groups: dict[Role, list[Attended]] = {"prefix": [Attended(tail.out[rows], tail.lse[rows])], "context": []}
         for segment in reader.segments:
@@ -227,11 +227,11 @@ class _Window:
         return (positions - segment.positions < self.size)[None, None].to(device)
 
 
-def _factor(factor: float | Tensor, layer: int, rows: slice, repeats: int) -> float | Tensor:
+def _factor(factor: float | Tensor, layer: int, rows: slice, repeats: int, device: torch.device) -> float | Tensor:
     """T or S of some rows in one layer: a number, or `(rows or 1, heads or 1, 1)`."""
     if not isinstance(factor, Tensor):
         return factor
-    full = factor.reshape((1,) * (3 - factor.dim()) + tuple(factor.shape))
+    full = factor.to(device).reshape((1,) * (3 - factor.dim()) + tuple(factor.shape))
     own = full[:, min(layer, full.shape[1] - 1), :, None]
     return own if own.shape[0] == 1 else own.repeat_interleave(repeats, dim=0)[rows]
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -13,6 +16,7 @@ from lm_eval_ape.strategy import Settings
 
 # Layers that keep one state for all the past: chunks encoded apart cannot be put together in it.
 _ATTENTION_LAYERS = {"full_attention", "sliding_attention"}
+_CHANGING_ROPES = ("dynamic", "longrope")
 # Largest mean KL divergence of the probe, in nats, that rounding explains. Eager models take their softmax in float32
 # whatever their dtype, and in half precision a mixture of experts may route a token otherwise.
 _TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
@@ -32,36 +36,65 @@ def check(model: PreTrainedModel, settings: Settings) -> None:
         return
     name = type(model).__name__
     config = model.config.get_text_config()
-    if reason := _reason(model, config, settings):
+    if reason := next(_reasons(model, config, settings), None):
         raise ApeError(f"{name} cannot run with strategy={settings.strategy}: {reason}.")
     divergence = _probe(model, config, settings)
     tolerance = _TOLERANCE.get(model.dtype, _HALF_TOLERANCE)
     if not divergence <= tolerance:
         raise ApeError(
-            f"{name} cannot run with strategy={settings.strategy}: with one chunk and T=S=1 its next-token distributions "
-            f"should be the sequential ones, but their KL divergence is {divergence:.2g} nats ({tolerance:g} would be "
-            f"rounding in {model.dtype})."
+            f"{name} cannot run with strategy={settings.strategy}: with one chunk and T=S=1 its next-token "
+            f"distributions should be the sequential ones, but their KL divergence is {divergence:.2g} nats "
+            f"({tolerance:g} would be rounding in {model.dtype})."
         )
 
 
-def _reason(model: PreTrainedModel, config: PreTrainedConfig, settings: Settings) -> str | None:
+def window(config: PreTrainedConfig, max_length: int, settings: Settings) -> int:
+    """Positions that one request may use.
+
+    Some models change their rotary frequencies when a sequence grows past the length they were first trained on (rope
+    types `dynamic` and `longrope`). Pieces encoded before and after that change do not go together, so parallel
+    strategies stay below it: chunks that would cross it are cut again.
+
+    Args:
+        config: The text model's configuration.
+        max_length: The model's whole window, in tokens.
+        settings: Whether the strategy is parallel.
+    """
+    changes = [rope for rope in _ropes(config) if rope.get("rope_type") in _CHANGING_ROPES]
+    if not settings.parallel or not changes:
+        return max_length
+    trained = changes[0].get("original_max_position_embeddings") or getattr(
+        config, "original_max_position_embeddings", config.max_position_embeddings
+    )
+    return min(max_length, int(trained))
+
+
+def _ropes(config: PreTrainedConfig) -> list[dict[str, Any]]:
+    """The rotary settings: one for all layers, or one for each type of layer."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    return [rope for rope in parameters.values() if isinstance(rope, dict)] or [parameters]
+
+
+def _reasons(model: PreTrainedModel, config: PreTrainedConfig, settings: Settings) -> Iterator[str]:
+    """What is known to fail, before anything is tried."""
     if model.config.is_encoder_decoder:
-        return "it is an encoder-decoder; parallel encoding needs a decoder-only model"
+        yield "it is an encoder-decoder; parallel encoding needs a decoder-only model"
     if not any("rotary" in type(module).__name__.lower() for module in model.modules()):
-        return "it has no rotary position embeddings (RoPE), on which the chunks' shared positions rest"
+        yield "it has no rotary position embeddings (RoPE), on which the chunks' shared positions rest"
     if getattr(config, "alibi", False):
-        return "it uses ALiBi instead of rotary position embeddings (RoPE)"
+        yield "it uses ALiBi instead of rotary position embeddings (RoPE)"
     layers = set(getattr(config, "layer_types", None) or [])
     if other := sorted(layers - _ATTENTION_LAYERS):
-        return f"it has {', '.join(other)} layers, whose state cannot be put together from chunks"
+        yield f"it has {', '.join(other)} layers, whose state cannot be put together from chunks"
+    if settings.positions == "serial" and any(rope.get("rope_type") in _CHANGING_ROPES for rope in _ropes(config)):
+        yield "its rotary frequencies change with the length of a sequence, so positions=serial has no meaning for it"
     windowed = "sliding_attention" in layers or (not layers and getattr(config, "sliding_window", None))
     if windowed and settings.positions != "shared":
-        return (
+        yield (
             f"positions={settings.positions} does not go with its sliding window of {config.sliding_window} tokens: "
             "chunks are encoded with a window over tokens and read with one over positions, and the two agree only "
             "for positions=shared"
         )
-    return None
 
 
 @torch.no_grad()

@@ -268,3 +268,22 @@ def test_rolling_likelihood_of_one_text_is_the_sum_over_its_pieces(checkpoint: s
     expected += sum(float(rows[i, query[i + 1]]) for i in range(len(query) - 1))
     assert math.isfinite(got)
     assert got == pytest.approx(expected, abs=1e-9)
+
+
+def test_an_automatic_batch_size_changes_no_answer(checkpoint: str) -> None:
+    for kind in ("generate_until", "multiple_choice"):
+        task = harness.task("small", kind, DOCS)
+        args = {"pretrained": checkpoint, "chunking": "passages", "max_length": 200}
+        auto = harness.evaluate("ape-hf", args, task, batch_size="auto", max_batch_size=2)
+        assert_same(
+            harness.responses(auto, "small"), harness.responses(harness.evaluate("ape-hf", args, task), "small")
+        )
+
+
+def test_unconditional_likelihoods_are_the_harnesss(checkpoint: str) -> None:
+    task = harness.task("small", "multiple_choice", DOCS[:2], metric_list=[{"metric": "acc_mutual_info"}])
+    runs = [
+        harness.evaluate(model, {"pretrained": checkpoint, **args}, task)
+        for model, args in [("hf", {}), ("ape-hf", {"strategy": "sink"})]
+    ]
+    assert_same(*(harness.responses(run, "small") for run in runs))

@@ -79,5 +79,23 @@ def test_a_model_whose_attention_differs_from_what_it_declares_is_found_by_the_p
         return forward(*args, **kwargs)
 
     monkeypatch.setattr(attention, "forward", louder)
-    with pytest.raises(ApeError, match=r"should be the sequential ones, but their KL divergence is"):
+    with pytest.raises(ApeError, match=r"distributions should be the sequential ones, but their KL divergence is"):
         support.check(model, resolve({}))
+
+
+def test_rotary_frequencies_that_change_with_length_bound_the_window() -> None:
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "short_factor": [1.0] * 4,
+        "long_factor": [4.0] * 4,
+    }
+    lengths = {"original_max_position_embeddings": 64, "rope_parameters": rope}
+    config = transformers.Phi3Config(**{**tiny.COMMON, "vocab_size": 97, **lengths})
+    assert support.window(config, 4096, resolve({})) == 64
+    assert support.window(config, 32, resolve({})) == 32
+    assert support.window(config, 4096, resolve({"strategy": "sequential"})) == 4096
+    assert support.window(tiny.make_model("llama3").config, 4096, resolve({})) == 4096
+    support.check(build(config), resolve({}))
+    with pytest.raises(ApeError, match="positions=serial has no meaning"):
+        support.check(build(config), resolve({"positions": "serial"}))
