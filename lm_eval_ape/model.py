@@ -39,7 +39,8 @@ class ApeHFLM(HFLM):
     """Any RoPE decoder of Hugging Face under sequential, parallel, sink or APE encoding (`--model ape-hf`).
 
     Args:
-        pretrained: Name or path of the model, or a loaded one, as in the harness's `hf`.
+        pretrained: Name or path of the model, or a loaded one, as in the harness's `hf`; `pocket` is the one that the
+            package ships.
         request_log: File to which one JSON line a request is appended: its task and document, the tokens of its
             prefix, chunks and query, and how many tokens were dropped.
         **arguments: Fields of `strategy.Settings`, and everything that the harness's `hf` accepts.
