@@ -26,8 +26,8 @@ _HALF_TOLERANCE = 0.1
 def check(model: PreTrainedModel, settings: Settings) -> None:
     """Refuse a model that parallel encoding cannot serve.
 
-    Names what is known to fail, then proves the rest on the model itself: a few tokens, read once as one sequence and
-    once as prefix, one chunk and query at T=S=1, must give the same next-token distributions.
+    Names what is known to fail, then proves the rest on the model itself: a few tokens, read as prefix, one chunk and
+    query at T=S=1, must generate from the same distributions as the same tokens in one sequence.
 
     Raises:
         ApeError: With the reason.
@@ -99,17 +99,25 @@ def _reasons(model: PreTrainedModel, config: PreTrainedConfig, settings: Setting
 
 @torch.no_grad()
 def _probe(model: PreTrainedModel, config: PreTrainedConfig, settings: Settings) -> float:
-    """Mean KL divergence, in nats, of one chunk at T=S=1 from the ordinary forward pass."""
+    """Mean KL divergence, in nats, of generating two tokens after one chunk at T=S=1 from the ordinary forward pass."""
     ids = torch.arange(1, 13).remainder(config.vocab_size).tolist()
     prompt = Prompt(tuple(ids[:3]), (tuple(ids[3:8]),), tuple(ids[8:]))
-    expected = model(torch.tensor([ids], device=model.device), use_cache=False).logits[0, 8:]
     reader = encode(model, prompt, settings)
     cache = SegmentedCache(Reading((reader,), backend=settings.attn_backend), config.num_hidden_layers)
     with reading_segments(model):
-        got = model(
-            torch.tensor([prompt.query], device=model.device),
+        generated = model.generate(
+            input_ids=torch.tensor([prompt.query], device=model.device),
+            attention_mask=torch.ones(1, len(prompt.query), dtype=torch.long, device=model.device),
             position_ids=torch.arange(reader.start, reader.start + len(prompt.query), device=model.device)[None],
             past_key_values=cache,
-        ).logits[0]
-    expected, got = expected.double().log_softmax(-1), got.double().log_softmax(-1)
+            max_new_tokens=2,
+            min_new_tokens=2,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+    got = torch.cat(generated.logits).double().log_softmax(-1)
+    ids.append(int(generated.sequences[0, len(prompt.query)]))
+    logits = model(torch.tensor([ids], device=model.device), use_cache=False).logits[0, -2:]
+    expected = logits.double().log_softmax(-1)
     return float((expected.exp() * (expected - got)).sum(-1).mean())
