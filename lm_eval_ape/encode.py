@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 
 from lm_eval_ape.positions import chunk_positions, query_start
 from lm_eval_ape.prompt import Prompt
-from lm_eval_ape.segments import Reader, Reading, Role, Segment, SegmentedCache, reading_segments
+from lm_eval_ape.segmented_attention import reading_segments
+from lm_eval_ape.segments import Reader, Reading, Role, Segment, SegmentedCache
 from lm_eval_ape.strategy import Settings
 
 # Tokens that one forward pass may hold: enough to keep a GPU busy, few enough to bound activations.

@@ -30,7 +30,8 @@ from lm_eval_ape.encode import encode
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.prompt import Prompt, Source, Splitter
 from lm_eval_ape.rolling import rolling_loglikelihood
-from lm_eval_ape.segments import Reader, Reading, SegmentedCache, reading_segments
+from lm_eval_ape.segmented_attention import reading_segments
+from lm_eval_ape.segments import Reader, Reading, SegmentedCache
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,10 @@ class ApeHFLM(HFLM):
             self._rank = self.accelerator.process_index
             self._world_size = self.accelerator.num_processes
         support.check(self.model, self.settings)
+        if path := arguments.get("calibration"):
+            from lm_eval_ape.calibration.identity import check_weights
+
+            check_weights(path, self.model)
 
     # Loading and provenance
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from lm_eval_ape.attend import BACKENDS
 from lm_eval_ape.chunking import CHUNKINGS
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.kernels import BACKENDS
 from lm_eval_ape.merge import SCALE_MODES
 from lm_eval_ape.positions import POSITIONS
 

@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from lm_eval_ape import attend as ladder
-from lm_eval_ape.attend import BACKENDS, Call, attend
+from lm_eval_ape import kernels
+from lm_eval_ape.attend import attend
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.kernels import BACKENDS, LADDER, Call
 
 HEADS, KV_HEADS, DIM = 8, 2, 16
 
@@ -81,7 +82,7 @@ def test_a_softcap_goes_to_eager_attention() -> None:
 def test_eager_attention_in_small_blocks_equals_one_block(monkeypatch: pytest.MonkeyPatch, causal: bool) -> None:
     query, key, value = inputs(2, 9, 9, 2)
     whole = attend(query, key, value, scaling=0.3, causal=causal, backend="eager")
-    monkeypatch.setattr(ladder, "EAGER_BLOCK_ELEMENTS", 2 * HEADS * 9 * 2)
+    monkeypatch.setattr(kernels, "EAGER_BLOCK_ELEMENTS", 2 * HEADS * 9 * 2)
     assert_close(attend(query, key, value, scaling=0.3, causal=causal, backend="eager"), (whole.out, whole.lse))
 
 
@@ -156,7 +157,7 @@ def flash_attn(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("softcap", [None, 3.0])
 def test_the_flash_attn_rung_meets_its_contract(queries: int, causal: bool, softcap: float | None) -> None:
     query, key, value = inputs(1, queries, 7, dtype=torch.bfloat16)
-    rung = next(rung for rung in ladder.LADDER if rung.name == "flash_attn")
+    rung = next(rung for rung in LADDER if rung.name == "flash_attn")
     got = rung.run(Call(query, key, value, 0.3, causal, None, softcap))
     mask = torch.ones(queries, 7, dtype=torch.bool).tril() if causal else None
     expected = definition(query, key, value, 0.3, mask, softcap)
@@ -168,7 +169,7 @@ def test_the_flash_attn_rung_meets_its_contract(queries: int, causal: bool, soft
 
 @pytest.mark.usefixtures("flash_attn")
 def test_the_flash_attn_rung_refuses_what_it_cannot_do() -> None:
-    rung = next(rung for rung in ladder.LADDER if rung.name == "flash_attn")
+    rung = next(rung for rung in LADDER if rung.name == "flash_attn")
     query, key, value = inputs(1, 3, 7, dtype=torch.bfloat16)
     cuda = torch.device("cuda")
 
@@ -202,5 +203,5 @@ def test_the_cuda_rungs_match_the_definition(backend: str, causal: bool) -> None
 def test_the_ladder_ends_with_a_rung_that_serves_everything() -> None:
     query, key, value = inputs(1, 3, 7)
     call = Call(query, key, value[..., :4], 1.0, False, torch.ones(3, 7, dtype=torch.bool), 2.0)
-    assert ladder.LADDER[-1].refuses(call) is None
+    assert LADDER[-1].refuses(call) is None
     assert len(set(BACKENDS)) == len(BACKENDS)

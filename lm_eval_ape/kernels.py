@@ -1,0 +1,217 @@
+"""The kernels: attention with log-sum-exp in the forms that PyTorch and flash-attn offer it, best first.
+
+Each rung of the ladder says in a sentence why it cannot serve a call; the last one serves every call. `attend` chooses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lm_eval_ape.merge import Attended
+
+# Eager logits of one block of queries stay below this many elements (256 MiB in float32).
+EAGER_BLOCK_ELEMENTS = 2**26
+
+
+class Call(NamedTuple):
+    """One attention call as the kernels see it.
+
+    Attributes:
+        query: `(batch, heads, query, head_dim)`.
+        key: `(batch, kv_heads, keys, head_dim)`.
+        value: `(batch, kv_heads, keys, head_dim)`.
+        scaling: Factor of the logits.
+        causal: Query i attends to keys 0..i; as many queries as keys.
+        mask: Boolean, True where a query may attend, broadcastable to `(batch, heads, query, keys)`.
+        softcap: Cap c of `c * tanh(logit / c)`, or None.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    scaling: float
+    causal: bool
+    mask: Tensor | None
+    softcap: float | None
+
+
+class Rung(NamedTuple):
+    """A kernel of the ladder: `refuses` gives the reason why it cannot serve a call, or None."""
+
+    name: str
+    refuses: Callable[[Call], str | None]
+    run: Callable[[Call], Attended]
+
+
+def _same_width(call: Call) -> str | None:
+    if call.key.shape[-1] != call.value.shape[-1]:
+        return f"keys have {call.key.shape[-1]} dimensions a head and values {call.value.shape[-1]}"
+    return None
+
+
+def _needs_cuda_half(call: Call, max_head_dim: int = 256) -> str | None:
+    if call.query.device.type != "cuda":
+        return f"it needs a CUDA device and the model is on {call.query.device.type}"
+    if call.query.dtype not in (torch.float16, torch.bfloat16):
+        return f"it needs float16 or bfloat16 and got {call.query.dtype}"
+    if call.mask is not None:
+        return "it takes no mask (a padded batch or a sliding window)"
+    if call.query.shape[-1] > max_head_dim or call.query.shape[-1] % 8:
+        return f"it needs a head dimension of at most {max_head_dim} in steps of 8 and got {call.query.shape[-1]}"
+    return _same_width(call)
+
+
+def _import_flash_attn() -> Callable[..., tuple[Tensor, Tensor, Tensor]] | None:
+    try:
+        from flash_attn import flash_attn_func
+    except ImportError:
+        return None
+    return flash_attn_func
+
+
+def _flash_attn_refuses(call: Call) -> str | None:
+    if reason := _needs_cuda_half(call):
+        return reason
+    return None if _import_flash_attn() else "the package flash-attn is not installed (pip install lm-eval-ape[flash])"
+
+
+def _flash_attn(call: Call) -> Attended:
+    """flash-attn: `(batch, tokens, heads, head_dim)`, bottom-right causal, which is top-left for as many keys."""
+    function = _import_flash_attn()
+    assert function is not None
+    out, lse, _ = function(
+        call.query.transpose(1, 2),
+        call.key.transpose(1, 2),
+        call.value.transpose(1, 2),
+        softmax_scale=call.scaling,
+        causal=call.causal,
+        softcap=call.softcap or 0.0,
+        return_attn_probs=True,
+    )
+    return Attended(out.transpose(1, 2), lse)
+
+
+def _cuda_flash_refuses(call: Call) -> str | None:
+    return _needs_cuda_half(call) or ("it takes no softcap" if call.softcap else None)
+
+
+def _cuda_flash(call: Call) -> Attended:
+    key, value = _repeat_kv(call)
+    out, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(
+        call.query, key, value, 0.0, call.causal, False, scale=call.scaling
+    )
+    return Attended(out, lse)
+
+
+def _cuda_efficient_refuses(call: Call) -> str | None:
+    if call.query.device.type != "cuda":
+        return f"it needs a CUDA device and the model is on {call.query.device.type}"
+    if call.query.dtype not in (torch.float16, torch.bfloat16, torch.float32):
+        return f"it needs float16, bfloat16 or float32 and got {call.query.dtype}"
+    if call.query.shape[-1] % 8:
+        return f"it needs a head dimension in steps of 8 and got {call.query.shape[-1]}"
+    if call.softcap:
+        return "it takes no softcap"
+    return _same_width(call)
+
+
+def _cuda_efficient(call: Call) -> Attended:
+    key, value = _repeat_kv(call)
+    bias = None
+    if call.mask is not None:
+        bias = _aligned_bias(call, multiple=8)
+    out, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(
+        call.query, key, value, bias, True, 0.0, call.causal, scale=call.scaling
+    )
+    # The kernel pads its log-sum-exp to whole blocks of queries.
+    return _mend_empty_rows(call, out, lse[..., : call.query.shape[2]])
+
+
+def _cpu_flash_refuses(call: Call) -> str | None:
+    if call.query.device.type != "cpu":
+        return f"it needs the CPU and the model is on {call.query.device.type}"
+    return ("it takes no softcap" if call.softcap else None) or _same_width(call)
+
+
+def _cpu_flash(call: Call) -> Attended:
+    bias = None if call.mask is None else _bias(call)
+    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        call.query, call.key, call.value, 0.0, call.causal, attn_mask=bias, scale=call.scaling
+    )
+    return _mend_empty_rows(call, out, lse)
+
+
+def _eager(call: Call) -> Attended:
+    """Plain matrix products in float32 (float64 stays), in blocks of queries so that memory stays bounded."""
+    batch, heads, length, _ = call.query.shape
+    kv_heads, keys, width = call.value.shape[1:]
+    dtype = torch.float64 if call.query.dtype == torch.float64 else torch.float32
+    key = call.key.to(dtype).unsqueeze(2).transpose(-1, -2)
+    value = call.value.to(dtype).unsqueeze(2)
+    query = call.query.reshape(batch, kv_heads, heads // kv_heads, length, -1)
+    mask = None if call.mask is None else call.mask.expand(batch, heads, length, keys)
+    out = call.query.new_empty(batch, heads, length, width)
+    lse = torch.empty(batch, heads, length, dtype=dtype, device=call.query.device)
+    block = max(1, EAGER_BLOCK_ELEMENTS // max(1, batch * heads * keys))
+    for start in range(0, length, block):
+        rows = slice(start, min(start + block, length))
+        logits = (query[..., rows, :].to(dtype) @ key) * call.scaling
+        if call.softcap:
+            logits = call.softcap * torch.tanh(logits / call.softcap)
+        logits = logits.reshape(batch, heads, -1, keys)
+        if call.causal:
+            ahead = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).triu(start + 1)
+            logits = logits.masked_fill(ahead, -math.inf)
+        if mask is not None:
+            logits = logits.masked_fill(~mask[:, :, rows], -math.inf)
+        lse[:, :, rows] = logits.logsumexp(-1)
+        weights = torch.exp(logits - lse[:, :, rows].nan_to_num(neginf=0.0).unsqueeze(-1))
+        weights = weights.reshape(batch, kv_heads, heads // kv_heads, -1, keys)
+        out[:, :, rows] = (weights @ value).reshape(batch, heads, -1, width).to(out.dtype)
+    return Attended(out, lse)
+
+
+def _repeat_kv(call: Call) -> tuple[Tensor, Tensor]:
+    """Keys and values with one head for each query head, for kernels without grouped-query attention."""
+    repeats = call.query.shape[1] // call.key.shape[1]
+    if repeats == 1:
+        return call.key, call.value
+    return call.key.repeat_interleave(repeats, dim=1), call.value.repeat_interleave(repeats, dim=1)
+
+
+def _bias(call: Call) -> Tensor:
+    """The boolean mask as an additive one in the query's dtype."""
+    assert call.mask is not None
+    return torch.zeros_like(call.mask, dtype=call.query.dtype).masked_fill_(~call.mask, -math.inf)
+
+
+def _aligned_bias(call: Call, multiple: int) -> Tensor:
+    """The additive mask, expanded to all heads, in memory whose rows start at multiples of `multiple` elements."""
+    batch, heads, length, _ = call.query.shape
+    keys = call.key.shape[2]
+    padded = call.query.new_zeros(batch, 1, length, math.ceil(keys / multiple) * multiple)
+    padded[..., :keys] = _bias(call)
+    return padded[..., :keys].expand(batch, heads, length, keys)
+
+
+def _mend_empty_rows(call: Call, out: Tensor, lse: Tensor) -> Attended:
+    """Queries that may attend to no key: the kernels return a finite log-sum-exp, the truth is -inf."""
+    if call.mask is None:
+        return Attended(out, lse)
+    empty = ~call.mask.any(-1).expand(lse.shape)
+    return Attended(out.masked_fill(empty.unsqueeze(-1), 0.0), lse.masked_fill(empty, -math.inf))
+
+
+LADDER = (
+    Rung("flash_attn", _flash_attn_refuses, _flash_attn),
+    Rung("cuda_flash", _cuda_flash_refuses, _cuda_flash),
+    Rung("cuda_efficient", _cuda_efficient_refuses, _cuda_efficient),
+    Rung("cpu_flash", _cpu_flash_refuses, _cpu_flash),
+    Rung("eager", lambda call: None, _eager),
+)
+BACKENDS = tuple(rung.name for rung in LADDER)

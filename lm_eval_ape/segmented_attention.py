@@ -1,0 +1,164 @@
+"""The attention that reads segments, registered with transformers for any model that lets its attention be chosen.
+
+Attends to the live tail and to each segment that rides on its keys, and merges them by their log-sum-exps, the context
+with its temperature and scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.modeling_utils import AttentionInterface
+
+from lm_eval_ape.attend import attend
+from lm_eval_ape.errors import ApeError
+from lm_eval_ape.merge import Attended, merge, scale_context
+from lm_eval_ape.segments import Role, Segment, SegmentedLayer
+
+ATTENTION_NAME = "lm_eval_ape"
+
+
+def segmented_attention(  # noqa: PLR0917 (transformers passes these by position)
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    sliding_window: int | None = None,
+    s_aux: Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attend to the tail and to every segment that rides on its keys, and merge (transformers' attention signature).
+
+    Args:
+        module: The model's attention layer.
+        query: `(rows, heads, query, head_dim)`.
+        key: The tail's keys, `(rows, kv_heads, tail, head_dim)`, as a `SegmentedLayer` returned them.
+        value: The tail's values.
+        attention_mask: Boolean `(rows, 1, query, tail)` over the tail, or None where it is plainly causal.
+        scaling: The model's softmax scaling; `head_dim ** -0.5` if it passes none.
+        softcap: The model's cap on attention logits.
+        sliding_window: The layer's window in positions: a query sees keys less than this far behind it.
+        s_aux: Learned attention-sink logits, one a head.
+        **kwargs: What else the model passes; dropout and the like are not for inference.
+
+    Returns:
+        Output `(rows, query, heads, head_dim)` and no attention weights.
+    """
+    layer: SegmentedLayer | None = getattr(key, "lm_eval_ape_layer", None)
+    if layer is None:
+        raise ApeError(
+            f"{type(module).__name__} changes the cached keys before it attends to them, so parallel encoding cannot "
+            "read them; this model can only run with strategy=sequential."
+        )
+    reading = layer.reading
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    read = partial(attend, softcap=softcap, backend=reading.backend, used=reading.used)
+    causal = attention_mask is None and query.shape[2] > 1
+    tail = read(query, key, value, scaling=scaling, causal=causal, mask=attention_mask)
+    if s_aux is not None:
+        sink = s_aux.to(tail.lse.dtype).view(1, -1, 1).expand_as(tail.lse)
+        tail = merge([tail, Attended(torch.zeros_like(tail.out), sink)])
+
+    # `generate` repeats each row for its beams or samples; a reader's rows then come in as many more.
+    repeats = query.shape[0] // reading.rows
+    outputs, first = [], 0
+    for reader in reading.readers:
+        rows = slice(first, first + reader.rows * repeats)
+        first = rows.stop
+        temperature = _factor(reading.temperature, layer.index, rows, repeats, query.device)
+        scale = _factor(reading.scale, layer.index, rows, repeats, query.device)
+        window = _Window(sliding_window, reader.start, key.shape[2])
+        groups: dict[Role, list[Attended]] = {"prefix": [Attended(tail.out[rows], tail.lse[rows])], "context": []}
+        for segment in reader.segments:
+            mask = window.mask(segment, query.shape[2], query.device)
+            if isinstance(mask, str):
+                continue
+            keys, values = segment.keys[layer.index], segment.values[layer.index]
+            seen, factor = query[rows], scaling
+            if segment.role == "context" and isinstance(temperature, Tensor):
+                # Divided in T's own precision: half precision would round T itself.
+                seen = (seen / temperature.unsqueeze(-1)).to(seen.dtype)
+            elif segment.role == "context":
+                # A number goes into the softmax scaling, where half-precision queries do not round it.
+                factor = scaling / temperature
+            groups[segment.role].append(read(seen, keys, values, scaling=factor, mask=mask))
+        if groups["context"]:
+            context = merge(groups["context"])
+            groups["prefix"].append(scale_context(context, temperature, scale, reading.scale_mode))
+        outputs.append(merge(groups["prefix"]).out)
+    out = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    return out.to(query.dtype).transpose(1, 2).contiguous(), None
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A sliding window over positions, seen from the tail's last columns.
+
+    Attributes:
+        size: The layer's window, or None.
+        start: Position of the tail's first column.
+        tail: Columns of the tail so far; the queries are its last ones.
+    """
+
+    size: int | None
+    start: int
+    tail: int
+
+    def mask(self, segment: Segment, queries: int, device: torch.device) -> Tensor | Literal["hidden"] | None:
+        """Which keys the queries see: None for all, `hidden` for none, else boolean `(1, 1, queries, tokens)`."""
+        if self.size is None:
+            return None
+        last = self.start + self.tail - 1
+        first = last - queries + 1
+        if last - segment.first < self.size:
+            return None
+        if first - segment.last >= self.size:
+            return "hidden"
+        positions = torch.arange(first, last + 1).unsqueeze(1)
+        return (positions - segment.positions < self.size)[None, None].to(device)
+
+
+def _factor(factor: float | Tensor, layer: int, rows: slice, repeats: int, device: torch.device) -> float | Tensor:
+    """T or S of some rows in one layer: a number, or `(rows or 1, heads or 1, 1)`."""
+    if not isinstance(factor, Tensor):
+        return factor
+    full = factor.to(device).reshape((1,) * (3 - factor.dim()) + tuple(factor.shape))
+    own = full[:, min(layer, full.shape[1] - 1), :, None]
+    return own if own.shape[0] == 1 else own.repeat_interleave(repeats, dim=0)[rows]
+
+
+AttentionInterface.register(ATTENTION_NAME, segmented_attention)
+# The stock mask covers just the tail: the segments' masks are the attention's own business.
+AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
+
+
+@contextmanager
+def reading_segments(model: PreTrainedModel) -> Iterator[None]:
+    """Let every attention layer of the model read segments while the context lasts, then put it back.
+
+    Raises:
+        ApeError: The model keeps its own attention function.
+    """
+    decoder = model.get_decoder()
+    previous = decoder.config._attn_implementation
+    decoder.set_attn_implementation(ATTENTION_NAME)
+    try:
+        if decoder.config._attn_implementation != ATTENTION_NAME:
+            raise ApeError(
+                f"{type(decoder).__name__} does not let its attention function be replaced (transformers' "
+                "AttentionInterface), so it cannot read segments; only strategy=sequential can run this model."
+            )
+        yield
+    finally:
+        decoder.set_attn_implementation(previous)
