@@ -11,8 +11,11 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoConfig
 
 from lm_eval_ape.errors import ApeError, nearest
+from lm_eval_ape.pocket import pocket_path
 from lm_eval_ape.strategy import SETTINGS, Settings, resolve
 
+# `pretrained=pocket` is the model that the package ships.
+POCKET = "pocket"
 # Arguments of ours that say nothing about how a prompt is read.
 OWN = ("request_log", "calibration")
 
@@ -43,6 +46,8 @@ def split_arguments(given: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]
     Raises:
         ApeError: An argument is unknown (the nearest one is named) or has an impossible value.
     """
+    if given.get("pretrained") == POCKET:
+        given = {**given, "pretrained": str(pocket_path())}
     settings = resolve({key: value for key, value in given.items() if key in SETTINGS})
     rest = {key: value for key, value in given.items() if key not in SETTINGS}
     settings = _calibrated(settings, given)

@@ -12,12 +12,16 @@ from lm_eval_ape.errors import ApeError
 
 # Subcommand to its one line of help; the module of the same name adds the arguments and runs it.
 COMMANDS = {
+    "demo": "compare encoding strategies on the shipped model, offline, in two minutes",
     "run": "evaluate: lm_eval's own command line, with ape-hf and our tasks registered",
+    "paths": "print where tasks, run configurations and the shipped model lie",
     "calibrate": "find the (T, S) closest to the sequential model, without a label",
 }
 EPILOG = """\
 examples:
+  lm-eval-ape demo
   lm-eval-ape run --model ape-hf --model_args pretrained=MODEL,strategy=ape --tasks ape_longbench_2wikimqa
+  lm-eval-ape calibrate --model_args pretrained=MODEL --tasks ape_longbench_2wikimqa_calibration --output_path out
 """
 
 

@@ -1,0 +1,108 @@
+"""`calibration.json` and `run_config.yaml`: what a calibration leaves behind, and how a model takes its choice up."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from lm_eval_ape.calibration.schema import validate
+from lm_eval_ape.errors import ApeError
+from lm_eval_ape.strategy import Settings
+
+SCHEMA_VERSION = 1
+FILE_NAME = "calibration.json"
+CONFIG_NAME = "run_config.yaml"
+
+# Settings that a choice does not depend on: itself, the kernel, and what happens to prompts without a context.
+_FREE = {"attn_temperature", "attn_scale", "attn_backend", "no_context"}
+# Arguments that name the model, with what their absence means.
+_MODEL: Mapping[str, Any] = {"pretrained": "", "revision": "main", "peft": None, "delta": None}
+
+_FLAT_LIST = re.compile(r"\[\s[^\[\]{}\"]*\]")
+
+
+class LoadedChoice(NamedTuple):
+    """T and S of a calibration file."""
+
+    attn_temperature: float
+    attn_scale: float
+
+
+def calibrated_settings(settings: Settings) -> dict[str, Any]:
+    """The settings that a choice holds for."""
+    return {name: value for name, value in asdict(settings).items() if name not in _FREE}
+
+
+def load_choice(path: str, settings: Settings, arguments: Mapping[str, Any]) -> LoadedChoice:
+    """Read the choice of a calibration, if it was made for this model and this way of encoding.
+
+    Args:
+        path: The file, or the folder that `calibrate` wrote it to.
+        settings: The model's settings; T and S in them are not read.
+        arguments: The model's other arguments: `pretrained`, `revision`, `peft` and `delta` are read.
+
+    Raises:
+        ApeError: The file cannot be read or is none of ours, or was made for something else.
+    """
+    content = read(path)
+    model = {name: arguments.get(name, default) for name, default in _MODEL.items()}
+    model["pretrained"] = getattr(model["pretrained"], "name_or_path", model["pretrained"])
+    here = {**{name: _name(value) for name, value in model.items()}, **calibrated_settings(settings)}
+    there = {**{name: _name(content["model"][name]) for name in _MODEL}, **content["settings"]}
+    changes = [
+        f"{name}={there.get(name)!r} there, {here[name]!r} here" for name in here if there.get(name) != here[name]
+    ]
+    if changes:
+        raise ApeError(
+            f"The calibration in {path} was made for something else ({'; '.join(changes)}). Calibrate again for this "
+            "model and these settings, or give attn_temperature=... and attn_scale=... yourself in its place."
+        )
+    return LoadedChoice(content["choice"]["attn_temperature"], content["choice"]["attn_scale"])
+
+
+def _name(value: Any) -> Any:
+    """A local path in its absolute form; a name on the hub as it is."""
+    return str(Path(value).resolve()) if isinstance(value, str) and Path(value).exists() else value
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """Read and check a calibration file, given itself or its folder.
+
+    Raises:
+        ApeError: It cannot be read or breaks its schema.
+    """
+    file = Path(path).expanduser()
+    file = file / FILE_NAME if file.is_dir() else file
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ApeError(f"The calibration {file} cannot be read: {error}") from error
+    try:
+        validate(content)
+    except ApeError as error:
+        raise ApeError(f"{file} is no calibration that this version can read: {error}") from error
+    return content
+
+
+def write(folder: Path, content: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Write `calibration.json`, checked, and `run_config.yaml`; an older file stays whole until the new one is."""
+    text = json.dumps(content, indent=1, allow_nan=False)
+    # A list of numbers on one line, for eyes.
+    text = _FLAT_LIST.sub(lambda found: " ".join(found.group().split()), text) + "\n"
+    validate(json.loads(text))
+    _replace(folder / FILE_NAME, text)
+    _replace(folder / CONFIG_NAME, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+
+
+def _replace(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(f".{os.getpid()}.tmp")
+    draft.write_text(text, encoding="utf-8")
+    os.replace(draft, path)

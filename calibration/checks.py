@@ -1,0 +1,141 @@
+"""What a choice is checked against: labels, and rows that it was not made on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lm_eval.api.task import Task
+from tqdm import tqdm
+
+from lm_eval_ape.calibration import artefact, document
+from lm_eval_ape.calibration.choice import Floats, Table
+from lm_eval_ape.calibration.grid import Grid, Point
+from lm_eval_ape.calibration.identity import label_key
+from lm_eval_ape.calibration.journal import Journal
+from lm_eval_ape.calibration.labels import Document, Labels, Metric, aligned
+from lm_eval_ape.calibration.measure import Meter
+from lm_eval_ape.calibration.options import Options
+from lm_eval_ape.calibration.samples import Gathered, Sample, gather, task_digest
+from lm_eval_ape.calibration.stability import difference, resample
+from lm_eval_ape.calibration.tuning import oracle, rank
+from lm_eval_ape.model import ApeHFLM
+
+
+class Checks:
+    """Checks choices.
+
+    Args:
+        lm: The model.
+        options: How requests are built, and the bootstrap.
+        grid: The points that labels are to score.
+        meter: Measures divergences.
+        metric: What labels are scored by; None where no label is to be read.
+        cache: Folder that keeps scores; None keeps nothing.
+    """
+
+    def __init__(
+        self, lm: ApeHFLM, options: Options, *, grid: Grid, meter: Meter, metric: Metric | None, cache: Path | None
+    ) -> None:
+        self.lm = lm
+        self.options = options
+        self.grid = grid
+        self.meter = meter
+        self.metric = metric
+        self.cache = cache
+
+    def labels(
+        self,
+        table: Table,
+        gathered: Gathered,
+        tasks: Mapping[str, Task],
+        digests: Sequence[Mapping[str, Any]],
+    ) -> dict[str, Any]:
+        """Score every point of the grid on the calibration rows.
+
+        Args:
+            table: The divergences.
+            gathered: The samples that they are of.
+            tasks: The samples' tasks.
+            digests: What identifies the tasks.
+
+        Returns:
+            The part `labels` of `calibration.json`.
+        """
+        assert self.metric is not None
+        options, points = self.options, self.grid.points
+        scores = self._scores(tasks, points, digests, options.limit, options.samples)
+        documents, kl = _by_document(gathered.samples, table.kl[:, table.columns(points)])
+        values = aligned(scores, points, documents)
+        means = dict(zip(points, values.mean(0).tolist(), strict=True))
+        ranked = rank(kl, values, resample(len(documents), options.resamples, options.seed))
+        return document.labels_part(self.metric, means, len(documents), oracle(means, self.metric), ranked)
+
+    def test(self, named: Mapping[str, Point], tasks: Mapping[str, Task]) -> dict[str, Any]:
+        """Measure choices on rows that they were not made on.
+
+        Args:
+            named: The choices, by name; one is `chosen`.
+            tasks: The tasks that hold the rows.
+
+        Returns:
+            The part `test` of `calibration.json`.
+        """
+        options = self.options
+        gathered = gather(self.lm, tasks, options, limit=options.test_limit, picked={})
+        points = tuple(dict.fromkeys(named.values()))
+        table = Table(self.grid, points, self.meter.measure(gathered.samples, points).kl)
+        digests = [task_digest(task, gathered.samples) for task in tasks.values()]
+        weights = resample(len(gathered.samples), options.resamples, options.seed)
+        chosen = named["chosen"]
+        rows: list[dict[str, Any]] = [
+            {
+                "name": name,
+                "point": list(point),
+                "mean_kl": table.means[point],
+                "more_kl_than_chosen": difference(table.of(point), table.of(chosen), weights)._asdict(),
+                "kl": table.of(point).tolist(),
+                "score": None,
+                "less_score_than_chosen": None,
+                "scores": None,
+            }
+            for name, point in named.items()
+        ]
+        if self.metric:
+            scores = self._scores(tasks, points, digests, options.test_limit, {})
+            documents = list(scores[chosen])
+            values = dict(zip(points, aligned(scores, points, documents).T, strict=True))
+            weights = resample(len(documents), options.resamples, options.seed)
+            for row, point in zip(rows, named.values(), strict=True):
+                row["score"] = float(values[point].mean())
+                row["less_score_than_chosen"] = difference(values[chosen], values[point], weights)._asdict()
+                row["scores"] = values[point].tolist()
+        left_out = document.left_out_part(gathered)
+        return {"tasks": digests, "samples": len(gathered.samples), "left_out": left_out, "rows": rows}
+
+    def _scores(
+        self,
+        tasks: Mapping[str, Task],
+        points: Sequence[Point],
+        digests: Sequence[Mapping[str, Any]],
+        limit: float | None,
+        picked: Mapping[str, list[int]],
+    ) -> dict[Point, dict[Document, float]]:
+        assert self.metric is not None
+        generation = {name: task.get_config("generation_kwargs") for name, task in tasks.items()}
+        asked = {"limit": limit, "picked": picked, "metric": self.metric.name, "generation": generation}
+        settings = artefact.calibrated_settings(self.lm.settings)
+        key = label_key(self.meter.model, settings, digests, asked)
+        scorer = Labels(self.lm, self.options, self.metric, Journal(self.cache, "scores", self.lm.rank))
+        progress = tqdm(points, "Scoring with labels", unit="point", disable=self.lm.rank != 0)
+        return {point: scorer.score(point, tasks, key, limit=limit, picked=picked) for point in progress}
+
+
+def _by_document(samples: Sequence[Sample], kl: Floats) -> tuple[list[Document], Floats]:
+    """Mean divergences of each document over its prompts, `(documents, points)`."""
+    rows: dict[Document, list[Floats]] = {}
+    for sample, row in zip(samples, kl, strict=True):
+        rows.setdefault((sample.task, sample.doc_id), []).append(row)
+    return list(rows), np.array([np.mean(own, axis=0) for own in rows.values()])

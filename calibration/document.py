@@ -1,0 +1,150 @@
+"""The content of `calibration.json` and `run_config.yaml`, put together from the results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from lm_eval_ape.calibration.choice import Choices, Chosen, Spread, Table, edges, spread
+from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL, Point
+from lm_eval_ape.calibration.labels import Metric
+from lm_eval_ape.calibration.measure import Measured
+from lm_eval_ape.calibration.options import Options
+from lm_eval_ape.calibration.samples import Gathered, Sample
+from lm_eval_ape.calibration.stability import Difference, Floats, Parameter, difference, stability
+from lm_eval_ape.calibration.tuning import Rank
+
+
+def grid_part(table: Table) -> dict[str, Any]:
+    """The grid, the points measured beside it, and their means."""
+    means = table.means
+    return {
+        "temperatures": list(table.grid.temperatures),
+        "scales": list(table.grid.scales),
+        "points": [list(point) for point in table.points],
+        "choosable": [point in table.grid.points for point in table.points],
+        "mean_kl": [means[point] for point in table.points],
+    }
+
+
+def samples_part(samples: Sequence[Sample], measured: Measured) -> list[dict[str, Any]]:
+    """Every sample with its divergences, in the order of the grid's points."""
+    return [
+        {
+            "task": sample.task,
+            "doc_id": sample.doc_id,
+            "number": sample.number,
+            "prompt_sha256": sample.digest,
+            "tokens": len(sample.prompt.ids),
+            "chunks": len(sample.prompt.chunks),
+            "kl": kl.tolist(),
+            "positions": positions.tolist(),
+        }
+        for sample, kl, positions in zip(samples, measured.kl, measured.positions, strict=True)
+    ]
+
+
+def choice_part(table: Table, choices: Choices) -> dict[str, Any]:
+    """The choice, how it compares with tuning one parameter, and how much each parameter matters."""
+    chosen = choices.chosen
+    over_temperature, over_scale = spread(table, table.grid.temperature_line), spread(table, table.grid.scale_line)
+    return {
+        **_chosen(chosen),
+        "edges": edges(table.grid, chosen.point),
+        "temperature_only": _chosen(choices.temperature_only),
+        "scale_only": _chosen(choices.scale_only),
+        "over_temperature": _spread(over_temperature),
+        "over_scale": _spread(over_scale),
+        "range_ratio": over_temperature.range / over_scale.range if over_scale.range > 0 else None,
+    }
+
+
+def stability_part(table: Table, chosen: Point, weights: Floats, seed: int) -> dict[str, Any]:
+    """What the resamples choose, and how sure the chosen point beats the untuned ones."""
+    found = stability(table, weights)
+    rivals = {"default": DEFAULT, "neutral": NEUTRAL}
+    return {
+        "resamples": len(weights),
+        "seed": seed,
+        "temperature": _parameter(found.temperature),
+        "scale": _parameter(found.scale),
+        "frequencies": [{"point": list(point), "share": share} for point, share in found.frequencies.items()],
+        "beats": {
+            name: difference_part(difference(table.of(rival), table.of(chosen), weights))
+            for name, rival in rivals.items()
+        },
+    }
+
+
+def labels_part(
+    metric: Metric, scores: Mapping[Point, float], documents: int, oracle: Point, rank: Rank
+) -> dict[str, Any]:
+    """What labels say of the grid."""
+    return {
+        "metric": metric.name,
+        "higher_is_better": metric.higher_is_better,
+        "documents": documents,
+        "points": [list(point) for point in scores],
+        "mean_scores": list(scores.values()),
+        "oracle": {**_named(oracle), "score": scores[oracle]},
+        "spearman": rank._asdict(),
+    }
+
+
+def left_out_part(gathered: Gathered) -> dict[str, int]:
+    """How many samples were left out, and why."""
+    return {"too_long": gathered.too_long, "no_context": gathered.no_context}
+
+
+def difference_part(found: Difference) -> dict[str, float]:
+    """A paired difference."""
+    return found._asdict()
+
+
+def run_config(options: Options, chosen: Point, tasks: Sequence[str], provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration for `lm_eval run --config`: the choice on the tasks it is meant for."""
+    optional = {
+        "device": options.device,
+        "num_fewshot": options.num_fewshot,
+        "apply_chat_template": options.apply_chat_template or None,
+        "fewshot_as_multiturn": options.fewshot_as_multiturn,
+        "system_instruction": options.system_instruction,
+        "include_path": list(options.include_path) or None,
+    }
+    return {
+        "model": "ape-hf",
+        "model_args": {**options.model_args, **_named(chosen)},
+        "tasks": list(tasks),
+        "batch_size": options.batch_size,
+        **{name: value for name, value in optional.items() if value is not None},
+        "metadata": {**options.metadata, "lm_eval_ape_calibration": dict(provenance)},
+    }
+
+
+def requests_part(options: Options) -> dict[str, Any]:
+    """How the requests were built."""
+    names = ("limit", "samples", "num_fewshot", "apply_chat_template", "system_instruction", "metadata", "include_path")
+    given = asdict(options)
+    return {**{name: given[name] for name in names}, "fewshot_as_multiturn": options.multiturn}
+
+
+def model_args_line(point: Point) -> str:
+    """The choice as the harness's `--model_args` takes it."""
+    return ",".join(f"{name}={value}" for name, value in _named(point).items())
+
+
+def _named(point: Point) -> dict[str, float]:
+    return {"attn_temperature": point.temperature, "attn_scale": point.scale}
+
+
+def _chosen(found: Chosen) -> dict[str, Any]:
+    return {**_named(found.point), "mean_kl": found.mean_kl, "ties": [list(point) for point in found.ties]}
+
+
+def _spread(found: Spread) -> dict[str, float]:
+    return {"least": found.least, "most": found.most, "range": found.range}
+
+
+def _parameter(found: Parameter) -> dict[str, Any]:
+    return {"mode": found.mode, "low": found.low, "high": found.high, "width": found.width, "stable": found.stable}

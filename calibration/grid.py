@@ -1,0 +1,98 @@
+"""The (T, S) points that a calibration tries."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
+
+from lm_eval_ape.errors import ApeError
+
+
+class Point(NamedTuple):
+    """One (T, S).
+
+    Attributes:
+        temperature: T, which divides the logits of context keys.
+        scale: S, which weighs the context in the merge.
+    """
+
+    temperature: float
+    scale: float
+
+    def __str__(self) -> str:
+        return f"(T={self.temperature:g}, S={self.scale:g})"
+
+
+DEFAULT = Point(0.9, 0.9)
+"""APE's untuned setting (Yang et al., ICLR 2025)."""
+NEUTRAL = Point(1.0, 1.0)
+"""Ordinary attention over chunks that were encoded apart."""
+
+# The paper's values of T and of S for calibrations of one token and of more.
+SINGLE_TOKEN = (0.6, 0.7, 0.8, 0.9, 1.0)
+MULTI_TOKEN = (0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Every temperature with every scale.
+
+    Attributes:
+        temperatures: Values of T, ascending, none twice.
+        scales: Values of S, likewise.
+    """
+
+    temperatures: tuple[float, ...]
+    scales: tuple[float, ...]
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """The points that can be chosen."""
+        return tuple(Point(*pair) for pair in product(self.temperatures, self.scales))
+
+    @property
+    def temperature_line(self) -> tuple[Point, ...]:
+        """The grid's temperatures at APE's scale: what tuning T alone would try."""
+        return tuple(Point(temperature, DEFAULT.scale) for temperature in self.temperatures)
+
+    @property
+    def scale_line(self) -> tuple[Point, ...]:
+        """The grid's scales at APE's temperature: what tuning S alone would try."""
+        return tuple(Point(DEFAULT.temperature, scale) for scale in self.scales)
+
+    @property
+    def reported(self) -> tuple[Point, ...]:
+        """The grid's points, then those that are measured beside it: (0.9, 0.9), (1, 1) and the two lines."""
+        beside = (DEFAULT, NEUTRAL, *self.temperature_line, *self.scale_line)
+        return tuple(dict.fromkeys((*self.points, *beside)))
+
+
+def make_grid(
+    temperatures: Sequence[float] | None = None, scales: Sequence[float] | None = None, *, num_tokens: int
+) -> Grid:
+    """Build a grid; what is not given is the paper's for as many tokens (25 points for one, 49 for more).
+
+    Raises:
+        ApeError: A list is empty or holds something else than positive numbers.
+    """
+    preset = SINGLE_TOKEN if num_tokens == 1 else MULTI_TOKEN
+    return Grid(
+        _values("temperatures", preset if temperatures is None else temperatures),
+        _values("scales", preset if scales is None else scales),
+    )
+
+
+def _values(name: str, values: Iterable[float]) -> tuple[float, ...]:
+    given = list(values)
+    if not given:
+        raise ApeError(
+            f"The grid is empty: {name} must hold at least one positive number, for example {name}=0.8,0.9,1.0."
+        )
+    for value in given:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not 0 < value < math.inf:
+            raise ApeError(f"{name} must hold positive numbers, but got {value!r}.")
+    return tuple(sorted({float(value) for value in given}))

@@ -1,0 +1,105 @@
+"""Divergences of many points on many samples: split among processes, resumed where a killed run stopped."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from accelerate.utils import gather_object
+from accelerate.utils.memory import should_reduce_batch_size
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from lm_eval_ape.calibration.choice import Floats
+from lm_eval_ape.calibration.grid import Point
+from lm_eval_ape.calibration.identity import model_key, score_key
+from lm_eval_ape.calibration.journal import Journal
+from lm_eval_ape.calibration.objective import Objective
+from lm_eval_ape.calibration.samples import Sample
+from lm_eval_ape.calibration.scoring import Score, Scorer
+from lm_eval_ape.calibration.teacher import TeacherStore
+from lm_eval_ape.errors import ApeError
+from lm_eval_ape.model import ApeHFLM
+
+
+class Measured(NamedTuple):
+    """Scores of points on samples.
+
+    Attributes:
+        kl: Mean divergences in nats, `(samples, points)`.
+        positions: How many positions each is the mean of, `(samples, points)`.
+    """
+
+    kl: Floats
+    positions: NDArray[np.int64]
+
+
+class Meter:
+    """Measures points by an objective and keeps every result.
+
+    Args:
+        lm: The model.
+        objective: What is measured.
+        max_rows: Most points in one batch.
+        cache: Folder for teachers and results; None keeps nothing.
+    """
+
+    def __init__(self, lm: ApeHFLM, objective: Objective, *, max_rows: int | None, cache: Path | None) -> None:
+        self.lm = lm
+        self.objective = objective
+        self.model = model_key(lm)
+        self.scorer = Scorer(lm, objective, max_rows)
+        self.teachers = TeacherStore(cache and cache / "teacher", self.model)
+        self.journal = Journal(cache, "kl", lm.rank)
+        self.known: dict[str, dict[Point, Score]] = defaultdict(dict)
+        for record in self.journal.records():
+            points = (Point(*pair) for pair in record["points"])
+            self.known[record["key"]].update(zip(points, map(Score, record["kl"], record["positions"]), strict=True))
+
+    def measure(self, samples: Sequence[Sample], points: Sequence[Point]) -> Measured:
+        """Measure all points on all samples; every process gets the whole result.
+
+        Raises:
+            ApeError: Logits are not finite, or memory does not suffice for a sample.
+        """
+        own = range(self.lm.rank, len(samples), self.lm.world_size)
+        rows: list[tuple[int, list[Score]]] = []
+        with tqdm(total=len(own) * len(points), unit="point", disable=self.lm.rank != 0) as progress:
+            for number, index in enumerate(own, start=1):
+                progress.set_description(f"Sample {number} of {len(own)}, {len(points)} points each")
+                rows.append((index, self._sample(samples[index], points, progress.update)))
+        if self.lm.world_size > 1:
+            rows = gather_object(rows)
+        scores = [scores for _, scores in sorted(rows)]
+        return Measured(
+            np.array([[score.kl for score in row] for row in scores]),
+            np.array([[score.positions for score in row] for row in scores]),
+        )
+
+    def _sample(self, sample: Sample, points: Sequence[Point], on_scored: Callable[[int], Any]) -> list[Score]:
+        key = score_key(self.model, self.lm.settings, self.objective, self.scorer.ends, sample)
+        known = self.known[key]
+        missing = [point for point in points if point not in known]
+        on_scored(len(points) - len(missing))
+        if missing:
+            scores = self._score(sample, missing, on_scored)
+            known.update(zip(missing, scores, strict=True))
+            kl, positions = zip(*scores, strict=True)
+            self.journal.append({"key": key, "points": missing, "kl": kl, "positions": positions})
+        return [known[point] for point in points]
+
+    def _score(self, sample: Sample, points: Sequence[Point], on_scored: Callable[[int], Any]) -> list[Score]:
+        ids, name = sample.prompt.ids, str(sample)
+        try:
+            teacher = self.teachers.get(self.lm, ids, self.objective.num_tokens, self.scorer.ends, name)
+            return self.scorer.score(sample.prompt, teacher, points, name, on_scored)
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
+            raise ApeError(
+                f"{name}: memory does not suffice to read its {len(ids)} tokens once; free some, choose shorter "
+                "samples (max_length=... in model_args leaves longer ones out) or load the model in a smaller dtype."
+            ) from error

@@ -1,0 +1,26 @@
+"""What a calibration minimises: the divergence of parallel encoding's next-token distributions from the teacher's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+HISTORIES = ("own", "teacher")
+AFTER_EOS = ("stop", "continue")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The mean over k = 1..K of KL(teacher || student) of the k-th next-token distribution, in nats.
+
+    Attributes:
+        num_tokens: K, at least 1.
+        history: What the k-th distribution is conditioned on. `own`: teacher and student each continue from their own
+            greedy tokens (Eq. 3 of the label-free calibration paper); `teacher`: both read the teacher's.
+        after_eos: `stop`: the mean is over the positions that both reach. The position at which a model ends its
+            sequence counts (its distribution says how sure the end was), later ones do not exist. `continue`: an
+            end-of-sequence token is a token like any other and all K positions count.
+    """
+
+    num_tokens: int
+    history: str
+    after_eos: str

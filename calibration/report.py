@@ -1,0 +1,141 @@
+"""A calibration in tables, for the eyes of whoever ran it (on stderr)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL, Point
+
+NAMES: Mapping[str, str] = {
+    "chosen": "chosen by KL",
+    "temperature_only": "T only",
+    "scale_only": "S only",
+    "default": "APE's default (0.9, 0.9)",
+    "neutral": "untuned (1, 1)",
+    "label_tuned": "label-tuned",
+}
+WIDTH = 140
+RIVALS: Mapping[str, Point] = {"default": DEFAULT, "neutral": NEUTRAL}
+
+
+def show(content: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print what a calibration file says.
+
+    Args:
+        content: The file's content.
+        console: Where to; stderr if None.
+    """
+    if console is None:
+        # A file or a pipe has no width of its own, and rich would take 80.
+        console = Console(stderr=True, width=None if sys.stderr.isatty() else WIDTH)
+    console.print(_surface(content))
+    for line in sentences(content):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if content["test"]:
+        console.print(_test(content))
+
+
+def _surface(content: Mapping[str, Any]) -> RichTable:
+    grid, choice = content["grid"], content["choice"]
+    table = RichTable(
+        title=f"Mean KL over {len(content['samples'])} samples (nats); rows T, columns S", show_lines=False
+    )
+    table.add_column("T \\ S", justify="right")
+    means = {tuple(point): mean for point, mean in zip(grid["points"], grid["mean_kl"], strict=True)}
+    asked = {tuple(point) for point, own in zip(grid["points"], grid["choosable"], strict=True) if own}
+    scales = sorted({scale for _, scale in means})
+    for scale in scales:
+        table.add_column(f"{scale:g}", justify="right")
+    for temperature in sorted({temperature for temperature, _ in means}):
+        cells = []
+        for scale in scales:
+            point = (temperature, scale)
+            text = f"{means[point]:.4f}" if point in means else ""
+            text = f"({text})" if text and point not in asked else text
+            chosen = point == (choice["attn_temperature"], choice["attn_scale"])
+            cells.append(f"[bold green]{text}*[/]" if chosen else text)
+        table.add_row(f"{temperature:g}", *cells)
+    if not all(grid["choosable"]):
+        table.caption = "in brackets: measured beside the grid, not choosable"
+    return table
+
+
+def sentences(content: Mapping[str, Any]) -> list[str]:
+    """What the numbers mean, a sentence each."""
+    choice, stability, grid = content["choice"], content["stability"], content["grid"]
+    lines = [f"Chosen: {_point(choice)}, mean KL {choice['mean_kl']:.4g} nats."]
+    if choice["ties"]:
+        ties = ", ".join(f"({t:g}, {s:g})" for t, s in choice["ties"])
+        lines.append(f"As good: {ties}; of these the point nearest to (1, 1) is taken.")
+    lines += [f"The minimum lies on the grid's edge: {edge}; extend the grid?" for edge in choice["edges"]]
+    for name in ("temperature_only", "scale_only"):
+        lines.append(f"{NAMES[name]}: {_point(choice[name])}, mean KL {choice[name]['mean_kl']:.4g}.")
+    temperature, scale = choice["over_temperature"], choice["over_scale"]
+    ratio = "" if choice["range_ratio"] is None else f"; ratio {choice['range_ratio']:.2f}"
+    lines.append(
+        f"KL ranges over T by {temperature['range']:.4g} ({temperature['least']:.4g} to {temperature['most']:.4g}) and "
+        f"over S by {scale['range']:.4g} ({scale['least']:.4g} to {scale['most']:.4g}){ratio}. "
+        f"This holds for T in {grid['temperatures']} and S in {grid['scales']}."
+    )
+    for letter, name in (("T", "temperature"), ("S", "scale")):
+        found = stability[name]
+        lines.append(
+            f"{letter} in {stability['resamples']} resamples: mode {found['mode']:g}, 95% [{found['low']:g}, "
+            f"{found['high']:g}], width {found['width']:.2g}: {'stable' if found['stable'] else 'unstable'}."
+        )
+    for name, found in stability["beats"].items():
+        if (choice["attn_temperature"], choice["attn_scale"]) == RIVALS[name]:
+            continue
+        lines.append(
+            f"The chosen point beats {NAMES[name]} in {found['positive']:.1%} of resamples; KL less by "
+            f"{found['mean']:.4g}, 95% [{found['low']:.4g}, {found['high']:.4g}]."
+        )
+    if labels := content["labels"]:
+        oracle, spearman = labels["oracle"], labels["spearman"]
+        lines.append(f"Label-tuned: {_point(oracle)}, {labels['metric']} {oracle['score']:.4f} on calibration rows.")
+        lines.append(f"Spearman's rho of KL and {labels['metric']} over points: {rank_sentence(spearman)}.")
+    return lines
+
+
+def rank_sentence(found: Mapping[str, Any]) -> str:
+    """A rank correlation with its interval."""
+    if found["rho"] is None:
+        return f"none, as one of the two is the same for all {found['points']} points"
+    interval = "" if found["low"] is None else f", 95% [{found['low']:.3f}, {found['high']:.3f}]"
+    return f"{found['rho']:.3f}{interval}, p = {found['p_value']:.3f}, {found['points']} points"
+
+
+def _test(content: Mapping[str, Any]) -> RichTable:
+    test, labels = content["test"], content["labels"]
+    table = RichTable(title=f"On {test['samples']} samples that the choice never saw: {_names(test)}")
+    for name in ("", "T", "S", "mean KL", "KL more than chosen [95%]"):
+        table.add_column(name, justify="left" if not name else "right")
+    if labels:
+        table.add_column(labels["metric"], justify="right")
+        table.add_column("less than chosen [95%]", justify="right")
+    for row in test["rows"]:
+        cells = [NAMES[row["name"]], *(f"{value:g}" for value in row["point"]), f"{row['mean_kl']:.4f}"]
+        itself = row["point"] == test["rows"][0]["point"]
+        cells.append("-" if itself else interval(row["more_kl_than_chosen"]))
+        if labels:
+            cells += [f"{row['score']:.4f}", "-" if itself else interval(row["less_score_than_chosen"])]
+        table.add_row(*cells)
+    return table
+
+
+def interval(found: Mapping[str, float]) -> str:
+    """A difference with its 95% interval."""
+    return f"{found['mean']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"
+
+
+def _names(part: Mapping[str, Any]) -> str:
+    return ", ".join(task["task"] for task in part["tasks"])
+
+
+def _point(found: Mapping[str, Any]) -> str:
+    return f"T={found['attn_temperature']:g}, S={found['attn_scale']:g}"

@@ -1,0 +1,166 @@
+"""A calibration from its options to its results."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from lm_eval.api.task import Task
+
+from lm_eval_ape.arguments import split_arguments
+from lm_eval_ape.calibration import artefact, document
+from lm_eval_ape.calibration.checks import Checks
+from lm_eval_ape.calibration.choice import Table, choose_all
+from lm_eval_ape.calibration.grid import Grid, Point, make_grid
+from lm_eval_ape.calibration.identity import device_name, model_facts, versions
+from lm_eval_ape.calibration.labels import Metric, find_metric
+from lm_eval_ape.calibration.measure import Meter
+from lm_eval_ape.calibration.objective import Objective
+from lm_eval_ape.calibration.options import Options
+from lm_eval_ape.calibration.samples import Catalogue, gather, task_digest
+from lm_eval_ape.calibration.stability import resample
+from lm_eval_ape.errors import ApeError
+from lm_eval_ape.model import ApeHFLM
+
+logger = logging.getLogger(__name__)
+
+
+def calibrate(options: Options) -> dict[str, Any]:
+    """Choose T and S for a model and tasks without a label, and say how sure the choice is.
+
+    Args:
+        options: What to calibrate, on what, and what to write.
+
+    Returns:
+        The content of `calibration.json`.
+
+    Raises:
+        ApeError: Something asked for is impossible; what can be told without the model is told before it is loaded.
+    """
+    return Calibration(options).run()
+
+
+class Calibration:
+    """One calibration.
+
+    Args:
+        options: What to calibrate, on what, and what to write.
+
+    Raises:
+        ApeError: An option is impossible or a task unknown.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.seconds: dict[str, float] = {}
+        self.objective = Objective(options.num_tokens, options.history, options.after_eos)
+        self.grid: Grid = make_grid(options.temperatures, options.scales, num_tokens=options.num_tokens)
+        _check_arguments(options.model_args)
+        self.output = _folder(options.output_path)
+        self.cache = _folder(options.cache_path) or (self.output and self.output / "cache")
+        catalogue = Catalogue(options)
+        self.tasks = catalogue.load(options.tasks)
+        twins = catalogue.twins(self.tasks)
+        test = options.test_tasks or (twins if options.with_labels else ())
+        self.test_tasks: dict[str, Task] = catalogue.load(test) if test else {}
+        self.metric: Metric | None = None
+        if options.with_labels:
+            self.metric = find_metric({**self.tasks, **self.test_tasks}, options.metric)
+        self.config_tasks = list(self.test_tasks) or twins or list(self.tasks)
+
+    def run(self) -> dict[str, Any]:
+        """Load the model, measure, choose, and write what was asked for."""
+        options = self.options
+        with self._timed("load"):
+            extra = {"batch_size": options.batch_size, "device": options.device}
+            self.lm = ApeHFLM.create_from_arg_obj(options.model_args, extra)
+            self.facts = model_facts(self.lm)
+            self.meter = Meter(self.lm, self.objective, max_rows=options.max_rows, cache=self.cache)
+        with self._timed("calibrate"):
+            gathered = gather(self.lm, self.tasks, options, limit=options.limit, picked=options.samples)
+            measured = self.meter.measure(gathered.samples, self.grid.reported)
+        table = Table(self.grid, self.grid.reported, measured.kl)
+        choices = choose_all(table)
+        weights = resample(len(gathered.samples), options.resamples, options.seed)
+        digests = [task_digest(task, gathered.samples) for task in self.tasks.values()]
+        named = choices.named
+        checks = Checks(self.lm, options, grid=self.grid, meter=self.meter, metric=self.metric, cache=self.cache)
+        labels = None
+        with self._timed("labels"):
+            if self.metric:
+                labels = checks.labels(table, gathered, self.tasks, digests)
+                named["label_tuned"] = Point(labels["oracle"]["attn_temperature"], labels["oracle"]["attn_scale"])
+        with self._timed("test"):
+            test = checks.test(named, self.test_tasks) if self.test_tasks else None
+        content = {
+            "schema_version": artefact.SCHEMA_VERSION,
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "versions": versions(),
+            "device": device_name(self.lm),
+            "model": self.facts,
+            "settings": artefact.calibrated_settings(self.lm.settings),
+            "tasks": digests,
+            "requests": document.requests_part(options),
+            "objective": asdict(self.objective),
+            "grid": document.grid_part(table),
+            "samples": document.samples_part(gathered.samples, measured),
+            "left_out": document.left_out_part(gathered),
+            "choice": document.choice_part(table, choices),
+            "stability": document.stability_part(table, choices.chosen.point, weights, options.seed),
+            "labels": labels,
+            "test": test,
+            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+        }
+        if self.output and self.lm.rank == 0:
+            self._write(self.output, content, choices.chosen.point)
+        return content
+
+    def _write(self, output: Path, content: Mapping[str, Any], chosen: Point) -> None:
+        provenance = {
+            "mean_kl": content["choice"]["mean_kl"],
+            **content["objective"],
+            "samples": len(content["samples"]),
+            "tasks": list(self.tasks),
+            "weights_sha256": content["model"]["weights_sha256"],
+        }
+        artefact.write(output, content, document.run_config(self.options, chosen, self.config_tasks, provenance))
+        try:
+            from lm_eval_ape.calibration.figures import draw
+        except ImportError as error:
+            logger.warning("No figures: they need matplotlib (%s). Everything else is in %s.", error, output)
+        else:
+            draw(content, output)
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        start = perf_counter()
+        yield
+        self.seconds[name] = perf_counter() - start
+
+
+def _check_arguments(arguments: Mapping[str, Any]) -> None:
+    if fixed := [name for name in ("attn_temperature", "attn_scale", "calibration") if name in arguments]:
+        raise ApeError(f"model_args has {fixed[0]}, which is what a calibration finds; drop it.")
+    settings, _ = split_arguments(arguments)
+    if not settings.parallel:
+        raise ApeError(
+            f"strategy={settings.strategy} reads the context with ordinary attention, so T and S change nothing; "
+            "calibrate strategy=ape."
+        )
+
+
+def _folder(path: str | None) -> Path | None:
+    if path is None:
+        return None
+    folder = Path(path).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ApeError(f"The folder {folder} cannot be made: {error}") from error
+    return folder

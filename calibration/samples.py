@@ -1,0 +1,223 @@
+"""Unlabelled samples from the harness's own tasks: the prompts that a task would send to the model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import Task
+from lm_eval.evaluator_utils import get_sample_size
+from lm_eval.tasks import TaskManager
+
+from lm_eval_ape.calibration.options import Options
+from lm_eval_ape.errors import ApeError, nearest
+from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.tasks import TASKS_DIR
+
+logger = logging.getLogger(__name__)
+
+# The harness's own seed for choosing few-shot examples.
+FEWSHOT_SEED = 1234
+
+
+class Sample(NamedTuple):
+    """One prompt of one document.
+
+    Attributes:
+        task: The task's name.
+        doc_id: The document's number in its task.
+        number: The prompt's number in its document; above 0 only where a document has several prompts.
+        prompt: Its token ids, cut.
+        digest: Digest of its text.
+    """
+
+    task: str
+    doc_id: int
+    number: int
+    prompt: Prompt
+    digest: str
+
+    def __str__(self) -> str:
+        return f"document {self.doc_id} of task {self.task}"
+
+
+class Gathered(NamedTuple):
+    """The samples of some tasks.
+
+    Attributes:
+        samples: Those to calibrate on, in the tasks' order.
+        too_long: How many were left out because the model's window cannot hold them in one sequence.
+        no_context: How many were left out because they have no context, so that T and S change nothing.
+    """
+
+    samples: list[Sample]
+    too_long: int
+    no_context: int
+
+
+class Catalogue:
+    """The tasks that can be named; the harness's 10,000 own ones are indexed only when one of them is.
+
+    Args:
+        options: Folders, metadata and the number of few-shot examples.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self._manager = self._index(include_defaults=False)
+        self._whole = False
+
+    def load(self, names: Sequence[str]) -> dict[str, Task]:
+        """Load tasks by name, tag, group, pattern or YAML file.
+
+        Raises:
+            ApeError: A task is unknown.
+        """
+        specs: list[str] = []
+        for name in names:
+            found = self._find(name)
+            if not found and not self._whole:
+                self._manager, self._whole = self._index(include_defaults=True), True
+                found = self._find(name)
+            if not found:
+                raise ApeError(
+                    f"There is no task {name!r}.{nearest(name, self._manager.all_tasks)} `lm_eval ls tasks` lists "
+                    "them; tasks of your own are found with --include_path."
+                )
+            specs += found
+        tasks: dict[str, Task] = self._manager.load(list(dict.fromkeys(specs)))["tasks"]
+        for task in tasks.values():
+            self._set_fewshot(task)
+        return tasks
+
+    def twins(self, tasks: Iterable[str]) -> list[str]:
+        """The `..._test` tasks beside `..._calibration` ones, as far as there are any."""
+        names = [name.removesuffix("_calibration") + "_test" for name in tasks if name.endswith("_calibration")]
+        return [name for name in names if self._find(name)]
+
+    def _index(self, include_defaults: bool) -> TaskManager:
+        return TaskManager(
+            include_path=[str(TASKS_DIR), *self.options.include_path],
+            include_defaults=include_defaults,
+            metadata={**self.options.model_args, **self.options.metadata},
+        )
+
+    def _find(self, name: str) -> list[str]:
+        return [name] if name.endswith((".yaml", ".yml")) else list(self._manager.match_tasks([name]))
+
+    def _set_fewshot(self, task: Task) -> None:
+        """As the harness does it: a task that fixes 0 examples keeps them."""
+        if self.options.num_fewshot is not None and task.get_config("num_fewshot") != 0:
+            task.set_config(key="num_fewshot", value=self.options.num_fewshot)
+        elif task.get_config("num_fewshot") is None:
+            task.set_config(key="num_fewshot", value=0)
+        task.set_fewshot_seed(seed=FEWSHOT_SEED)
+
+
+def gather(
+    lm: ApeHFLM, tasks: Mapping[str, Task], options: Options, *, limit: float | None, picked: Mapping[str, list[int]]
+) -> Gathered:
+    """Build the tasks' requests and cut each different prompt once. No label and no metric is read.
+
+    Args:
+        lm: The model, for its chat template, tokenizer, window and settings.
+        tasks: Loaded tasks.
+        options: Chat template, system instruction, K and what to do with samples that are too long.
+        limit: The first so many documents of each task (below 1, that share); None for all.
+        picked: Numbers of the documents to take, by task; none for all.
+
+    Raises:
+        ApeError: A task scores whole texts, has no context, or nothing is left; or a sample is too long and that is
+            to be an error.
+    """
+    if unknown := sorted(set(picked) - set(tasks)):
+        raise ApeError(
+            f"samples names the task {unknown[0]!r}, which is not calibrated on.{nearest(unknown[0], tasks)}"
+        )
+    requests: list[Instance] = []
+    too_long = 0
+    for name, task in tasks.items():
+        if task.OUTPUT_TYPE == "loglikelihood_rolling":
+            raise ApeError(
+                f"Task {name} scores whole texts (loglikelihood_rolling): there is no next token to compare."
+            )
+        task.build_all_requests(
+            limit=get_sample_size(task, limit),
+            samples=picked.get(name),
+            rank=0,
+            world_size=1,
+            system_instruction=options.system_instruction,
+            apply_chat_template=bool(options.apply_chat_template),
+            fewshot_as_multiturn=options.multiturn,
+            chat_template=lm.apply_chat_template if options.apply_chat_template else None,
+            tokenizer_name=lm.tokenizer_name if options.apply_chat_template else "",
+        )
+        if numbers := picked.get(name):
+            # The harness counts picked documents from 0.
+            for request in task.instances:
+                request.doc_id = numbers[request.doc_id]
+        for request in _unique(task.instances):
+            tokens = len(lm.tok_encode(request.args[0]))
+            if tokens + options.num_tokens <= lm.max_length:
+                requests.append(request)
+            elif options.on_too_long == "error":
+                raise ApeError(
+                    f"document {request.doc_id} of task {name} has {tokens} tokens, which with {options.num_tokens} "
+                    f"new ones do not fit into the model's window of {lm.max_length}, so the sequential teacher cannot "
+                    "read it; raise max_length, choose shorter documents, or leave it out with --on_too_long skip."
+                )
+            else:
+                too_long += 1
+    prompts = lm.split_requests(requests, [options.num_tokens] * len(requests), quiet=True)
+    whole = [_sample(request, prompts[request.args[0]]) for request in requests]
+    samples = [sample for sample in whole if sample.prompt.chunks]
+    gathered = Gathered(samples, too_long, len(whole) - len(samples))
+    if too_long:
+        logger.warning(
+            "%d samples do not fit into the model's window of %d tokens and are left out.", too_long, lm.max_length
+        )
+    if gathered.no_context:
+        logger.warning(
+            "%d samples have no context and are left out: T and S change nothing there.", gathered.no_context
+        )
+    if not samples:
+        raise ApeError(
+            f"No sample is left of {', '.join(tasks)}: {too_long} are longer than the model's window of "
+            f"{lm.max_length} tokens and {gathered.no_context} have no context."
+        )
+    return gathered
+
+
+def _unique(requests: Iterable[Instance]) -> list[Instance]:
+    """The requests with different prompts: a multiple-choice document sends the same one with every answer."""
+    seen: dict[tuple[int | None, str], Instance] = {}
+    for request in requests:
+        seen.setdefault((request.doc_id, request.args[0]), request)
+    counts: dict[int | None, int] = {}
+    for (doc_id, _), request in seen.items():
+        request.idx = counts.get(doc_id, 0)
+        counts[doc_id] = request.idx + 1
+    return list(seen.values())
+
+
+def _sample(request: Instance, prompt: Prompt) -> Sample:
+    digest = hashlib.sha256(request.args[0].encode()).hexdigest()
+    return Sample(str(request.task_name), int(request.doc_id or 0), request.idx, prompt, digest)
+
+
+def task_digest(task: Task, samples: Sequence[Sample]) -> dict[str, Any]:
+    """What identifies a task's part in a calibration: its version and digests of its documents and prompts."""
+    own = [sample for sample in samples if sample.task == task.task_name]
+    documents = "".join(json.dumps(doc, sort_keys=True, default=str) for doc in task.eval_docs)
+    return {
+        "task": task.task_name,
+        "version": str((task.config.metadata or {}).get("version", task.VERSION)),
+        "samples": len(own),
+        "documents_sha256": hashlib.sha256(documents.encode()).hexdigest(),
+        "prompts_sha256": hashlib.sha256("".join(sample.digest for sample in own).encode()).hexdigest(),
+    }

@@ -1,0 +1,163 @@
+"""KL of many (T, S) points on one prompt: one encoding, and the points as rows of one batch over its shared keys.
+
+Keys and values of the chunks do not depend on (T, S), so they are made once; each point is a row with its own T and S
+and its own short tail.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from torch import Tensor
+
+from lm_eval_ape.calibration.decoding import check_finite, end_tokens, last_logits
+from lm_eval_ape.calibration.divergence import forward_kl, log_probabilities
+from lm_eval_ape.calibration.grid import Point
+from lm_eval_ape.calibration.objective import Objective
+from lm_eval_ape.calibration.teacher import Teacher
+from lm_eval_ape.encode import encode
+from lm_eval_ape.errors import ApeError
+from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.segmented_attention import reading_segments
+from lm_eval_ape.segments import Reader, Reading, SegmentedCache
+
+logger = logging.getLogger(__name__)
+
+
+class Score(NamedTuple):
+    """How far one point is from the teacher on one prompt.
+
+    Attributes:
+        kl: Mean divergence in nats over the positions counted.
+        positions: How many positions counted, at most K.
+    """
+
+    kl: float
+    positions: int
+
+
+class Scorer:
+    """Scores points on prompts by an objective.
+
+    Args:
+        lm: The model; how it encodes and merges is read from its settings, T and S are not.
+        objective: What is measured.
+        max_rows: Most points in one batch; it is halved, for good, whenever memory does not suffice.
+    """
+
+    def __init__(self, lm: ApeHFLM, objective: Objective, max_rows: int | None = None) -> None:
+        self.lm = lm
+        self.objective = objective
+        self.max_rows = max_rows
+        self.ends = end_tokens(lm) if objective.after_eos == "stop" else ()
+
+    def score(
+        self,
+        prompt: Prompt,
+        teacher: Teacher,
+        points: Sequence[Point],
+        sample: str,
+        on_scored: Callable[[int], None] = lambda count: None,
+    ) -> list[Score]:
+        """Score every point on a prompt.
+
+        Args:
+            prompt: The prompt, with at least one chunk.
+            teacher: Its teacher, cut to the objective's K.
+            points: The points, at least one.
+            sample: Where the prompt comes from, for errors.
+            on_scored: Called with the number of points just scored.
+
+        Raises:
+            ApeError: A point's logits are not finite, or memory does not suffice for a single point.
+        """
+        with self.lm.autocast():
+            reader = encode(self.lm.model, prompt, self.lm.settings, used=self.lm.used)
+        measure = self._own if self.objective.history == "own" else self._teacher
+        scores: list[Score] = []
+        rows = min(self.max_rows or len(points), len(points))
+        while len(scores) < len(points):
+            piece = points[len(scores) : len(scores) + rows]
+            try:
+                with reading_segments(self.lm.model):
+                    kl, positions = measure(prompt, reader, teacher, piece, sample)
+            except RuntimeError as error:
+                if not should_reduce_batch_size(error):
+                    raise
+                if rows == 1:
+                    raise ApeError(
+                        f"{sample}: memory does not suffice for one (T, S) point over its {len(prompt.ids)} tokens; "
+                        "free some, or calibrate on shorter samples or with a smaller dtype."
+                    ) from error
+                rows = self.max_rows = -(-rows // 2)
+                logger.warning("%s: memory is short; going on with %d points at a time.", sample, rows)
+            else:
+                scores += map(Score, kl.tolist(), positions.tolist())
+                on_scored(len(piece))
+                continue
+            # Outside of the handler, whose traceback would keep the failed batch alive.
+            gc.collect()
+            clear_device_cache()
+        return scores
+
+    def _own(
+        self, prompt: Prompt, reader: Reader, teacher: Teacher, points: Sequence[Point], sample: str
+    ) -> tuple[Tensor, Tensor]:
+        """Each point continues from its own greedy tokens, as the teacher did from its own (Eq. 3)."""
+        device = self.lm.model.device
+        cache, names = self._cache(reader, points), [f"the point {point}" for point in points]
+        ends = torch.tensor(self.ends, dtype=torch.long, device=device)
+        ids = torch.tensor([prompt.query], device=device).expand(len(points), -1)
+        start = reader.start
+        total = torch.zeros(len(points), dtype=teacher.log_probs.dtype, device=device)
+        positions = torch.zeros(len(points), dtype=torch.long, device=device)
+        running = torch.ones(len(points), dtype=torch.bool, device=device)
+        for step, expected in enumerate(teacher.log_probs, start=1):
+            logits = last_logits(self.lm, ids, start, cache, keep=1)
+            check_finite(logits, names, step, sample)
+            divergence = forward_kl(expected, log_probabilities(logits[:, 0]))
+            total += torch.where(running, divergence, 0.0)
+            positions += running
+            tokens = logits[:, 0].argmax(-1)
+            running &= ~torch.isin(tokens, ends)
+            if not running.any():
+                break
+            start += ids.shape[1]
+            ids = tokens.unsqueeze(-1)
+        return total / positions, positions
+
+    def _teacher(
+        self, prompt: Prompt, reader: Reader, teacher: Teacher, points: Sequence[Point], sample: str
+    ) -> tuple[Tensor, Tensor]:
+        """All points read the teacher's tokens, so one pass gives the distributions of all positions."""
+        device = self.lm.model.device
+        steps = len(teacher.tokens)
+        ids = torch.tensor([[*prompt.query, *teacher.tokens[: steps - 1].tolist()]], device=device)
+        cache = self._cache(reader, points)
+        logits = last_logits(self.lm, ids.expand(len(points), -1), reader.start, cache, keep=steps)
+        check_finite(logits, [f"the point {point}" for point in points], 1, sample)
+        divergence = forward_kl(teacher.log_probs, log_probabilities(logits))
+        return divergence.mean(-1), torch.full((len(points),), steps, device=device)
+
+    def _cache(self, reader: Reader, points: Sequence[Point]) -> SegmentedCache:
+        """A cache of one row a point; T and S are `(rows, 1, 1)`, the same for all layers and heads."""
+        settings, device = self.lm.settings, self.lm.model.device
+        factors = torch.tensor(points, dtype=torch.float64).to(
+            device, torch.promote_types(self.lm.model.dtype, torch.float32)
+        )
+        reading = Reading(
+            (replace(reader, rows=len(points)),),
+            temperature=factors[:, 0, None, None],
+            scale=factors[:, 1, None, None],
+            scale_mode=settings.scale_mode,
+            backend=settings.attn_backend,
+            used=self.lm.used,
+        )
+        return SegmentedCache(reading, self.lm.model.config.get_text_config().num_hidden_layers)

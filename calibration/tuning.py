@@ -1,0 +1,66 @@
+"""What labels would choose, and how well divergence foretells the score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import rankdata, spearmanr
+
+from lm_eval_ape.calibration.choice import TIE, Floats, nearest_to_neutral
+from lm_eval_ape.calibration.grid import Point
+from lm_eval_ape.calibration.labels import Metric
+from lm_eval_ape.calibration.stability import INTERVAL
+
+
+class Rank(NamedTuple):
+    """Spearman's rank correlation of mean divergence and mean score over points.
+
+    Attributes:
+        rho: It; None where one of the two is the same for all points.
+        p_value: Of no correlation, two-sided, as if the points were independent.
+        low: Lower end of the 95% interval over resamples of the documents.
+        high: Upper end.
+        points: How many points.
+    """
+
+    rho: float | None
+    p_value: float | None
+    low: float | None
+    high: float | None
+    points: int
+
+
+def oracle(means: Mapping[Point, float], metric: Metric) -> Point:
+    """The point that labels would choose; of equally good ones the nearest to (1, 1)."""
+    sign = 1.0 if metric.higher_is_better else -1.0
+    best = max(sign * value for value in means.values())
+    return next(point for point in nearest_to_neutral(list(means)) if sign * means[point] >= best - TIE)
+
+
+def rank(kl: Floats, scores: Floats, weights: Floats) -> Rank:
+    """Correlate divergence and score over points.
+
+    Args:
+        kl: `(documents, points)`.
+        scores: `(documents, points)`.
+        weights: Resamples of the documents (see `stability.resample`).
+    """
+    points = kl.shape[1]
+    means = kl.mean(0), scores.mean(0)
+    if min(np.ptp(mean) for mean in means) <= TIE:
+        return Rank(None, None, None, None, points)
+    found = spearmanr(*means)
+    resampled = _row_correlations(rankdata(weights @ kl, axis=1), rankdata(weights @ scores, axis=1))
+    resampled = resampled[np.isfinite(resampled)]
+    low, high = np.percentile(resampled, INTERVAL).tolist() if len(resampled) else (None, None)
+    return Rank(float(found.statistic), float(found.pvalue), low, high, points)
+
+
+def _row_correlations(first: Floats, second: Floats) -> Floats:
+    """Pearson's correlation of each pair of rows; not a number for a constant row."""
+    first = first - first.mean(1, keepdims=True)
+    second = second - second.mean(1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (first * second).sum(1) / np.sqrt((first**2).sum(1) * (second**2).sum(1))

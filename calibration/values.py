@@ -1,0 +1,127 @@
+"""Values of options as a command line, a YAML file or Python gives them, each checked and brought to one form.
+
+Every reader takes the option's name, for errors, and a value, and raises `ApeError` if that is impossible.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lm_eval_ape.errors import ApeError, nearest
+
+
+def text(name: str, value: Any) -> str:
+    """Text that is not empty."""
+    if not isinstance(value, str) or not value:
+        raise ApeError(f"{name} must be text, but got {value!r}.")
+    return value
+
+
+def choice(*choices: str) -> Callable[[str, Any], str]:
+    """One of some words."""
+
+    def read(name: str, value: Any) -> str:
+        if value not in choices:
+            raise ApeError(
+                f"{name} must be one of {', '.join(choices)}, but got {value!r}.{nearest(str(value), choices)}"
+            )
+        return str(value)
+
+    return read
+
+
+def count(least: int) -> Callable[[str, Any], int]:
+    """A whole number of at least `least`."""
+
+    def read(name: str, value: Any) -> int:
+        number = _parsed(value)
+        if isinstance(number, bool) or not isinstance(number, int) or number < least:
+            raise ApeError(f"{name} must be a whole number of at least {least}, but got {value!r}.")
+        return number
+
+    return read
+
+
+def limit(name: str, value: Any) -> float:
+    """How many documents, or which share of them."""
+    number = _parsed(value)
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not number > 0:
+        raise ApeError(f"{name} must be a positive number (below 1: a share of the documents), but got {value!r}.")
+    return float(number)
+
+
+def numbers(name: str, value: Any) -> tuple[float, ...]:
+    """Numbers, in text separated by commas; what they may be is for their reader to say."""
+    given = [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    if not isinstance(given, (list, tuple)):
+        given = [given]
+    parsed = [_parsed(part) for part in given]
+    for number, part in zip(parsed, given, strict=True):
+        if isinstance(number, bool) or not isinstance(number, (int, float)):
+            raise ApeError(f"{name} must be numbers such as 0.8,0.9,1.0, but got {part!r}.")
+    return tuple(map(float, parsed))
+
+
+def names(name: str, value: Any) -> tuple[str, ...]:
+    """Names, in text separated by commas."""
+    given = value.split(",") if isinstance(value, str) else value
+    if not isinstance(given, (list, tuple)) or not all(isinstance(part, str) for part in given):
+        raise ApeError(f"{name} must be names separated by commas, but got {value!r}.")
+    return tuple(part.strip() for part in given if part.strip())
+
+
+def switch(name: str, value: Any) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise ApeError(f"{name} must be true or false, but got {value!r}.")
+    return value
+
+
+def template(name: str, value: Any) -> bool | str:
+    """Whether to use a chat template, or its name."""
+    return value if isinstance(value, bool) else text(name, value)
+
+
+def arguments(name: str, value: Any) -> dict[str, Any]:
+    """Model arguments, in text as the harness reads them."""
+    if isinstance(value, str):
+        from lm_eval.utils import simple_parse_args_string
+
+        value = simple_parse_args_string(value)
+    if not isinstance(value, Mapping):
+        raise ApeError(f"{name} must be key=value pairs separated by commas, but got {value!r}.")
+    return dict(value)
+
+
+def mapping(name: str, value: Any) -> dict[str, Any]:
+    """A mapping, JSON text of one, or a JSON file that holds one."""
+    given = value
+    if isinstance(given, str):
+        try:
+            path = Path(given)
+            given = json.loads(path.read_text(encoding="utf-8") if given.endswith(".json") else given)
+        except (json.JSONDecodeError, OSError) as error:
+            raise ApeError(f"{name} must be JSON or a .json file, but got {value!r} ({error}).") from error
+    if not isinstance(given, Mapping):
+        raise ApeError(f'{name} must be a JSON object such as {{"key": "value"}}, but got {value!r}.')
+    return dict(given)
+
+
+def picked(name: str, value: Any) -> dict[str, list[int]]:
+    """Numbers of documents by task, ascending, none twice."""
+    given = mapping(name, value)
+    for task, numbers in given.items():
+        whole = isinstance(numbers, list) and all(isinstance(n, int) and not isinstance(n, bool) for n in numbers)
+        if not whole or not numbers or min(numbers) < 0:
+            raise ApeError(f"{name} must give each task a list of document numbers, but got {numbers!r} for {task}.")
+    return {task: sorted(set(numbers)) for task, numbers in given.items()}
+
+
+def _parsed(value: Any) -> Any:
+    """Text from a command line as the value that YAML reads in it."""
+    return yaml.safe_load(value) if isinstance(value, str) else value

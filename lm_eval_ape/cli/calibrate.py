@@ -1,0 +1,118 @@
+"""`lm-eval-ape calibrate`: the right (T, S) without a label."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import MISSING, fields
+from typing import Any
+
+from lm_eval_ape.calibration.options import Options, merge, read_file
+
+DESCRIPTION = """\
+Find the attention temperature T and scale S whose next-token distributions are closest, in KL divergence, to those of
+the sequential model on the very same prompts. No label is read.
+
+For each sample the sequential model (the teacher) continues the prompt by K greedy tokens. The chunks are encoded once;
+then all (T, S) points of the grid are scored as one batch, and the point with the least mean KL is chosen. A bootstrap
+over samples tells how sure that is.
+
+The last line on stdout is the choice as --model_args takes it; all else goes to stderr. A run that was killed goes on
+where it stopped when it is started again with the same --output_path.
+"""
+EPILOG = """\
+grids:
+  Without --temperatures and --scales, 0.6,0.7,0.8,0.9,1.0 of each for K=1 (25 points) and
+  0.6,0.7,0.8,0.85,0.9,0.95,1.0 of each for K>1 (49 points). (0.9, 0.9), (1, 1) and the lines T at S=0.9 and S at T=0.9
+  are always measured; beside the grid they cannot be chosen.
+
+output (--output_path):
+  calibration.json  the choice, every sample's KL, every statistic, and what made them
+  run_config.yaml   for lm_eval run --config
+  *.png, *.svg      the KL surface, the resamples' choices, KL against score (with matplotlib)
+  cache/            teachers and results; a larger grid, another history or a smaller K computes only what is new
+
+examples:
+  lm-eval-ape calibrate --model_args pretrained=MODEL --tasks ape_longbench_2wikimqa_calibration --output_path out
+  lm_eval run --config out/run_config.yaml
+  lm_eval --model ape-hf --model_args pretrained=MODEL,calibration=out --tasks ape_longbench_2wikimqa_test
+
+  # into a script
+  ARGS=$(lm-eval-ape calibrate --model_args pretrained=MODEL --tasks TASK --num_tokens 1 --limit 32 | tail -1)
+
+  # with the label-tuned oracle, and all choices on the ..._test rows
+  lm-eval-ape calibrate --model_args pretrained=MODEL --tasks ape_longbench_2wikimqa_calibration --with_labels
+
+  # the paper's calibration; flags win over the file
+  lm-eval-ape calibrate --config FILE.yaml --model_args pretrained=MODEL
+
+  # two processes
+  torchrun --nproc-per-node 2 -m lm_eval_ape calibrate --model_args pretrained=MODEL --tasks TASK --output_path out
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags: those of `Options`, and `--config`."""
+    parser = argparse.ArgumentParser(
+        prog="lm-eval-ape calibrate",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML file with these options, without the dashes")
+    for option in fields(Options):
+        parser.add_argument(f"--{option.name}", default=None, **_kind(option))
+    return parser
+
+
+def _kind(option: Any) -> dict[str, Any]:
+    text, default = option.metadata["help"], option.default
+    if default is MISSING:
+        default = option.default_factory()
+    if isinstance(default, (int, str)) and not isinstance(default, bool):
+        text += f" (default: {default})"
+    kind = {"help": text.replace("%", "%%")}
+    if option.type in ("bool", "bool | None"):
+        return {**kind, "action": argparse.BooleanOptionalAction}
+    kind["metavar"] = option.metadata["metavar"] or option.name.upper()
+    return {**kind, "nargs": "?", "const": True} if option.type == "bool | str" else kind
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Calibrate and print the choice.
+
+    Args:
+        arguments: What follows `lm-eval-ape calibrate`.
+
+    Raises:
+        ApeError: Something asked for is impossible.
+    """
+    parser = build_parser()
+    if not arguments:
+        parser.print_help()
+        return 0
+    flags = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
+    config = flags.pop("config", None)
+    options = Options.read(merge(read_file(config) if config else {}, flags))
+    # The harness and what it imports print to stdout now and then.
+    with redirect_stdout(sys.stderr):
+        line = _calibrate(options)
+    if line:
+        print(line)
+    return 0
+
+
+def _calibrate(options: Options) -> str | None:
+    """The choice as a line; None on every process but the first."""
+    from lm_eval_ape.calibration import document, report
+    from lm_eval_ape.calibration.grid import Point
+    from lm_eval_ape.calibration.run import Calibration
+
+    calibration = Calibration(options)
+    content = calibration.run()
+    if calibration.lm.rank != 0:
+        return None
+    report.show(content)
+    return document.model_args_line(Point(content["choice"]["attn_temperature"], content["choice"]["attn_scale"]))

@@ -1,0 +1,229 @@
+"""The command: what it prints and writes, and that it chooses the same however it is run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from lm_eval.config.evaluate_config import EvaluatorConfig
+
+from lm_eval_ape.calibration import artefact, teacher
+from lm_eval_ape.calibration.options import Options
+from lm_eval_ape.calibration.run import calibrate
+from lm_eval_ape.calibration.samples import Catalogue
+from lm_eval_ape.cli import main
+
+Flags = Callable[..., list[str]]
+MakeOptions = Callable[..., dict[str, Any]]
+ENVIRONMENT = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+
+
+def kl(folder: Path) -> np.ndarray:
+    return np.array([sample["kl"] for sample in artefact.read(folder)["samples"]])
+
+
+def test_stdout_ends_with_the_choice_and_holds_nothing_else(
+    flags: Flags, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["calibrate", *flags(output_path=str(tmp_path))]) == 0
+    choice = artefact.read(tmp_path)["choice"]
+    expected = f"attn_temperature={choice['attn_temperature']},attn_scale={choice['attn_scale']}\n"
+    assert capfd.readouterr().out == expected
+
+
+def test_the_folder_holds_a_valid_file_figures_and_a_configuration_for_the_harness(
+    options: MakeOptions, tmp_path: Path
+) -> None:
+    found = calibrate(Options.read(options(output_path=str(tmp_path))))
+    assert artefact.read(tmp_path) == json.loads(json.dumps(found))
+    figures = {f"{name}.{kind}" for name in ("kl_surface", "bootstrap") for kind in ("png", "svg")}
+    assert figures < {path.name for path in tmp_path.iterdir()}
+    config = EvaluatorConfig.from_config(tmp_path / "run_config.yaml")
+    assert config.model == "ape-hf"
+    assert config.model_args["attn_temperature"] == found["choice"]["attn_temperature"]
+    assert config.tasks == ["ape_longbench_2wikimqa_test"]
+
+
+def test_the_written_configuration_runs_in_the_harness(
+    options: MakeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calibrate(Options.read(options(output_path=str(tmp_path))))
+    given = ["--config", str(tmp_path / "run_config.yaml"), "--limit", "1", "--output_path", str(tmp_path / "results")]
+    monkeypatch.setattr(sys, "argv", [])
+    assert main(["run", *given]) == 0
+    results = json.loads(next((tmp_path / "results").rglob("results_*.json")).read_text(encoding="utf-8"))
+    choice = artefact.read(tmp_path)["choice"]
+    assert results["config"]["lm_eval_ape"]["attn_temperature"] == choice["attn_temperature"]
+    assert results["config"]["lm_eval_ape"]["attn_scale"] == choice["attn_scale"]
+
+
+def test_two_processes_choose_as_one(flags: Flags, tmp_path: Path) -> None:
+    given = flags(limit=5, num_tokens=4)
+    assert main(["calibrate", *given, "--output_path", str(tmp_path / "one")]) == 0
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    command = [*launcher, "-m", "lm_eval_ape", "calibrate", *given, "--output_path", str(tmp_path / "two")]
+    done = subprocess.run(command, check=True, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    one, two = artefact.read(tmp_path / "one"), artefact.read(tmp_path / "two")
+    assert done.stdout.splitlines() == [
+        f"attn_temperature={one['choice']['attn_temperature']},attn_scale={one['choice']['attn_scale']}"
+    ]
+    assert np.allclose(kl(tmp_path / "one"), kl(tmp_path / "two"), atol=1e-12, rtol=0)
+    assert two["stability"] == one["stability"]
+    shares = [len(path.read_text().splitlines()) for path in sorted((tmp_path / "two" / "cache").glob("kl.*.jsonl"))]
+    assert shares == [3, 2]
+
+
+def test_a_killed_run_goes_on_where_it_stopped_and_chooses_the_same(flags: Flags, tmp_path: Path) -> None:
+    given = flags(limit=12, num_tokens=8, temperatures="0.6,0.7,0.8,0.9,1.0", scales="0.6,0.7,0.8,0.9,1.0")
+    command = [sys.executable, "-m", "lm_eval_ape", "calibrate", *given, "--output_path", str(tmp_path / "killed")]
+    journal = tmp_path / "killed" / "cache" / "kl.0.jsonl"
+    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        while process.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < 2):
+            time.sleep(0.002)
+        os.kill(process.pid, signal.SIGKILL)
+    before = journal.read_bytes()
+    assert 2 <= before.count(b"\n") < 12
+    assert not (tmp_path / "killed" / "calibration.json").exists()
+    # As if it had been killed in the middle of a line.
+    journal.write_bytes(before + b'{"key": "abc", "poi')
+    assert main(["calibrate", *given, "--output_path", str(tmp_path / "killed")]) == 0
+    assert journal.read_bytes().startswith(before)
+    assert len(journal.read_bytes().splitlines()) == 12 + 1
+    assert main(["calibrate", *given, "--output_path", str(tmp_path / "whole")]) == 0
+    killed, whole = artefact.read(tmp_path / "killed"), artefact.read(tmp_path / "whole")
+    for name in ("attn_temperature", "attn_scale"):
+        assert killed["choice"][name] == whole["choice"][name]
+    assert np.allclose(kl(tmp_path / "killed"), kl(tmp_path / "whole"), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("max_rows", [1, 8])
+def test_batches_of_one_and_of_eight_points_choose_the_same(options: MakeOptions, max_rows: int) -> None:
+    whole = calibrate(Options.read(options()))
+    pieces = calibrate(Options.read(options(max_rows=max_rows)))
+    assert pieces["choice"]["attn_temperature"] == whole["choice"]["attn_temperature"]
+    assert pieces["choice"]["attn_scale"] == whole["choice"]["attn_scale"]
+
+
+def test_a_larger_grid_another_history_and_fewer_tokens_do_not_ask_the_teacher_again(
+    options: MakeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calibrate(Options.read(options(output_path=str(tmp_path))))
+    monkeypatch.setattr(teacher, "ask", None)
+    journal = tmp_path / "cache" / "kl.0.jsonl"
+    lines = journal.read_text(encoding="utf-8").splitlines()
+    larger = calibrate(Options.read(options(output_path=str(tmp_path), temperatures="0.7,0.8,0.9,1.0")))
+    added = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()[len(lines) :]]
+    assert [len(record["points"]) for record in added] == [3] * 4
+    assert len(larger["grid"]["temperatures"]) == 4
+    for changed in ({"history": "teacher"}, {"num_tokens": 2}):
+        fresh = calibrate(Options.read(options(cache_path=str(tmp_path / "cache"), **changed)))
+        monkeypatch.undo()
+        expected = calibrate(Options.read(options(**changed)))
+        monkeypatch.setattr(teacher, "ask", None)
+        assert fresh["grid"]["mean_kl"] == pytest.approx(expected["grid"]["mean_kl"], abs=1e-12)
+
+
+def test_a_broken_teacher_file_is_made_again(options: MakeOptions, tmp_path: Path) -> None:
+    first = calibrate(Options.read(options(output_path=str(tmp_path))))
+    for path in (tmp_path / "cache" / "teacher").iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    (tmp_path / "cache" / "kl.0.jsonl").unlink()
+    again = calibrate(Options.read(options(output_path=str(tmp_path))))
+    assert again["grid"]["mean_kl"] == pytest.approx(first["grid"]["mean_kl"], abs=1e-12)
+
+
+def test_multiple_choice_tasks_give_each_prompt_once(options: MakeOptions, toy_tasks: str) -> None:
+    toys = {"tasks": "toy_calibration,toy_test", "include_path": toy_tasks, "limit": 2}
+    found = calibrate(Options.read(options(**toys)))
+    places = [(sample["task"], sample["doc_id"], sample["number"]) for sample in found["samples"]]
+    assert places == [("toy_calibration", 0, 0), ("toy_calibration", 1, 0), ("toy_test", 0, 0), ("toy_test", 1, 0)]
+    assert [task["version"] for task in found["tasks"]] == ["2.0", "2.0"]
+
+
+def test_documents_can_be_picked_by_number(options: MakeOptions, toy_tasks: str) -> None:
+    toys = {"tasks": "toy_calibration", "include_path": toy_tasks, "limit": None}
+    whole = calibrate(Options.read(options(**toys)))
+    picked = calibrate(Options.read(options(**toys, samples={"toy_calibration": [4, 1]})))
+    assert [sample["kl"] for sample in picked["samples"]] == [whole["samples"][index]["kl"] for index in (1, 4)]
+
+
+def test_test_tasks_are_measured_without_labels(options: MakeOptions, toy_tasks: str) -> None:
+    toys = {"tasks": "toy_calibration", "include_path": toy_tasks, "test_tasks": "toy_test"}
+    found = calibrate(Options.read(options(**toys)))
+    alone = calibrate(Options.read(options(tasks="toy_test", include_path=toy_tasks, limit=None)))
+    rows = {row["name"]: row for row in found["test"]["rows"]}
+    means = {tuple(point): mean for point, mean in zip(alone["grid"]["points"], alone["grid"]["mean_kl"], strict=True)}
+    for row in rows.values():
+        assert row["mean_kl"] == pytest.approx(means[tuple(row["point"])], abs=1e-12)
+        more = row["mean_kl"] - rows["chosen"]["mean_kl"]
+        assert row["more_kl_than_chosen"]["mean"] == pytest.approx(more, abs=1e-12)
+        assert row["score"] is None
+
+
+def test_the_chat_template_reaches_the_prompts(options: MakeOptions) -> None:
+    plain = calibrate(Options.read(options()))
+    chat = calibrate(Options.read(options(apply_chat_template=True, system_instruction="Be brief.")))
+    assert chat["samples"][0]["tokens"] > plain["samples"][0]["tokens"]
+    assert chat["tasks"][0]["prompts_sha256"] != plain["tasks"][0]["prompts_sha256"]
+    assert chat["tasks"][0]["documents_sha256"] == plain["tasks"][0]["documents_sha256"]
+
+
+def test_own_tasks_are_found_without_indexing_the_harnesses(
+    options: MakeOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Catalogue, "_index", _without_defaults(Catalogue._index))
+    assert calibrate(Options.read(options()))["samples"]
+
+
+def _without_defaults(index: Callable[..., Any]) -> Callable[..., Any]:
+    def guarded(self: Catalogue, include_defaults: bool) -> Any:
+        assert not include_defaults
+        return index(self, include_defaults)
+
+    return guarded
+
+
+def test_a_configuration_file_is_read_and_flags_win_over_it(flags: Flags, options: MakeOptions, tmp_path: Path) -> None:
+    file = tmp_path / "calibration.yaml"
+    file.write_text(yaml.safe_dump({**options(), "temperatures": [0.8, 0.9]}), encoding="utf-8")
+    flag = ["--model_args", "chunk_tokens=20", "--num_tokens", "1", "--output_path", str(tmp_path / "out")]
+    assert main(["calibrate", "--config", str(file), *flag]) == 0
+    found = artefact.read(tmp_path / "out")
+    assert found["grid"]["temperatures"] == [0.8, 0.9]
+    assert found["settings"]["chunk_tokens"] == 20
+    assert found["objective"]["num_tokens"] == 1
+
+
+def test_samples_longer_than_the_window_are_skipped_and_counted_or_an_error(
+    options: MakeOptions, capsys: pytest.CaptureFixture[str], flags: Flags
+) -> None:
+    whole = calibrate(Options.read(options()))
+    lengths = [sample["tokens"] for sample in whole["samples"]]
+    window = {"max_length": sorted(lengths)[1] + 3}
+    found = calibrate(Options.read(options(window)))
+    assert found["left_out"] == {"too_long": 2, "no_context": 0}
+    assert [sample["tokens"] for sample in found["samples"]] == [
+        length for length in lengths if length in sorted(lengths)[:2]
+    ]
+    assert main(["calibrate", *flags(window, on_too_long="error")]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"do not fit into the model's window of {window['max_length']}" in error
+    assert main(["calibrate", *flags({"max_length": 20})]) == 2
+    assert "No sample is left" in capsys.readouterr().err
+
+
+def test_prompts_without_a_context_are_counted_or_an_error(flags: Flags, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calibrate", *flags({"context_field": "passage"})]) == 2
+    assert "no context to encode in parallel was found" in capsys.readouterr().err
+    assert main(["calibrate", *flags({"context_field": "passage", "no_context": "sequential"})]) == 2
+    assert "4 have no context" in capsys.readouterr().err

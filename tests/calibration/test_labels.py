@@ -1,0 +1,72 @@
+"""What labels add: scores through the harness, the oracle, and the rank correlation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from lm_eval import simple_evaluate
+from lm_eval.tasks import TaskManager
+from scipy.stats import spearmanr
+
+from lm_eval_ape.calibration.grid import Point
+from lm_eval_ape.calibration.labels import Metric
+from lm_eval_ape.calibration.options import Options
+from lm_eval_ape.calibration.run import calibrate
+from lm_eval_ape.calibration.stability import resample
+from lm_eval_ape.calibration.tuning import oracle, rank
+
+
+def test_the_oracle_has_the_best_score_and_of_equal_ones_the_nearest_to_1_1() -> None:
+    scores = {Point(0.6, 0.6): 0.5, Point(0.8, 1.0): 0.5, Point(1.0, 1.0): 0.4, Point(0.9, 0.9): 0.1}
+    assert oracle(scores, Metric("score", higher_is_better=True)) == Point(0.8, 1.0)
+    assert oracle(scores, Metric("loss", higher_is_better=False)) == Point(0.9, 0.9)
+
+
+def test_the_rank_correlation_is_scipys_and_its_interval_that_of_a_loop() -> None:
+    generator = np.random.default_rng(0)
+    kl = generator.gamma(2.0, size=(6, 9))
+    scores = -kl + generator.normal(size=(6, 9))
+    weights = resample(6, 150, seed=2)
+    found = rank(kl, scores, weights)
+    expected = spearmanr(kl.mean(0), scores.mean(0))
+    assert found.rho == pytest.approx(expected.statistic)
+    assert found.p_value == pytest.approx(expected.pvalue)
+    rhos = [spearmanr(row @ kl, row @ scores).statistic for row in weights]
+    assert (found.low, found.high) == pytest.approx((np.quantile(rhos, 0.025), np.quantile(rhos, 0.975)))
+
+
+def test_scores_that_are_all_equal_have_no_rank_correlation() -> None:
+    found = rank(np.arange(6.0).reshape(2, 3), np.ones((2, 3)), resample(2, 50, seed=0))
+    assert found.rho is None
+    assert found.points == 3
+
+
+def test_labels_score_every_point_and_every_choice_as_the_harness_does(
+    options: Callable[..., dict[str, Any]], toy_tasks: str, checkpoint: str
+) -> None:
+    toys = {"tasks": ["toy_calibration"], "include_path": [toy_tasks], "limit": 5, "num_tokens": 1}
+    found = calibrate(Options.read(options(with_labels=True, **toys)))
+    labels, test = found["labels"], found["test"]
+    assert (labels["metric"], labels["documents"], test["samples"]) == ("acc", 5, 5)
+    grid = found["grid"]
+    assert labels["points"] == [point for point, own in zip(grid["points"], grid["choosable"], strict=True) if own]
+    rows = {row["name"]: row for row in test["rows"]}
+    assert list(rows) == ["chosen", "temperature_only", "scale_only", "default", "neutral", "label_tuned"]
+
+    def accuracy(task: str, point: list[float], limit: int | None) -> float:
+        arguments = {"pretrained": checkpoint, "dtype": "float64", "device": "cpu", "chunk_tokens": 40}
+        arguments |= {"attn_temperature": point[0], "attn_scale": point[1]}
+        manager = TaskManager(include_path=toy_tasks, include_defaults=False)
+        results = simple_evaluate("ape-hf", arguments, [task], task_manager=manager, limit=limit, bootstrap_iters=0)
+        return float(results["results"][task]["acc,none"])
+
+    for point, score in list(zip(labels["points"], labels["mean_scores"], strict=True))[:2]:
+        assert score == pytest.approx(accuracy("toy_calibration", point, 5))
+    for name in ("chosen", "neutral"):
+        assert rows[name]["score"] == pytest.approx(accuracy("toy_test", rows[name]["point"], None))
+        lost = rows["chosen"]["score"] - rows[name]["score"]
+        assert rows[name]["less_score_than_chosen"]["mean"] == pytest.approx(lost)
+    assert max(labels["mean_scores"]) == labels["oracle"]["score"]
