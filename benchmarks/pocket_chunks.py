@@ -4,7 +4,7 @@ The same questions over contexts of 40 passages, which are joined into 1, 2, ...
 its standard error on test rows, KL the mean divergence in nats from the sequential model over up to 8 of each model's
 own greedy tokens on calibration rows. One chunk is the sequential prompt.
 
-    python benchmarks/pocket_chunks.py --limit 100 > table.md
+    python benchmarks/pocket_chunks.py > table.md
 """
 
 from __future__ import annotations
@@ -56,7 +56,6 @@ def measure(strategy: str, chunks: int, loaded: tuple[Any, Any], limit: int) -> 
             tasks=list(catalogue.load([test]).values()),
             limit=limit,
             log_samples=False,
-            bootstrap_iters=0,
         )["results"][test]
         samples = gather(lm, catalogue.load([calibration]), options, limit=None, picked={}).samples
         kl = meter.measure(samples, [point]).kl.mean()
@@ -66,7 +65,7 @@ def measure(strategy: str, chunks: int, loaded: tuple[Any, Any], limit: int) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--limit", type=int, default=100, help="test questions of each kind (default: %(default)s)")
+    parser.add_argument("--limit", type=int, default=168, help="test questions of each kind (default: all %(default)s)")
     parser.add_argument("--chunks", type=int, nargs="+", default=[1, 2, 5, 10, 20, 40], help="(default: %(default)s)")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     args = parser.parse_args()

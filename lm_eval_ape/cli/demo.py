@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--limit", type=int, default=100, help="questions of each task (default: %(default)s of 168)")
+    parser.add_argument("--limit", type=int, default=168, help="questions of each task (default: all %(default)s)")
     parser.add_argument("--passages", type=int, default=10, help="passages of each context (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=8, help="questions at a time (default: %(default)s)")
     args = parser.parse_args(arguments)
@@ -65,9 +65,7 @@ def evaluate(*, limit: int, passages: int, batch_size: int) -> list[Line]:
     from lm_eval_ape.tasks import TASKS_DIR
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    manager = TaskManager(
-        include_path=str(TASKS_DIR), include_defaults=False, metadata={"pocket_passages": passages}
-    )
+    manager = TaskManager(include_path=str(TASKS_DIR), include_defaults=False, metadata={"pocket_passages": passages})
     model = AutoModelForCausalLM.from_pretrained(pocket_path())
     tokenizer = AutoTokenizer.from_pretrained(pocket_path())
     lines = []
@@ -75,7 +73,7 @@ def evaluate(*, limit: int, passages: int, batch_size: int) -> list[Line]:
         lm = ApeHFLM(model, tokenizer=tokenizer, batch_size=batch_size, strategy=strategy, chunking="passages")
         began = time.perf_counter()
         results: dict[str, Any] = simple_evaluate(
-            model=lm, tasks=list(TASKS), task_manager=manager, limit=limit, log_samples=False, bootstrap_iters=0
+            model=lm, tasks=list(TASKS), task_manager=manager, limit=limit, log_samples=False
         )["results"]
         seconds = time.perf_counter() - began
         scores = [(results[task]["score,none"], results[task]["score_stderr,none"]) for task in TASKS]
