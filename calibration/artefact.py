@@ -14,6 +14,7 @@ import yaml
 
 from lm_eval_ape.calibration.schema import validate
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.pocket import model_name
 from lm_eval_ape.strategy import Settings
 
 SCHEMA_VERSION = 1
@@ -68,8 +69,7 @@ def load_choice(path: str, settings: Settings, arguments: Mapping[str, Any]) -> 
 
 
 def _name(value: Any) -> Any:
-    """A local path in its absolute form; a name on the hub as it is."""
-    return str(Path(value).resolve()) if isinstance(value, str) and Path(value).exists() else value
+    return model_name(value) if isinstance(value, str) else value
 
 
 def read(path: str | Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from lm_eval_ape.calibration.objective import Objective
 from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.pocket import model_name
 from lm_eval_ape.strategy import Settings
 
 # Values read of each weight tensor: enough to tell any two trainings apart, few enough to cost nothing.
@@ -57,7 +58,7 @@ def check_weights(path: str, model: PreTrainedModel) -> None:
 def model_facts(lm: ApeHFLM) -> dict[str, Any]:
     """The model as a calibration file names it."""
     return {
-        "pretrained": str(getattr(lm.pretrained, "name_or_path", lm.pretrained)),
+        "pretrained": model_name(str(getattr(lm.pretrained, "name_or_path", lm.pretrained))),
         "revision": str(lm.revision),
         "commit": getattr(lm.model.config, "_commit_hash", None),
         "peft": lm.peft,

@@ -11,11 +11,9 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoConfig
 
 from lm_eval_ape.errors import ApeError, nearest
-from lm_eval_ape.pocket import pocket_path
+from lm_eval_ape.pocket import POCKET, pocket_path
 from lm_eval_ape.strategy import SETTINGS, Settings, resolve
 
-# `pretrained=pocket` is the model that the package ships.
-POCKET = "pocket"
 # Arguments of ours that say nothing about how a prompt is read.
 OWN = ("request_log", "calibration")
 

@@ -7,7 +7,12 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lm_eval_ape.pocket import POCKET
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 STRATEGIES = ("sequential", "parallel", "sink", "ape")
 TASKS = ("ape_pocket_onehop_test", "ape_pocket_twohop_test")
@@ -39,22 +44,24 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--limit", type=int, default=168, help="questions of each task (default: all %(default)s)")
     parser.add_argument("--passages", type=int, default=10, help="passages of each context (default: %(default)s)")
+    parser.add_argument("--chunks", type=int, default=2, help="chunks that they are joined into (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=8, help="questions at a time (default: %(default)s)")
     args = parser.parse_args(arguments)
     # Nothing here comes from the hub; without this the harness would ask it for the model's commit.
     os.environ["HF_HUB_OFFLINE"] = "1"
-    lines = evaluate(limit=args.limit, passages=args.passages, batch_size=args.batch_size)
-    show(lines, args)
+    from rich.console import Console
+
+    console = Console()
+    show(evaluate(args), args, console)
+    calibrate(args, console)
     return 0
 
 
-def evaluate(*, limit: int, passages: int, batch_size: int) -> list[Line]:
+def evaluate(args: argparse.Namespace) -> list[Line]:
     """Run every strategy on the same questions, one load of the model.
 
     Args:
-        limit: Questions of each task.
-        passages: Passages of each context.
-        batch_size: Questions at a time.
+        args: The command's options.
     """
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
@@ -65,15 +72,24 @@ def evaluate(*, limit: int, passages: int, batch_size: int) -> list[Line]:
     from lm_eval_ape.tasks import TASKS_DIR
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    manager = TaskManager(include_path=str(TASKS_DIR), include_defaults=False, metadata={"pocket_passages": passages})
+    manager = TaskManager(
+        include_path=str(TASKS_DIR), include_defaults=False, metadata={"pocket_passages": args.passages}
+    )
     model = AutoModelForCausalLM.from_pretrained(pocket_path())
     tokenizer = AutoTokenizer.from_pretrained(pocket_path())
     lines = []
     for strategy in STRATEGIES:
-        lm = ApeHFLM(model, tokenizer=tokenizer, batch_size=batch_size, strategy=strategy, chunking="passages")
+        lm = ApeHFLM(
+            model,
+            tokenizer=tokenizer,
+            batch_size=args.batch_size,
+            strategy=strategy,
+            chunking="passages",
+            max_chunks=args.chunks,
+        )
         began = time.perf_counter()
         results: dict[str, Any] = simple_evaluate(
-            model=lm, tasks=list(TASKS), task_manager=manager, limit=limit, log_samples=False
+            model=lm, tasks=list(TASKS), task_manager=manager, limit=args.limit, log_samples=False
         )["results"]
         seconds = time.perf_counter() - began
         scores = [(results[task]["score,none"], results[task]["score_stderr,none"]) for task in TASKS]
@@ -81,17 +97,37 @@ def evaluate(*, limit: int, passages: int, batch_size: int) -> list[Line]:
     return lines
 
 
-def show(lines: Sequence[Line], args: argparse.Namespace) -> None:
-    """Print the table."""
-    from rich.console import Console
+def show(lines: Sequence[Line], args: argparse.Namespace, console: Console) -> None:
+    """Print the table of all strategies."""
     from rich.table import Table
 
-    title = f"{args.limit} questions a task, {args.passages} passages each, one chunk a passage"
-    table = Table("strategy", title=title, caption="QA F1 x 100 ± standard error; seconds for both tasks")
+    console.print(f"{args.limit} questions a task over {args.passages} passages in {args.chunks} chunks")
+    table = Table("strategy", caption="QA F1 x 100 ± standard error; seconds for both tasks", caption_justify="left")
     for task in TASKS:
         table.add_column(task.removeprefix("ape_pocket_").removesuffix("_test"), justify="right")
     table.add_column("seconds", justify="right")
     for line in lines:
         cells = [f"{100 * score:.1f} ± {100 * error:.1f}" for score, error in line.scores]
         table.add_row(line.strategy, *cells, f"{line.seconds:.0f}")
-    Console().print(table)
+    console.print(table)
+
+
+def calibrate(args: argparse.Namespace, console: Console) -> None:
+    """Choose (T, S) without labels on other questions of the second kind, and print the choice and its rivals."""
+    from lm_eval_ape.calibration.options import Options
+    from lm_eval_ape.calibration.run import calibrate as run
+
+    options = Options(
+        model_args={"pretrained": POCKET, "chunking": "passages", "max_chunks": args.chunks},
+        tasks=("ape_pocket_twohop_calibration",),
+        metadata={"pocket_passages": args.passages},
+    )
+    content = run(options)
+    choice, points = content["choice"], content["grid"]["points"]
+    edge = f" (on the grid's edge: {', '.join(choice['edges'])})" if choice["edges"] else ""
+    console.print(
+        f"Calibrated without labels on {len(content['samples'])} two-hop questions, {len(points)} points (T, S): "
+        f"attn_temperature={choice['attn_temperature']},attn_scale={choice['attn_scale']}{edge} is closest to the "
+        f"sequential model, mean KL {choice['mean_kl']:.3f} nats over {options.num_tokens} tokens",
+        highlight=False,
+    )
