@@ -28,7 +28,7 @@ def pocket_path() -> Path:
 
 
 def model_name(pretrained: str) -> str:
-    """A model's name: `pocket` for the shipped one wherever it lies, a local path in full, a name on the hub as it is."""
+    """A model's name: `pocket` for the shipped one wherever it lies, a local path in full, a hub name as it is."""
     path = Path(pretrained).expanduser()
     if pretrained == POCKET or path.resolve() == _FOLDER:
         return POCKET

@@ -7,7 +7,8 @@ import hashlib
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lm_eval_ape.pocket import pocket_path
+from lm_eval_ape.errors import ApeError
+from lm_eval_ape.pocket import POCKET, model_name, pocket_path
 from lm_eval_ape.pocket.evaluate import score_rows
 from lm_eval_ape.pocket.questions import pocket_rows
 from lm_eval_ape.pocket.vocabulary import build_tokenizer
@@ -48,6 +49,13 @@ def test_it_answers_test_rows_with_ten_passages(checkpoint, dataset, least):
 
 
 def test_a_missing_checkpoint_says_how_to_make_it(monkeypatch, tmp_path):
-    monkeypatch.setattr("lm_eval_ape.pocket.__file__", str(tmp_path / "__init__.py"))
-    with pytest.raises(FileNotFoundError, match=r"lm_eval_ape\.pocket\.train"):
+    monkeypatch.setattr("lm_eval_ape.pocket._FOLDER", tmp_path)
+    with pytest.raises(ApeError, match=r"lm_eval_ape\.pocket\.train"):
         pocket_path()
+
+
+def test_the_shipped_model_has_one_name_wherever_it_lies(tmp_path):
+    assert model_name(str(pocket_path())) == POCKET
+    assert model_name(POCKET) == POCKET
+    assert model_name(str(tmp_path)) == str(tmp_path.resolve())
+    assert model_name("organisation/model") == "organisation/model"
