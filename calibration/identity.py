@@ -17,6 +17,7 @@ from lm_eval_ape import __version__
 from lm_eval_ape.calibration.artefact import read
 from lm_eval_ape.calibration.objective import Objective
 from lm_eval_ape.calibration.samples import Sample
+from lm_eval_ape.encode import input_device
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.pocket import model_name
@@ -77,7 +78,7 @@ def versions() -> dict[str, str]:
 
 def device_name(lm: ApeHFLM) -> str:
     """The device in words."""
-    device = lm.model.device
+    device = input_device(lm.model)
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
 
 

@@ -21,7 +21,7 @@ from lm_eval_ape.calibration.divergence import forward_kl, log_probabilities
 from lm_eval_ape.calibration.grid import Point
 from lm_eval_ape.calibration.objective import Objective
 from lm_eval_ape.calibration.teacher import Teacher
-from lm_eval_ape.encode import encode
+from lm_eval_ape.encode import encode, input_device
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.prompt import Prompt
@@ -111,7 +111,7 @@ class Scorer:
         self, prompt: Prompt, reader: Reader, teacher: Teacher, points: Sequence[Point], sample: str
     ) -> tuple[Tensor, Tensor]:
         """Each point continues from its own greedy tokens, as the teacher did from its own (Eq. 3)."""
-        device = self.lm.model.device
+        device = input_device(self.lm.model)
         cache, names = self._cache(reader, points), [f"the point {point}" for point in points]
         ends = torch.tensor(self.ends, dtype=torch.long, device=device)
         ids = torch.tensor([prompt.query], device=device).expand(len(points), -1)
@@ -137,7 +137,7 @@ class Scorer:
         self, prompt: Prompt, reader: Reader, teacher: Teacher, points: Sequence[Point], sample: str
     ) -> tuple[Tensor, Tensor]:
         """All points read the teacher's tokens, so one pass gives the distributions of all positions."""
-        device = self.lm.model.device
+        device = input_device(self.lm.model)
         steps = len(teacher.tokens)
         ids = torch.tensor([[*prompt.query, *teacher.tokens[: steps - 1].tolist()]], device=device)
         cache = self._cache(reader, points)
@@ -148,7 +148,7 @@ class Scorer:
 
     def _cache(self, reader: Reader, points: Sequence[Point]) -> SegmentedCache:
         """A cache of one row a point; T and S are `(rows, 1, 1)`, the same for all layers and heads."""
-        settings, device = self.lm.settings, self.lm.model.device
+        settings, device = self.lm.settings, input_device(self.lm.model)
         factors = torch.tensor(points, dtype=torch.float64).to(
             device, torch.promote_types(self.lm.model.dtype, torch.float32)
         )

@@ -16,6 +16,7 @@ from transformers import DynamicCache
 
 from lm_eval_ape.calibration.decoding import check_finite, last_logits
 from lm_eval_ape.calibration.divergence import log_probabilities
+from lm_eval_ape.encode import input_device
 from lm_eval_ape.model import ApeHFLM
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def ask(lm: ApeHFLM, ids: tuple[int, ...], num_tokens: int, ends: tuple[int, ...
     Raises:
         ApeError: The logits are not finite.
     """
-    device = lm.model.device
+    device = input_device(lm.model)
     inputs = torch.tensor([ids], device=device)
     cache, start = DynamicCache(), 0
     tokens: list[int] = []
@@ -85,7 +86,7 @@ class TeacherStore:
         if self.folder is None:
             return ask(lm, ids, num_tokens, ends, sample)
         path = self.folder / f"{self._key(ids)}.safetensors"
-        kept = self._load(path, str(lm.model.device))
+        kept = self._load(path, str(input_device(lm.model)))
         if kept is not None and (teacher := kept.cut(num_tokens, ends)) is not None:
             return teacher
         teacher = ask(lm, ids, num_tokens, ends, sample)

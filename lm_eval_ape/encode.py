@@ -27,6 +27,13 @@ OnLogits = Callable[[Sequence[int], Tensor], None]
 Layers = list[tuple[Tensor, Tensor]]
 
 
+def input_device(model: PreTrainedModel) -> torch.device:
+    """Where token ids must go: offloaded weights lie nowhere, but their hook knows where they are computed."""
+    hook = getattr(model.get_input_embeddings(), "_hf_hook", None)
+    device = getattr(hook, "execution_device", None)
+    return model.device if device is None else torch.device(device)
+
+
 def encode(
     model: PreTrainedModel,
     prompt: Prompt,
@@ -102,7 +109,7 @@ class _Encoder:
         segments = () if prefix is None else (prefix,)
         reader = Reader(segments, start=int(positions[0][0]), rows=len(ids))
         cache = SegmentedCache(Reading((reader,), backend=self.backend, used=self.used), self.layers)
-        device = self.model.device
+        device = input_device(self.model)
         with reading_segments(self.model):
             output = self.network(
                 input_ids=torch.tensor(ids, device=device),

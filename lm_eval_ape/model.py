@@ -58,7 +58,9 @@ class ApeHFLM(HFLM):
         self._prompts: dict[str, Prompt] = {}
         self._batch: list[Prompt] = []
         self._reader: Reader | None = None
-        rest.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available() and str(rest.get("device", "cuda")).startswith("cuda"):
+            # lm_eval's command line says cuda:0 where nothing was asked for.
+            rest["device"] = "cpu"
         super().__init__(**rest)
         if hasattr(self, "accelerator"):
             # The parent does this for several GPUs only; several CPU processes would each do all the work.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lm_eval_ape.encode import PREFIX, encode
+from lm_eval_ape.encode import PREFIX, encode, input_device
 from lm_eval_ape.prompt import Prompt
 from lm_eval_ape.segmented_attention import reading_segments
 from lm_eval_ape.segments import Reading, SegmentedCache
@@ -38,6 +38,7 @@ def rolling_loglikelihood(
         Log-likelihood in nats.
     """
     prompt = replace(prompt, prefix=(prefix_token, *prompt.prefix))
+    device = input_device(model)
     total = 0.0
     ends: dict[int, Tensor] = {}
 
@@ -57,13 +58,13 @@ def rolling_loglikelihood(
     for number, chunk in enumerate(prompt.chunks):
         before = ends[PREFIX]
         if number > 0 and not settings.shared_prefix:
-            before = model(torch.tensor([[prefix_token]], device=model.device), use_cache=False).logits[0]
+            before = model(torch.tensor([[prefix_token]], device=device), use_cache=False).logits[0]
         total += score(before, chunk[:1])
     total += score(ends[len(prompt.chunks) - 1], prompt.query[:1])
     if len(prompt.query) > 1:
         cache = SegmentedCache(replace(reading, readers=(reader,)), len(reader.segments[0].keys))
-        inputs = torch.tensor([prompt.query[:-1]], device=model.device)
-        positions = torch.arange(reader.start, reader.start + inputs.shape[1], device=model.device)[None]
+        inputs = torch.tensor([prompt.query[:-1]], device=device)
+        positions = torch.arange(reader.start, reader.start + inputs.shape[1], device=device)[None]
         with reading_segments(model):
             output = model(inputs, position_ids=positions, past_key_values=cache)
         total += score(output.logits[0], prompt.query[1:])

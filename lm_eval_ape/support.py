@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from lm_eval_ape.encode import encode
+from lm_eval_ape.encode import encode, input_device
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.prompt import Prompt
 from lm_eval_ape.segmented_attention import reading_segments
@@ -103,13 +103,14 @@ def _probe(model: PreTrainedModel, config: PreTrainedConfig, settings: Settings)
     """Mean KL divergence, in nats, of generating two tokens after one chunk at T=S=1 from the ordinary forward pass."""
     ids = torch.arange(1, 13).remainder(config.vocab_size).tolist()
     prompt = Prompt(tuple(ids[:3]), (tuple(ids[3:8]),), tuple(ids[8:]))
+    device = input_device(model)
     reader = encode(model, prompt, settings)
     cache = SegmentedCache(Reading((reader,), backend=settings.attn_backend), config.num_hidden_layers)
     with reading_segments(model):
         generated = model.generate(
-            input_ids=torch.tensor([prompt.query], device=model.device),
-            attention_mask=torch.ones(1, len(prompt.query), dtype=torch.long, device=model.device),
-            position_ids=torch.arange(reader.start, reader.start + len(prompt.query), device=model.device)[None],
+            input_ids=torch.tensor([prompt.query], device=device),
+            attention_mask=torch.ones(1, len(prompt.query), dtype=torch.long, device=device),
+            position_ids=torch.arange(reader.start, reader.start + len(prompt.query), device=device)[None],
             past_key_values=cache,
             max_new_tokens=2,
             min_new_tokens=2,
@@ -119,6 +120,6 @@ def _probe(model: PreTrainedModel, config: PreTrainedConfig, settings: Settings)
         )
     got = torch.cat(generated.logits).double().log_softmax(-1)
     ids.append(int(generated.sequences[0, len(prompt.query)]))
-    logits = model(torch.tensor([ids], device=model.device), use_cache=False).logits[0, -2:]
+    logits = model(torch.tensor([ids], device=device), use_cache=False).logits[0, -2:]
     expected = logits.double().log_softmax(-1)
     return float((expected.exp() * (expected - got)).sum(-1).mean())

@@ -287,3 +287,14 @@ def test_unconditional_likelihoods_are_the_harnesss(checkpoint: str) -> None:
         for model, args in [("hf", {}), ("ape-hf", {"strategy": "sink"})]
     ]
     assert_same(*(harness.responses(run, "small") for run in runs))
+
+
+def test_a_model_laid_out_by_accelerate_gives_the_same_answers(checkpoint: str) -> None:
+    """`parallelize=True` without a GPU offloads the weights, which then lie on no device of their own."""
+    for kind in KINDS:
+        task = harness.task("small", kind, DOCS[:2])
+        args = {"pretrained": checkpoint, "chunking": "passages"}
+        laid_out = harness.evaluate("ape-hf", {**args, "parallelize": True}, task)
+        assert_same(
+            harness.responses(laid_out, "small"), harness.responses(harness.evaluate("ape-hf", args, task), "small")
+        )
