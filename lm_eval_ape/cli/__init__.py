@@ -16,12 +16,14 @@ COMMANDS = {
     "run": "evaluate: lm_eval's own command line, with ape-hf and our tasks registered",
     "paths": "print where tasks, run configurations and the shipped model lie",
     "calibrate": "find the (T, S) closest to the sequential model, without a label",
+    "compare": "run strategies on the same prompts: scores, paired differences, times",
 }
 EPILOG = """\
 examples:
   lm-eval-ape demo
   lm-eval-ape run --model ape-hf --model_args pretrained=MODEL,strategy=ape --tasks ape_longbench_2wikimqa
   lm-eval-ape calibrate --model_args pretrained=MODEL --tasks ape_longbench_2wikimqa_calibration --output_path out
+  lm-eval-ape compare --model_args pretrained=MODEL --tasks ape_longbench_2wikimqa_test --output_path board
 """
 
 

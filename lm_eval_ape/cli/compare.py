@@ -1,0 +1,131 @@
+"""`lm-eval-ape compare`: strategies, and runs of other models, on one board."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+from lm_eval_ape.comparison.options import Options
+
+DESCRIPTION = """\
+Run encoding strategies on the same prompts and say which differences are real: each one's score with its standard
+error, the difference from the sequential model document by document, its bootstrap interval and p-value, seconds,
+tokens, memory, and scores by the length of the prompt.
+
+The model is loaded once. Each strategy's results and samples are written as lm_eval writes them, and a strategy that
+is finished is not run again unless the model, its settings, the tasks, the limit or a version have changed.
+"""
+EPILOG = """\
+strategies:
+  sequential                               the ordinary model; the baseline
+  parallel, sink, ape                      with their defaults (see the README)
+  ape[attn_temperature=0.8,attn_scale=0.9] with settings; quote the brackets for your shell
+  ape@out/calibration.json                 with T and S of `lm-eval-ape calibrate`; its folder will do
+
+the table:
+  Two runs are paired by the harness's digest of each document. Difference is the mean over documents, with the 95%
+  percentile bootstrap interval and the p-value of a randomisation test of its sign. A difference is marked ▲ (better)
+  or ▼ (worse) where p < 0.05 and the interval leaves 0 out, else ≈. The average is over tasks, each of the same weight.
+  What does not match (documents, prompts, versions) is counted under the table, and left out for all rows alike.
+
+output (--output_path):
+  board.md, board.csv, board.json          the tables; the last one with every sample, setting and command
+  STRATEGY/MODEL/results_*.json, samples_*.jsonl, and STRATEGY/run.json with lengths and times of all requests
+
+examples:
+  lm-eval-ape compare --model_args pretrained=MODEL --tasks ape_longbench_2wikimqa_test,ape_longbench_hotpotqa_test \\
+    --strategies sequential,parallel,sink,ape,ape@out/calibration.json --output_path board
+
+  # in a minute, on the shipped model
+  lm-eval-ape compare --model_args pretrained=pocket,chunking=passages --tasks ape_pocket_twohop_test --limit 20 \\
+    --output_path board
+
+  # existing runs, also of other models
+  lm_eval --model hf --model_args pretrained=MODEL --tasks TASK --log_samples --output_path runs/hf
+  lm-eval-ape compare --from runs/hf board --baseline "hf MODEL"
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags: those of `Options`."""
+    parser = argparse.ArgumentParser(
+        prog="lm-eval-ape compare",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for option in fields(Options):
+        flag = "--from" if option.name == "sources" else f"--{option.name}"
+        parser.add_argument(flag, dest=option.name, default=None, **_kind(option))
+    return parser
+
+
+def _kind(option: Any) -> dict[str, Any]:
+    text, default = option.metadata["help"], option.default
+    if default is not MISSING and isinstance(default, (int, str)) and not isinstance(default, bool):
+        text += f" (default: {default})"
+    kind = {"help": text.replace("%", "%%")}
+    if option.type == "bool | None":
+        return {**kind, "action": argparse.BooleanOptionalAction}
+    kind["metavar"] = option.metadata["metavar"] or option.name.upper()
+    if option.name == "sources":
+        return {**kind, "nargs": "+"}
+    return {**kind, "nargs": "?", "const": True} if option.type == "bool | str" else kind
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Compare and print the board.
+
+    Args:
+        arguments: What follows `lm-eval-ape compare`.
+
+    Raises:
+        ApeError: Something asked for is impossible.
+    """
+    parser = build_parser()
+    if not arguments:
+        parser.print_help()
+        return 0
+    options = Options.read(vars(parser.parse_args(arguments)))
+    # The harness and what it imports print to stdout now and then.
+    with redirect_stdout(sys.stderr), _progress():
+        from lm_eval_ape.comparison.compare import compare
+
+        board = compare(options, command=["lm-eval-ape", "compare", *arguments])
+    if board is not None:
+        _show(board, options.output_path)
+    return 0
+
+
+def _show(board: dict[str, Any], output: str | None) -> None:
+    from rich.console import Console
+
+    from lm_eval_ape.comparison.formats import show
+
+    # A file or a pipe has no width of its own, and rich would take 80.
+    show(board, Console(width=None if sys.stdout.isatty() else 180))
+    if output:
+        print(f"The board is in {Path(output) / 'board.md'}, board.csv and board.json.", file=sys.stderr)
+
+
+@contextmanager
+def _progress() -> Iterator[None]:
+    """Our own messages on stderr while the context lasts."""
+    logger = logging.getLogger("lm_eval_ape.comparison")
+    handler = logging.StreamHandler()
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate

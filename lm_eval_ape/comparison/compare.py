@@ -1,0 +1,75 @@
+"""A comparison from its options to its files."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lm_eval_ape.comparison.board import make_board
+from lm_eval_ape.comparison.folder import write_text
+from lm_eval_ape.comparison.formats import comma_separated, markdown
+from lm_eval_ape.comparison.options import Options
+from lm_eval_ape.comparison.running import Strategies
+from lm_eval_ape.comparison.runs import distinct, read_folders
+from lm_eval_ape.errors import ApeError
+
+logger = logging.getLogger(__name__)
+
+
+def compare(options: Options, command: Sequence[str] = ()) -> dict[str, Any] | None:
+    """Run what is to be run, read what is to be read, and put all of it on one board.
+
+    Args:
+        options: What to compare, on what, and where to write.
+        command: What was called, for the record.
+
+    Returns:
+        The board (see `board.make_board`); None on every process but the first.
+
+    Raises:
+        ApeError: Something asked for is impossible; what can be told without the model is told before it is loaded.
+    """
+    strategies = Strategies(options) if options.runs else None
+    runs = read_folders(options.sources)
+    if strategies is not None:
+        labels = [spec.label for spec in strategies.specs] + [run.label for run in runs]
+        if options.baseline is not None and options.baseline not in labels:
+            raise ApeError(
+                f"There is no row {options.baseline!r} to be the baseline; there are {', '.join(map(repr, labels))}."
+            )
+        own = strategies.run()
+        if not own:
+            return None
+        runs = distinct([*own, *runs])
+    logger.info("Comparing %s", ", ".join(run.label for run in runs))
+    board = make_board(
+        runs,
+        baseline=options.baseline,
+        metric=options.metric,
+        resamples=options.resamples,
+        seed=options.seed,
+        command=command,
+    )
+    if options.output_path:
+        write(Path(options.output_path).expanduser(), board)
+    return board
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for numbers that JSON does not have; a metric of some task may be NaN."""
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write(folder: Path, board: Mapping[str, Any]) -> None:
+    """Write `board.json`, `board.md` and `board.csv`."""
+    write_text(folder / "board.json", json.dumps(_finite(board), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(folder / "board.md", markdown(board))
+    write_text(folder / "board.csv", comma_separated(board))

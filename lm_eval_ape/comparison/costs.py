@@ -1,0 +1,44 @@
+"""What a run cost: seconds, tokens and memory, from the requests that `compare` measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean, median
+from typing import Any
+
+
+def costs(record: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Summarise a record's requests.
+
+    Args:
+        record: What `folder.write_record` wrote; None for a run that was not measured.
+
+    Returns:
+        `median` (unmoved by a first, slow call), `mean` and `max` of a request: of those that generate the
+        `prefill_seconds`, `seconds` in all and `new_tokens`; of continuations and texts that are scored, their
+        `scoring_seconds`; of both, `chunks` and `tokens`. Also `decode_tokens_per_second` (tokens after the first, by
+        the seconds after it, of one process), `dropped_tokens` in all, and `peak_memory_bytes`.
+    """
+    if record is None:
+        return None
+    requests: Sequence[Mapping[str, Any]] = record["requests"]
+    generated = [r for r in requests if r["new_tokens"] is not None]
+    later = sum(r["new_tokens"] - 1 for r in generated if r["new_tokens"])
+    decoding = sum(r["seconds"] - r["prefill_seconds"] for r in generated)
+    return {
+        "requests": len(requests),
+        "prefill_seconds": _middle([r["prefill_seconds"] for r in generated]),
+        "seconds": _middle([r["seconds"] for r in generated]),
+        "scoring_seconds": _middle([r["seconds"] for r in requests if r["new_tokens"] is None and r["seconds"]]),
+        "decode_tokens_per_second": later / decoding if later > 0 and decoding > 0 else None,
+        "new_tokens": _middle([r["new_tokens"] for r in generated]),
+        "chunks": _middle([len(r["chunk_tokens"]) for r in requests]),
+        "tokens": _middle([r["tokens"] for r in requests]),
+        "dropped_tokens": sum(r["dropped_tokens"] for r in requests),
+        "peak_memory_bytes": record["peak_memory_bytes"],
+        "peak_memory_of": record["peak_memory_of"],
+    }
+
+
+def _middle(values: Sequence[float]) -> dict[str, float] | None:
+    return {"median": median(values), "mean": fmean(values), "max": max(values)} if values else None

@@ -1,0 +1,93 @@
+"""A strategy's folder: the harness's files in the harness's layout, and a record of what they are the outcome of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lm_eval.loggers import EvaluationTracker
+
+from lm_eval_ape.comparison.runs import RECORD_NAME
+from lm_eval_ape.errors import ApeError
+
+
+def strategy_folder(output: Path, label: str) -> Path:
+    """Where a strategy's run lies; its name is the label, as far as file names can be."""
+    name = re.sub(r"[^\w.=-]+", "_", label).strip("_")
+    # Labels that differ must not share a folder.
+    return output / (name if name == label else f"{name}-{hashlib.sha256(label.encode()).hexdigest()[:6]}")
+
+
+def save(results: dict[str, Any], samples: Mapping[str, Any], tracker: EvaluationTracker) -> Path:
+    """Write results and samples as `lm_eval --log_samples` does.
+
+    Returns:
+        The results file.
+
+    Raises:
+        ApeError: A file could not be written.
+    """
+    tracker.save_results_aggregated(results=results, samples=samples)
+    for task in results["configs"]:
+        tracker.save_results_samples(task_name=task, samples=samples[task])
+    name = str(tracker.general_config_tracker.model_name_sanitized)
+    folder = Path(tracker.output_path) / name
+    # The harness only warns of what it could not write.
+    date = getattr(tracker, "date_id", "")
+    files = [folder / f"results_{date}.json", *(folder / f"samples_{task}_{date}.jsonl" for task in results["configs"])]
+    if missing := next((file for file in files if not file.is_file()), None):
+        raise ApeError(f"The file {missing} could not be written; is the disk full, or the folder read-only?")
+    return files[0]
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Say that a folder's run is finished, and what it is; written last, so that a killed run has none.
+
+    Args:
+        folder: The strategy's folder.
+        record: `label`, `results_file` in the folder, `identity` (all that the outcome depends on), `command`,
+            `created`, `requests` (of `measured.Request`), `peak_memory_bytes` and `peak_memory_of`.
+    """
+    write_text(folder / RECORD_NAME, json.dumps(record, indent=1) + "\n")
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The record of a folder's finished run; None if there is none that can be read."""
+    try:
+        record = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        return None
+    known = isinstance(record, dict) and {"identity", "results_file", "requests"} <= record.keys()
+    return record if known and (folder / record["results_file"]).is_file() else None
+
+
+def changes(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """What differs between two identities, in words."""
+    found = []
+    for part in dict.fromkeys([*there, *here]):
+        old, new = there.get(part), here.get(part)
+        if old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += [f"{part}: {line}" for line in changes(old, new)]
+        else:
+            found.append(f"{part} was {_short(old)}, is {_short(new)}")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 60 else f"{text[:57]}..."
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    draft.write_text(text, encoding="utf-8")
+    os.replace(draft, path)

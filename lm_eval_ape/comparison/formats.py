@@ -1,0 +1,94 @@
+"""A board for the terminal, in Markdown like the harness's tables, and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from pytablewriter import MarkdownTableWriter
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from lm_eval_ape.comparison.tables import settings_words, tables
+
+
+def show(board: Mapping[str, Any], console: Console) -> None:
+    """Print the tables and notes."""
+    for table in tables(board):
+        drawn = RichTable(title=table.title, caption=table.caption)
+        texts = {"Tasks", "Strategy", "Settings", "Metric", "Device"}
+        for header in table.headers:
+            drawn.add_column(header, justify="left" if header in texts else "right")
+        for cells in table.rows:
+            # A task's first line has its name: a rule above it parts the tasks.
+            if table.headers[0] == "Tasks" and cells[0] and drawn.row_count:
+                drawn.add_section()
+            drawn.add_row(*(cell.replace("[", r"\[") for cell in cells))
+        console.print(drawn)
+    for note in board["notes"]:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
+
+
+def markdown(board: Mapping[str, Any]) -> str:
+    """The tables as Markdown, written as the harness writes its own."""
+    parts = []
+    for table in tables(board):
+        writer = MarkdownTableWriter(
+            headers=table.headers, value_matrix=table.rows, type_hints=["str"] * len(table.headers)
+        )
+        parts.append(f"### {table.title}\n\n{writer.dumps()}\n{table.caption}\n")
+    if board["notes"]:
+        parts.append("### Notes\n\n" + "".join(f"- {note}\n" for note in board["notes"]))
+    made = f"`{board['command']}`, " if board["command"] else ""
+    parts.append(f"Made by {made}lm_eval_ape {board['versions']['lm_eval_ape']}, {board['created']}.\n")
+    return "\n".join(parts)
+
+
+def comma_separated(board: Mapping[str, Any]) -> str:
+    """One line for each row and task, and each row's average, with unrounded values in the metric's own unit."""
+    lines = []
+    for row in board["rows"]:
+        parts = list(row["tasks"].items())
+        parts += [("average", row["average"])] if row["average"] else []
+        lines += [_csv_line(board, row, task, score) for task, score in parts]
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return buffer.getvalue()
+
+
+def _csv_line(board: Mapping[str, Any], row: Mapping[str, Any], task: str, score: Mapping[str, Any]) -> dict[str, Any]:
+    fact = board["tasks"].get(task, {})
+    difference = score["difference"] or {}
+    cost = row["costs"] or {}
+    settings = row["settings"] or {}
+    return {
+        "task": task,
+        "strategy": row["label"],
+        "model": row["model"],
+        "settings": settings_words(row),
+        "attn_temperature": settings.get("attn_temperature"),
+        "attn_scale": settings.get("attn_scale"),
+        "metric": fact.get("metric"),
+        "documents": fact.get("documents", sum(board["tasks"][name]["documents"] for name in score.get("tasks", ()))),
+        "score": score["score"],
+        "stderr": score["stderr"],
+        "baseline": board["baseline"],
+        "difference": difference.get("mean"),
+        "low": difference.get("low"),
+        "high": difference.get("high"),
+        "p_value": difference.get("p_value"),
+        "within_noise": difference.get("within_noise"),
+        "kept": score["kept"],
+        **{
+            f"{name}_median": (cost.get(name) or {}).get("median")
+            for name in ("prefill_seconds", "seconds", "scoring_seconds")
+        },
+        "decode_tokens_per_second": cost.get("decode_tokens_per_second"),
+        "peak_memory_bytes": cost.get("peak_memory_bytes"),
+        "chunks_mean": (cost.get("chunks") or {}).get("mean"),
+        "tokens_mean": (cost.get("tokens") or {}).get("mean"),
+    }

@@ -1,0 +1,163 @@
+"""Finished runs in the harness's layout: a `results_*.json` with its `samples_*.jsonl` beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lm_eval_ape.comparison.samples import Samples, read_samples
+from lm_eval_ape.comparison.specs import describe
+from lm_eval_ape.errors import ApeError
+
+RECORD_NAME = "run.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row of the board.
+
+    Attributes:
+        label: Its name.
+        results_file: Where its results lie.
+        results: The harness's results: `config`, versions, environment and scores.
+        tasks: Each task's rows.
+        record: What `compare` wrote beside it (`folder.write_record`); None for other runs.
+    """
+
+    label: str
+    results_file: Path
+    results: dict[str, Any]
+    tasks: dict[str, Samples]
+    record: dict[str, Any] | None
+
+    @property
+    def settings(self) -> dict[str, Any] | None:
+        """How prompts were encoded; None for runs of other models than ape-hf."""
+        settings = self.results["config"].get("lm_eval_ape")
+        return dict(settings) if settings else None
+
+    @property
+    def model(self) -> str:
+        """Name or path of the model."""
+        arguments = self.results["config"].get("model_args") or {}
+        if isinstance(arguments, dict) and "pretrained" in arguments:
+            return str(arguments["pretrained"])
+        return str(self.results.get("model_name") or self.results["config"].get("model"))
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder that tells it from a run with the same label: `--output_path` of what made it."""
+        return self.results_file.resolve().parents[2 if self.record else 1].name
+
+    @property
+    def sequential(self) -> bool:
+        """Whether it is the ordinary model, run by ape-hf."""
+        return self.settings is not None and self.settings["strategy"] == "sequential"
+
+
+def read_folders(folders: Sequence[str]) -> list[Run]:
+    """Read all runs in some folders and their subfolders.
+
+    Of runs of the same model and settings on the same tasks in one folder, the newest counts.
+
+    Raises:
+        ApeError: A folder has no run, or a file is damaged.
+    """
+    found: dict[Path, Run] = {}
+    for name in folders:
+        folder = Path(name).expanduser()
+        files = sorted(folder.rglob("results_*.json")) if folder.is_dir() else [folder] if folder.is_file() else []
+        if not files:
+            raise ApeError(
+                f"There is no run in {folder}: no results_*.json, as lm_eval --output_path {folder} --log_samples "
+                "writes it."
+            )
+        runs = [read_run(file) for file in _newest(files) if file.resolve() not in found]
+        # In the order in which they were made, not that of the folders' names.
+        for run in sorted(runs, key=lambda run: float(run.results.get("date") or 0)):
+            found[run.results_file.resolve()] = run
+    return distinct(list(found.values()))
+
+
+def read_run(results_file: Path) -> Run:
+    """Read one run.
+
+    Args:
+        results_file: Its `results_*.json`.
+
+    Raises:
+        ApeError: A file is missing or damaged.
+    """
+    results = _json(results_file)
+    if not isinstance(results.get("config"), dict) or not isinstance(results.get("results"), dict):
+        raise ApeError(f"{results_file} is no results file of the harness: it has no config or no results.")
+    date = results_file.stem.removeprefix("results_")
+    names = list(results.get("configs") or results.get("n-samples") or results["results"])
+    tasks = {
+        task: read_samples(results_file.with_name(f"samples_{task}_{date}.jsonl"), task, results) for task in names
+    }
+    record = _record(results_file)
+    return Run(str(record["label"]) if record else _label(results), results_file, results, tasks, record)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ApeError(f"The file {path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ApeError(f"The file {path} must hold a JSON object.")
+    return content
+
+
+def _record(results_file: Path) -> dict[str, Any] | None:
+    """The record in the folder above, if it is of this results file."""
+    path = results_file.parent.parent / RECORD_NAME
+    if not path.is_file():
+        return None
+    record = _json(path)
+    return record if record.get("results_file") == f"{results_file.parent.name}/{results_file.name}" else None
+
+
+def _newest(files: Sequence[Path]) -> list[Path]:
+    """Without runs that a newer one in the same folder stands in for; a name's date sorts as text."""
+    newest: dict[str, Path] = {}
+    for file in files:
+        record_file = file.parent.parent / RECORD_NAME
+        if record_file.is_file():
+            # A folder of ours: its record names the one run that counts.
+            if _record(file):
+                newest[str(file)] = file
+            continue
+        content = _json(file)
+        config = {key: value for key, value in (content.get("config") or {}).items() if key != "batch_sizes"}
+        identity = [str(file.parent), config, sorted(content.get("configs") or {}), content.get("chat_template_sha")]
+        newest[json.dumps(identity, sort_keys=True, default=str)] = file
+    return list(newest.values())
+
+
+def _label(results: dict[str, Any]) -> str:
+    config = results["config"]
+    if settings := config.get("lm_eval_ape"):
+        changed = describe(settings)
+        return (
+            str(settings["strategy"]) if settings["strategy"] == "sequential" else f"{settings['strategy']} {changed}"
+        )
+    name = str(results.get("model_name") or (config.get("model_args") or {})).rstrip("/").split("/")[-1]
+    return f"{config.get('model')} {name}"
+
+
+def distinct(runs: Sequence[Run]) -> list[Run]:
+    """Runs whose labels are the same get their folder's name added, or else a number."""
+    labels = [run.label for run in runs]
+    named = [run if labels.count(run.label) == 1 else replace(run, label=f"{run.label} ({run.folder})") for run in runs]
+    counts: dict[str, int] = {}
+    distinct = []
+    for run in named:
+        counts[run.label] = counts.get(run.label, 0) + 1
+        number = counts[run.label]
+        distinct.append(run if number == 1 else replace(run, label=f"{run.label} #{number}"))
+    return distinct

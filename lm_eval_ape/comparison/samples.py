@@ -1,0 +1,147 @@
+"""One task's `samples_*.jsonl` of the harness: scores, predictions and hashes, checked to be whole."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lm_eval.utils import hash_string
+
+from lm_eval_ape.errors import ApeError
+
+# Characters kept of a prompt's end, where the question stands.
+TAIL = 600
+_NEEDED = ("doc_id", "doc_hash", "prompt_hash", "target_hash", "metrics", "arguments", "filtered_resps", "target")
+
+
+class Key(NamedTuple):
+    """A document of a task, found again in other runs.
+
+    Attributes:
+        doc_hash: The harness's digest of the document.
+        occurrence: 0, or above it for further rows of a task whose documents are the same to the letter.
+    """
+
+    doc_hash: str
+    occurrence: int
+
+
+class Row(NamedTuple):
+    """One document's outcome.
+
+    Attributes:
+        doc_id: Its number in the task.
+        prompt_hash: The harness's digest of its first prompt.
+        metrics: Each metric's value.
+        prediction: The answer that was scored; of several options the likeliest.
+        target: The right answer.
+        prompt_characters: Length of the first prompt.
+        prompt_end: Its last characters.
+    """
+
+    doc_id: int
+    prompt_hash: str
+    metrics: dict[str, Any]
+    prediction: str
+    target: str
+    prompt_characters: int
+    prompt_end: str
+
+
+class Samples(NamedTuple):
+    """A task's rows.
+
+    Attributes:
+        rows: By document, in the file's order; of several filters, the first one's.
+        filter: That filter's name.
+        repeated: How many rows have a document that an earlier one has too.
+    """
+
+    rows: dict[Key, Row]
+    filter: str
+    repeated: int
+
+
+def read_samples(path: Path, task: str, results: Mapping[str, Any]) -> Samples:
+    """Read a task's samples file.
+
+    Args:
+        path: The file.
+        task: The task's name.
+        results: The results file that belongs to it, which says how many rows there are, and their digest.
+
+    Raises:
+        ApeError: The file is missing, broken off, changed, or of another run.
+    """
+    lines = _lines(path, task)
+    filters = list(dict.fromkeys(str(line.get("filter", "none")) for line in lines))
+    expected = results.get("n-samples", {}).get(task, {}).get("effective")
+    for name in filters:
+        count = sum(str(line.get("filter", "none")) == name for line in lines)
+        if expected is not None and count != expected:
+            raise ApeError(
+                f"{path} holds {count} rows, but the run evaluated {expected} documents of {task}: the file is "
+                f"{'broken off' if count < expected else 'not of this run alone, or holds rows twice'}. Run it again."
+            )
+    digest = results.get("task_hashes", {}).get(task)
+    if digest and digest != hash_string("".join(x["doc_hash"] + x["prompt_hash"] + x["target_hash"] for x in lines)):
+        raise ApeError(
+            f"{path} does not hold the rows that {task} was run on (their digest is not the one in the results file): "
+            "rows were changed, or are of another run or task. Run it again."
+        )
+    seen: Counter[str] = Counter()
+    rows: dict[Key, Row] = {}
+    for line in lines:
+        if str(line.get("filter", "none")) == filters[0]:
+            rows[Key(line["doc_hash"], seen[line["doc_hash"]])] = _row(line)
+            seen[line["doc_hash"]] += 1
+    return Samples(rows, filters[0], sum(seen.values()) - len(seen))
+
+
+def _lines(path: Path, task: str) -> list[dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise ApeError(
+            f"There is no {path.name} in {path.parent}, which holds the scores of each document of {task}; run it "
+            "again with --log_samples."
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ApeError(f"The samples {path} cannot be read: {error}") from error
+    lines = []
+    for number, line in enumerate(text, start=1):
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            where = "the file is broken off" if number == len(text) else "the file is damaged"
+            raise ApeError(f"Line {number} of {path} is no whole sample; {where}. Run {task} again.") from error
+        if missing := [name for name in _NEEDED if name not in lines[-1]]:
+            raise ApeError(f"Line {number} of {path} has no {missing[0]}, which every sample of the harness has.")
+    if not lines:
+        raise ApeError(f"{path} holds no sample; run {task} again.")
+    return lines
+
+
+def _row(line: Mapping[str, Any]) -> Row:
+    arguments = list(line["arguments"].values())
+    prompt = str(arguments[0]["arg_0"])
+    return Row(
+        int(line["doc_id"]),
+        line["prompt_hash"],
+        {name: line[name] for name in line["metrics"] if name in line},
+        _prediction(line["filtered_resps"], arguments),
+        str(line["target"]),
+        len(prompt),
+        prompt[-TAIL:],
+    )
+
+
+def _prediction(responses: Sequence[Any], arguments: Sequence[Mapping[str, Any]]) -> str:
+    """What was generated, or the likeliest of the continuations that were scored."""
+    if len(responses) < 2 or not all(isinstance(response, (list, tuple)) for response in responses):
+        return str(responses[0]) if responses else ""
+    best = max(range(len(responses)), key=lambda index: float(responses[index][0]))
+    return str(arguments[best]["arg_1"]).strip()

@@ -1,0 +1,163 @@
+"""A board as tables of text: scores and differences, costs, and scores by length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from lm_eval_ape.comparison.specs import changed, temperature_and_scale
+
+BETTER, WORSE, NOISE = "▲", "▼", "≈"
+LEGEND = (
+    "Scores x100 ± standard error; difference from {baseline} with its paired bootstrap 95% interval and p-value; "
+    "kept: share of its score. " + f"{BETTER} better, {WORSE} worse, {NOISE} within noise."
+)
+COSTS = (
+    "Median seconds of a request: prefill up to the first new token, and in all; of a scored continuation or text. New "
+    "tokens a second after the first one. Mean chunks and tokens of a request."
+)
+_GIB = 2**30
+
+
+class Table(NamedTuple):
+    """A table of text; the first column is to the left, all others to the right."""
+
+    title: str
+    caption: str
+    headers: list[str]
+    rows: list[list[str]]
+
+
+def tables(board: Mapping[str, Any]) -> list[Table]:
+    """The board's tables: scores, costs where they were measured, scores by length."""
+    found = [_scores(board)]
+    if any(row["costs"] for row in board["rows"]):
+        found.append(_costs(board))
+    if len(board["lengths"]["buckets"]) > 1:
+        found.append(_lengths(board))
+    return found
+
+
+class _Part(NamedTuple):
+    """A task, or the average: its facts, and each row's score."""
+
+    name: str
+    metric: str
+    documents: int
+    higher_is_better: bool
+    scores: list[Mapping[str, Any] | None]
+
+
+def _scores(board: Mapping[str, Any]) -> Table:
+    base = board["baseline"]
+    headers = ["Tasks", "Strategy", "Settings", "n", "Metric", "Value", "Stderr"]
+    headers += ["Difference", "95% interval", "p", "", "Kept"] if base else []
+    common = _common_settings(board)
+    rows = []
+    for part in [*_average(board), *_tasks(board)]:
+        name, metric = part.name, f"{part.metric} {'↑' if part.higher_is_better else '↓'}".strip()
+        for row, score in zip(board["rows"], part.scores, strict=True):
+            if score is None:
+                continue
+            cells = [name, row["label"], settings_words(row, common), str(part.documents), metric]
+            cells += [_times100(score["score"]), f"± {_times100(score['stderr'])}"]
+            rows.append(cells + (_difference(score, part.higher_is_better) if base else []))
+            # As in the harness's tables, a task is named once.
+            name = ""
+    caption = LEGEND.format(baseline=base) if base else "Scores x100 ± standard error."
+    caption += f" All that cut the context: {', '.join(common)}." if common else ""
+    return Table("Scores", caption, headers, rows)
+
+
+def _tasks(board: Mapping[str, Any]) -> Iterator[_Part]:
+    for task, fact in board["tasks"].items():
+        scores = [row["tasks"].get(task) for row in board["rows"]]
+        yield _Part(task, fact["metric"], fact["documents"], fact["higher_is_better"], scores)
+
+
+def _average(board: Mapping[str, Any]) -> Iterator[_Part]:
+    averages = [row["average"] for row in board["rows"]]
+    tasks = averages[0]["tasks"] if averages[0] else []
+    if len(tasks) < 2:
+        return
+    facts = [board["tasks"][task] for task in tasks]
+    metrics = {fact["metric"] for fact in facts}
+    documents = sum(fact["documents"] for fact in facts)
+    metric = metrics.pop() if len(metrics) == 1 else ""
+    yield _Part(f"average of {len(tasks)}", metric, documents, facts[0]["higher_is_better"], averages)
+
+
+def _common_settings(board: Mapping[str, Any]) -> list[str]:
+    """What all rows that cut contexts have set alike."""
+    parallel = [
+        row["settings"] for row in board["rows"] if row["settings"] and row["settings"]["strategy"] != "sequential"
+    ]
+    lists = [changed(settings) for settings in parallel]
+    return [word for word in lists[0] if all(word in words for words in lists)] if lists else []
+
+
+def settings_words(row: Mapping[str, Any], common: Sequence[str] = ()) -> str:
+    """A row's settings, without those that all rows have."""
+    if not row["settings"]:
+        return str(row["config"].get("model"))
+    own = [word for word in changed(row["settings"]) if word not in common]
+    return " ".join([temperature_and_scale(row["settings"]), *own])
+
+
+def _difference(score: Mapping[str, Any], higher: bool) -> list[str]:
+    kept = "" if score["kept"] is None else f"{100 * score['kept']:.0f}%"
+    found = score["difference"]
+    if found is None:
+        return ["", "", "", "", kept]
+    ends = "" if found["low"] is None else f"[{100 * found['low']:+.2f}, {100 * found['high']:+.2f}]"
+    p = f"{found['p_value']:.3f}" if found["p_value"] >= 0.001 else "<0.001"
+    mark = NOISE if found["within_noise"] else BETTER if (found["mean"] > 0) == higher else WORSE
+    return [f"{100 * found['mean']:+.2f}", ends, p, mark, kept]
+
+
+def _costs(board: Mapping[str, Any]) -> Table:
+    headers = [
+        "Strategy",
+        "Prefill s",
+        "Total s",
+        "New tokens/s",
+        "Scoring s",
+        "Peak GiB",
+        "Chunks",
+        "Tokens",
+        "Dropped",
+        "Device",
+    ]
+    rows = []
+    for row in board["rows"]:
+        cost = row["costs"]
+        if cost is None:
+            continue
+        cells = [row["label"], _number(cost["prefill_seconds"], "median", "{:.3g}")]
+        cells += [_number(cost["seconds"], "median", "{:.3g}")]
+        rate = cost["decode_tokens_per_second"]
+        cells += ["" if rate is None else f"{rate:.1f}", _number(cost["scoring_seconds"], "median", "{:.3g}")]
+        cells += [f"{cost['peak_memory_bytes'] / _GIB:.2f}"]
+        cells += [_number(cost["chunks"], "mean", "{:.1f}"), _number(cost["tokens"], "mean", "{:.0f}")]
+        rows.append([*cells, str(cost["dropped_tokens"]), str(row["device"])])
+    kinds = sorted({row["costs"]["peak_memory_of"] for row in board["rows"] if row["costs"]})
+    return Table("Costs", f"{COSTS} Peak memory: {', '.join(kinds)}.", headers, rows)
+
+
+def _lengths(board: Mapping[str, Any]) -> Table:
+    lengths = board["lengths"]
+    headers = ["Strategy", *(f"{b['from']}-{b['below'] - 1} (n={b['documents']})" for b in lengths["buckets"])]
+    rows = []
+    for label, scores in lengths["rows"].items():
+        cells = [f"{_times100(score['mean'])} ± {_times100(score['stderr'])}" for score in scores]
+        rows.append([label, *cells])
+    caption = "Mean score x100 ± standard error over all documents of the tasks that all rows have."
+    return Table(f"Scores by length of the prompt, {lengths['unit']}", caption, headers, rows)
+
+
+def _times100(value: float | None) -> str:
+    return "N/A" if value is None else f"{100 * value:.2f}"
+
+
+def _number(values: Mapping[str, float] | None, name: str, form: str) -> str:
+    return "" if values is None else form.format(values[name])

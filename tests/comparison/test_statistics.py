@@ -1,0 +1,111 @@
+"""Intervals and tests: against scipy on the raw scores, and on simulated runs whose truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lm_eval_ape.comparison.statistics import Floats, estimate, interval, p_value, paired
+
+CHANCE = {"resamples": 999, "seed": 7}
+
+
+def f1_scores(rng: np.random.Generator, *shape: int) -> Floats:
+    """Scores as QA F1 gives them: many 0, many 1, some between."""
+    return np.clip(rng.normal(0.5, 0.6, shape), 0, 1)
+
+
+def test_a_paired_interval_is_scipys_on_the_raw_scores() -> None:
+    rng = np.random.default_rng(0)
+    ours, baseline = f1_scores(rng, 60), f1_scores(rng, 60)
+    found = paired(ours - baseline, **CHANCE)
+    expected = stats.bootstrap(
+        (ours, baseline),
+        lambda a, b, axis: a.mean(axis=axis) - b.mean(axis=axis),
+        paired=True,
+        method="percentile",
+        n_resamples=999,
+        random_state=np.random.default_rng(7),
+    ).confidence_interval
+    assert found.mean == pytest.approx(ours.mean() - baseline.mean())
+    assert (found.low, found.high) == pytest.approx(tuple(expected), abs=1e-12)
+
+
+def test_a_p_value_is_scipys_on_the_raw_scores_and_near_the_paired_t_tests() -> None:
+    rng = np.random.default_rng(1)
+    ours, baseline = f1_scores(rng, 80) + 0.1, f1_scores(rng, 80)
+    found = paired(ours - baseline, resamples=9999, seed=3).p_value
+    exchanged = stats.permutation_test(
+        (ours, baseline),
+        lambda a, b, axis: a.mean(axis=axis) - b.mean(axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=9999,
+        random_state=np.random.default_rng(5),
+    ).pvalue
+    assert found == pytest.approx(exchanged, abs=0.02)
+    assert found == pytest.approx(stats.ttest_rel(ours, baseline).pvalue, abs=0.02)
+
+
+def test_few_documents_get_the_exact_p_value() -> None:
+    # Of the 2^6 signs, only all + and all - are as extreme.
+    assert paired(np.array([1.0, 2.0, 3.0, 1.0, 2.0, 1.0]), **CHANCE).p_value == pytest.approx(2 / 64)
+
+
+def test_an_average_weighs_tasks_alike_and_resamples_each_on_its_own() -> None:
+    rng = np.random.default_rng(2)
+    small, large = f1_scores(rng, 20) - 0.2, f1_scores(rng, 200) - 0.9
+    found = paired(small, large, **CHANCE)
+    assert found.mean == pytest.approx((small.mean() + large.mean()) / 2)
+    expected = stats.bootstrap(
+        (small, large),
+        lambda a, b, axis: (a.mean(axis=axis) + b.mean(axis=axis)) / 2,
+        method="percentile",
+        n_resamples=999,
+        random_state=np.random.default_rng(7),
+    ).confidence_interval
+    assert (found.low, found.high) == pytest.approx(tuple(expected), abs=1e-12)
+    errors = [task.std(ddof=1) / np.sqrt(len(task)) for task in (small, large)]
+    assert estimate(small, large).stderr == pytest.approx(np.hypot(*errors) / 2)
+
+
+def called(differences: tuple[Floats, ...]) -> Floats:
+    """Which of the repeats, the rows of each task, are called different."""
+    low, high = interval(*differences, resamples=999, seed=1)
+    p_values = p_value(*differences, resamples=999, seed=1)
+    return ~((p_values >= 0.05) | ((low <= 0) & (high >= 0)))
+
+
+@pytest.mark.parametrize("documents", [(100,), (40, 120)])
+def test_a_null_difference_is_called_one_in_twenty_times(documents: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(11)
+    repeats = tuple(f1_scores(rng, 1000, count) - f1_scores(rng, 1000, count) for count in documents)
+    assert 0.03 <= called(repeats).mean() <= 0.07
+
+
+def test_a_planted_difference_is_found_where_pairing_shows_it() -> None:
+    """5 points in a hundred documents that differ much among themselves: unpaired, the noise would hide it."""
+    rng = np.random.default_rng(12)
+    baseline = f1_scores(rng, 1000, 100)
+    ours = baseline + rng.normal(0.05, 0.1, baseline.shape)
+    assert called((ours - baseline,)).mean() > 0.95
+    assert (stats.ttest_ind(ours, baseline, axis=-1).pvalue < 0.05).mean() < 0.2
+
+
+def test_the_simulated_verdict_is_that_of_the_board() -> None:
+    rng = np.random.default_rng(13)
+    repeats = f1_scores(rng, 30, 50) - f1_scores(rng, 30, 50) + 0.15
+    verdicts = [not paired(row, resamples=999, seed=1).within_noise for row in repeats]
+    assert 0 < sum(verdicts) < 30
+    assert np.mean(verdicts == called((repeats,))) > 0.9
+
+
+def test_equal_runs_are_within_noise_and_one_document_proves_nothing() -> None:
+    equal = paired(np.zeros(5), **CHANCE)
+    assert equal == (0, 0, 0, 1)
+    assert equal.within_noise
+    single = paired(np.array([1.0]), **CHANCE)
+    assert single == (1, None, None, 1)
+    assert single.within_noise
+    assert estimate(np.array([0.5])) == (0.5, None)
