@@ -152,8 +152,11 @@ def reading_segments(model: PreTrainedModel) -> Iterator[None]:
     """
     decoder = model.get_decoder()
     previous = decoder.config._attn_implementation
-    decoder.set_attn_implementation(ATTENTION_NAME)
+    # A cache that the checkpoint asks `generate` for would be a second one beside the segments' own.
+    generation, cache = model.generation_config, model.generation_config.cache_implementation
     try:
+        generation.cache_implementation = None
+        decoder.set_attn_implementation(ATTENTION_NAME)
         if decoder.config._attn_implementation != ATTENTION_NAME:
             raise ApeError(
                 f"{type(decoder).__name__} does not let its attention function be replaced (transformers' "
@@ -161,4 +164,5 @@ def reading_segments(model: PreTrainedModel) -> Iterator[None]:
             )
         yield
     finally:
+        generation.cache_implementation = cache
         decoder.set_attn_implementation(previous)

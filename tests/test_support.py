@@ -99,3 +99,12 @@ def test_rotary_frequencies_that_change_with_length_bound_the_window() -> None:
     support.check(build(config), resolve({}))
     with pytest.raises(ApeError, match="positions=serial has no meaning"):
         support.check(build(config), resolve({"positions": "serial"}))
+
+
+@pytest.mark.parametrize("implementation", ["static", "offloaded", "dynamic"])
+def test_a_checkpoint_that_asks_for_a_cache_of_its_own_is_served_and_keeps_asking(implementation: str) -> None:
+    model = tiny.make_model("gemma3", dtype=torch.float32)
+    model.generation_config.cache_implementation = implementation
+    support.check(model, resolve({}))
+    assert model.generation_config.cache_implementation == implementation
+    assert model.config._attn_implementation == "sdpa"
