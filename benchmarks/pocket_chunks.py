@@ -39,7 +39,8 @@ def measure(strategy: str, chunks: int, loaded: tuple[Any, Any], limit: int) -> 
     from lm_eval_ape.calibration.measure import Meter
     from lm_eval_ape.calibration.objective import Objective
     from lm_eval_ape.calibration.options import Options
-    from lm_eval_ape.calibration.samples import Catalogue, gather
+    from lm_eval_ape.calibration.samples import gather
+    from lm_eval_ape.catalogue import Catalogue
     from lm_eval_ape.model import ApeHFLM
 
     model, tokenizer = loaded

@@ -23,8 +23,9 @@ from lm_eval_ape.calibration.labels import Metric, find_metric
 from lm_eval_ape.calibration.measure import Meter
 from lm_eval_ape.calibration.objective import Objective
 from lm_eval_ape.calibration.options import Options
-from lm_eval_ape.calibration.samples import Catalogue, gather, task_digest
+from lm_eval_ape.calibration.samples import gather, task_digest
 from lm_eval_ape.calibration.stability import resample
+from lm_eval_ape.catalogue import Catalogue
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.model import ApeHFLM
 

@@ -6,10 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import MISSING, fields
-from typing import Any
 
 from lm_eval_ape.calibration.options import Options, merge, read_file
+from lm_eval_ape.cli.flags import add_flags
 
 DESCRIPTION = """\
 Find the attention temperature T and scale S whose next-token distributions are closest, in KL divergence, to those of
@@ -62,22 +61,8 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file with these options, without the dashes")
-    for option in fields(Options):
-        parser.add_argument(f"--{option.name}", default=None, **_kind(option))
+    add_flags(parser, Options)
     return parser
-
-
-def _kind(option: Any) -> dict[str, Any]:
-    text, default = option.metadata["help"], option.default
-    if default is MISSING:
-        default = option.default_factory()
-    if isinstance(default, (int, str)) and not isinstance(default, bool):
-        text += f" (default: {default})"
-    kind = {"help": text.replace("%", "%%")}
-    if option.type in ("bool", "bool | None"):
-        return {**kind, "action": argparse.BooleanOptionalAction}
-    kind["metavar"] = option.metadata["metavar"] or option.name.upper()
-    return {**kind, "nargs": "?", "const": True} if option.type == "bool | str" else kind
 
 
 def main(arguments: Sequence[str]) -> int:

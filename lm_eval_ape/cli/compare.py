@@ -7,10 +7,10 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
+from lm_eval_ape.cli.flags import add_flags
 from lm_eval_ape.comparison.options import Options
 
 DESCRIPTION = """\
@@ -60,23 +60,8 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    for option in fields(Options):
-        flag = "--from" if option.name == "sources" else f"--{option.name}"
-        parser.add_argument(flag, dest=option.name, default=None, **_kind(option))
+    add_flags(parser, Options, {"sources": {"flag": "--from", "nargs": "+"}})
     return parser
-
-
-def _kind(option: Any) -> dict[str, Any]:
-    text, default = option.metadata["help"], option.default
-    if default is not MISSING and isinstance(default, (int, str)) and not isinstance(default, bool):
-        text += f" (default: {default})"
-    kind = {"help": text.replace("%", "%%")}
-    if option.type == "bool | None":
-        return {**kind, "action": argparse.BooleanOptionalAction}
-    kind["metavar"] = option.metadata["metavar"] or option.name.upper()
-    if option.name == "sources":
-        return {**kind, "nargs": "+"}
-    return {**kind, "nargs": "?", "const": True} if option.type == "bool | str" else kind
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -16,8 +16,7 @@ from lm_eval.tasks import TaskManager
 
 from lm_eval_ape import support
 from lm_eval_ape.calibration.identity import check_weights
-from lm_eval_ape.calibration.options import Options as CatalogueOptions
-from lm_eval_ape.calibration.samples import Catalogue
+from lm_eval_ape.catalogue import Catalogue
 from lm_eval_ape.comparison import folder
 from lm_eval_ape.comparison.command import command
 from lm_eval_ape.comparison.identity import identity, shared_identity
@@ -161,15 +160,7 @@ def _memory_words(own: bool, device: str) -> str:
 
 
 def _load_tasks(options: Options) -> dict[str, Task]:
-    catalogue = Catalogue(
-        CatalogueOptions(
-            model_args=options.model_args,
-            include_path=options.include_path,
-            metadata=options.metadata,
-            num_fewshot=options.num_fewshot,
-        )
-    )
-    tasks: dict[str, Task] = catalogue.load(options.tasks)
+    tasks: dict[str, Task] = Catalogue(options).load(options.tasks)
     for name, task in tasks.items():
         offered = list(task.higher_is_better())
         if not offered or (options.metric is not None and options.metric not in offered):

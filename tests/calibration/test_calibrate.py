@@ -20,7 +20,7 @@ from lm_eval.config.evaluate_config import EvaluatorConfig
 from lm_eval_ape.calibration import artefact, teacher
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.calibration.run import calibrate
-from lm_eval_ape.calibration.samples import Catalogue
+from lm_eval_ape.catalogue import Catalogue
 from lm_eval_ape.cli import main
 
 Flags = Callable[..., list[str]]
