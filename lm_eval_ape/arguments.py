@@ -46,10 +46,8 @@ def split_arguments(given: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]
     """
     if given.get("pretrained") == POCKET:
         given = {**given, "pretrained": str(pocket_path())}
-    settings = resolve({key: value for key, value in given.items() if key in SETTINGS})
-    rest = {key: value for key, value in given.items() if key not in SETTINGS}
-    settings = _calibrated(settings, given)
-    rest.pop("calibration", None)
+    settings = _calibrated(resolve({key: value for key, value in given.items() if key in SETTINGS}), given)
+    rest = {key: value for key, value in given.items() if key not in (*SETTINGS, "calibration")}
     hflm = set(inspect.signature(HFLM.__init__).parameters) - {"self", "kwargs"}
     known = hflm | FROM_PRETRAINED | set(SETTINGS) | set(OWN)
     unknown = [key for key in rest if key not in known]
