@@ -42,9 +42,11 @@ def split_arguments(given: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]
         The resolved settings and what remains for `HFLM`.
 
     Raises:
-        ApeError: An argument is unknown (the nearest one is named) or has an impossible value.
+        ApeError: No model is named, an argument is unknown (the nearest one is named) or has an impossible value.
     """
-    if given.get("pretrained") == POCKET:
+    if given.get("pretrained") is None:
+        raise ApeError("model_args must name the model: pretrained=MODEL, or pretrained=pocket for the shipped one.")
+    if given["pretrained"] == POCKET:
         given = {**given, "pretrained": str(pocket_path())}
     settings = _calibrated(resolve({key: value for key, value in given.items() if key in SETTINGS}), given)
     rest = {key: value for key, value in given.items() if key not in (*SETTINGS, "calibration")}

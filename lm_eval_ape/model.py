@@ -51,7 +51,9 @@ class ApeHFLM(HFLM):
             characters its tokens cover, or the model cannot encode in parallel.
     """
 
-    def __init__(self, pretrained: str | PreTrainedModel, *, request_log: str | None = None, **arguments: Any) -> None:
+    def __init__(
+        self, pretrained: str | PreTrainedModel | None = None, *, request_log: str | None = None, **arguments: Any
+    ) -> None:
         self.settings, rest = split_arguments({"pretrained": pretrained, **arguments})
         self.request_log = Path(request_log) if request_log else None
         self.used: Counter[str] = Counter()

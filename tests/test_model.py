@@ -223,6 +223,11 @@ def test_bad_arguments_are_refused_before_anything_is_loaded(given: dict[str, An
     assert sentence in str(error.value)
 
 
+def test_a_missing_model_is_told_in_a_sentence() -> None:
+    with pytest.raises(ApeError, match=r"model_args must name the model: pretrained=MODEL"):
+        ApeHFLM.create_from_arg_string("strategy=ape", {"batch_size": 1})
+
+
 def test_a_field_of_the_models_configuration_is_a_valid_argument(checkpoint: str) -> None:
     lm = ApeHFLM(pretrained=checkpoint, rope_parameters={"rope_type": "default", "rope_theta": 5000.0})
     assert lm.config.rope_parameters["rope_theta"] == 5000.0 or lm.model.config.rope_parameters["rope_theta"] == 5000.0
