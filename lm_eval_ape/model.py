@@ -55,7 +55,9 @@ class ApeHFLM(HFLM):
         self, pretrained: str | PreTrainedModel | None = None, *, request_log: str | None = None, **arguments: Any
     ) -> None:
         self.settings, rest = split_arguments({"pretrained": pretrained, **arguments})
-        self.request_log = Path(request_log) if request_log else None
+        self.request_log = Path(request_log).expanduser() if request_log else None
+        if self.request_log and not self.request_log.parent.is_dir():
+            raise ApeError(f"request_log={request_log} lies in a folder that does not exist; make it first.")
         self.used: Counter[str] = Counter()
         self._prompts: dict[str, Prompt] = {}
         self._batch: list[Prompt] = []

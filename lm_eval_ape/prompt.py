@@ -108,18 +108,19 @@ class Splitter:
                 "raise max_length or lower max_gen_toks."
             )
         cuts = self._cuts(text[start:end], start, starts, first, after)
-        context, lengths, dropped = ids[first:after], [b - a for a, b in pairwise(cuts)], 0
+        prefix, context, query = tuple(ids[:first]), ids[first:after], tuple(ids[after:])
+        lengths, dropped = [b - a for a, b in pairwise(cuts)], 0
         if not self.settings.parallel or self.settings.positions == "serial":
             context, lengths, dropped = _drop_middle(context, lengths, room)
             self._note("lose the middle of their context, which the model's window cannot hold", bool(dropped))
-        lengths = self._chunk(lengths, room) if self.settings.parallel else lengths
-        pieces = [tuple(context[a:b]) for a, b in pairwise([0, *accumulate(lengths)])]
-        prefix, query = tuple(ids[:first]), tuple(ids[after:])
-        if not self.settings.parallel:
-            return Prompt((), (), (*prefix, *chain.from_iterable(pieces), *query), dropped)
+        if not self.settings.parallel or not context:
+            # Also where a neighbour's token covers all of the context's text, so that nothing is left to cut.
+            return Prompt((), (), (*prefix, *context, *query), dropped)
+        ends = accumulate(self._chunk(lengths, room))
+        chunks = tuple(tuple(context[a:b]) for a, b in pairwise([0, *ends]))
         if self.settings.shared_prefix and not prefix:
             self._note("have no prefix to share: no text or BOS token stands before their context", True)
-        return Prompt(prefix, tuple(pieces), query, dropped)
+        return Prompt(prefix, chunks, query, dropped)
 
     def report(self) -> None:
         """Warn once about each thing out of the ordinary, with how many requests it concerns, and forget them."""

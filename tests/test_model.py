@@ -228,6 +228,11 @@ def test_a_missing_model_is_told_in_a_sentence() -> None:
         ApeHFLM.create_from_arg_string("strategy=ape", {"batch_size": 1})
 
 
+def test_a_request_log_in_a_missing_folder_is_refused_before_anything_is_loaded() -> None:
+    with pytest.raises(ApeError, match="lies in a folder that does not exist"):
+        ApeHFLM("no/such-model", request_log="no/such/folder/requests.jsonl")
+
+
 def test_a_field_of_the_models_configuration_is_a_valid_argument(checkpoint: str) -> None:
     lm = ApeHFLM(pretrained=checkpoint, rope_parameters={"rope_type": "default", "rope_theta": 5000.0})
     assert lm.config.rope_parameters["rope_theta"] == 5000.0 or lm.model.config.rope_parameters["rope_theta"] == 5000.0

@@ -178,3 +178,11 @@ def test_what_is_out_of_the_ordinary_is_warned_about_once(caplog: pytest.LogCapt
     assert [record.getMessage() for record in caplog.records] == [
         "3 requests: they hold their context more than once; the last is taken."
     ]
+
+
+@pytest.mark.parametrize("strategy", ["sequential", "parallel", "sink", "ape"])
+@pytest.mark.parametrize(("text", "context"), [("Go: A film", " film"), ("Passage of film", "a"), ("Go: A film", "m")])
+def test_a_context_without_a_token_of_its_own_loses_nothing(text: str, context: str, strategy: str) -> None:
+    prompt, _ = split(text, {"context": context}, strategy=strategy)
+    assert list(prompt.ids) == TOKENIZER(text)["input_ids"]
+    assert prompt.chunks or not prompt.prefix, "a prompt without chunks is read from its query alone"

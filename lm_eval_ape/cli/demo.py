@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lm_eval_ape.option_values import count
 from lm_eval_ape.pocket import POCKET
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--chunks", type=int, default=2, help="chunks that they are joined into (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=8, help="questions at a time (default: %(default)s)")
     args = parser.parse_args(arguments)
+    for name, value in vars(args).items():
+        count(1)(name, value)
     # Nothing here comes from the hub; without this the harness would ask it for the model's commit.
     os.environ["HF_HUB_OFFLINE"] = "1"
     from rich.console import Console
