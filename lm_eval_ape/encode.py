@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
+from dataclasses import replace
+from itertools import chain, groupby
 
 import torch
 from torch import Tensor
@@ -51,7 +52,7 @@ def encode(
     Args:
         model: A causal language model that `support.check` accepts.
         prompt: The prompt; one without chunks gives a reader without segments.
-        settings: `positions`, `shared_prefix` and `attn_backend` are read.
+        settings: `positions`, `shared_prefix`, `keys_from`, `values_from` and `attn_backend` are read.
         used: Counts the attention rungs that served.
         on_logits: Called with the logits of every piece, which are not computed otherwise.
 
@@ -70,13 +71,14 @@ def encode(
     if prompt.prefix and settings.shared_prefix:
         layers, logits = encoder.run([prompt.prefix], [prefix_positions])
         encoder.tell([PREFIX], logits)
-        prefix = _segment("prefix", [layers], prefix_positions)
+        prefix = _segment("prefix", [layers], prefix_positions, [start])
     elif prompt.prefix:
         row = torch.cat([prefix_positions.to(positions[0].dtype), positions[0]])
         layers, logits = encoder.run([(*prompt.prefix, *prompt.chunks[0])], [row])
         encoder.tell([PREFIX], logits[:, :start])
         encoder.tell([0], logits[:, start:])
-        prefix = _segment("prefix", [[(k[:, :, :start], v[:, :, :start]) for k, v in layers]], prefix_positions)
+        own = [(k[:, :, :start], v[:, :, :start]) for k, v in layers]
+        prefix = _segment("prefix", [own], prefix_positions, [start])
         pieces.append([(k[:, :, start:], v[:, :, start:]) for k, v in layers])
     shared = prefix if settings.shared_prefix else None
     for batch in _batches(range(len(pieces), len(lengths)), lengths):
@@ -84,9 +86,26 @@ def encode(
         layers, logits = encoder.run(ids, rows, shared)
         encoder.tell(batch, logits)
         pieces.append(layers)
-    context = _segment("context", pieces, torch.cat(positions))
+    context = _segment("context", pieces, torch.cat(positions), lengths)
+    if "sequential" in (settings.keys_from, settings.values_from):
+        context = _with_sequential(context, encoder, prompt, settings)
     segments = (context,) if prefix is None else (prefix, context)
-    return Reader(segments, query_start(lengths, start, settings.positions))
+    mode = "serial" if settings.keys_from == "sequential" else settings.positions
+    return Reader(segments, query_start(lengths, start, mode))
+
+
+def _with_sequential(context: Segment, encoder: _Encoder, prompt: Prompt, settings: Settings) -> Segment:
+    """The context with keys or values as the ordinary model has them, for oracles (Zhang et al. 2024)."""
+    start = len(prompt.prefix)
+    ids = (*prompt.prefix, *chain.from_iterable(prompt.chunks))
+    layers, _ = encoder.run([ids], [torch.arange(len(ids))])
+    sequential = _segment("context", [[(k[:, :, start:], v[:, :, start:]) for k, v in layers]], context.positions, [])
+    if settings.values_from == "sequential":
+        context = replace(context, values=sequential.values)
+    if settings.keys_from == "sequential":
+        # Positions go with the keys, which have been rotated by them.
+        context = replace(context, keys=sequential.keys, positions=torch.arange(start, len(ids)))
+    return context
 
 
 class _Encoder:
@@ -134,7 +153,7 @@ def _batches(numbers: Sequence[int], lengths: Sequence[int]) -> Iterator[list[in
         yield from (equal[first : first + size] for first in range(0, len(equal), size))
 
 
-def _segment(role: Role, pieces: list[Layers], positions: Tensor) -> Segment:
+def _segment(role: Role, pieces: list[Layers], positions: Tensor, lengths: Sequence[int]) -> Segment:
     """Lay pieces, each `(chunks, kv_heads, tokens, head_dim)` a layer, out in one row a layer.
 
     The pieces are used up layer by layer, so that the copy needs the memory of one layer, not of all.
@@ -145,7 +164,7 @@ def _segment(role: Role, pieces: list[Layers], positions: Tensor) -> Segment:
         values.append(_one_row([piece[layer][1] for piece in pieces]))
         for piece in pieces:
             piece[layer] = (keys[-1][:, :, :0], values[-1][:, :, :0])
-    return Segment(role, tuple(keys), tuple(values), positions)
+    return Segment(role, tuple(keys), tuple(values), positions, tuple(lengths))
 
 
 def _one_row(tensors: list[Tensor]) -> Tensor:

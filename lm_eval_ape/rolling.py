@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lm_eval_ape.encode import PREFIX, encode, input_device
+from lm_eval_ape.passes import passes
 from lm_eval_ape.prompt import Prompt
 from lm_eval_ape.segmented_attention import reading_segments
 from lm_eval_ape.segments import Reading, SegmentedCache
@@ -66,6 +67,8 @@ def rolling_loglikelihood(
         inputs = torch.tensor([prompt.query[:-1]], device=device)
         positions = torch.arange(reader.start, reader.start + inputs.shape[1], device=device)[None]
         with reading_segments(model):
-            output = model(inputs, position_ids=positions, past_key_values=cache)
-        total += score(output.logits[0], prompt.query[1:])
+            # The query is scored, so tokens that choose chunks together would see what they are to foretell.
+            for part in passes(inputs.shape[1], 1, reading.selection):
+                output = model(inputs[:, part], position_ids=positions[:, part], past_key_values=cache)
+                total += score(output.logits[0], prompt.query[part.start + 1 : part.stop + 1])
     return total
