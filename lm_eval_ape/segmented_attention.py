@@ -6,7 +6,7 @@ with its temperature and scale.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,8 +21,9 @@ from transformers.modeling_utils import AttentionInterface
 from lm_eval_ape.attend import attend
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.merge import Attended, merge, scale_context
+from lm_eval_ape.probe import Asked, Part
 from lm_eval_ape.segments import Segment, SegmentedLayer
-from lm_eval_ape.selected_chunks import Ask, choose_over_layers, read_selected
+from lm_eval_ape.selected_chunks import Ask, choose_over_layers, read_selected, visible_tokens
 
 ATTENTION_NAME = "lm_eval_ape"
 
@@ -64,9 +65,19 @@ def segmented_attention(  # noqa: PLR0917 (transformers passes these by position
         )
     reading = layer.reading
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    read = partial(attend, softcap=softcap, backend=reading.backend, used=reading.used)
     causal = attention_mask is None and query.shape[2] > 1
-    tail = read(query, key, value, scaling=scaling, causal=causal, mask=attention_mask)
+    tail = attend(
+        query,
+        key,
+        value,
+        scaling=scaling,
+        causal=causal,
+        mask=attention_mask,
+        softcap=softcap,
+        backend=reading.backend,
+        used=reading.used,
+    )
+    own = tail
     if s_aux is not None:
         sink = s_aux.to(tail.lse.dtype).view(1, -1, 1).expand_as(tail.lse)
         tail = merge([tail, Attended(torch.zeros_like(tail.out), sink)])
@@ -77,41 +88,89 @@ def segmented_attention(  # noqa: PLR0917 (transformers passes these by position
     for number, reader in enumerate(reading.readers):
         rows = slice(first, first + reader.rows * repeats)
         first = rows.stop
-        temperature = _factor(reading.temperature, layer.index, rows, repeats, query.device)
-        scale = _factor(reading.scale, layer.index, rows, repeats, query.device)
-        window = _Window(sliding_window, reader.start, key.shape[2])
-        groups = [Attended(tail.out[rows], tail.lse[rows])]
-        context = None
+        asked = _Rows(
+            layer,
+            number,
+            Asked(query[rows], scaling, softcap),
+            None if attention_mask is None else attention_mask[rows],
+            _Window(sliding_window, reader.start, key.shape[2]),
+            _factor(reading.temperature, layer.index, rows, repeats, query.device),
+            _factor(reading.scale, layer.index, rows, repeats, query.device),
+        )
+        groups, parts = [Attended(tail.out[rows], tail.lse[rows])], []
         for segment in reader.segments:
-            mask = window.mask(segment, query.shape[2], query.device)
-            if isinstance(mask, str):
-                continue
-            keys, values = segment.keys[layer.index], segment.values[layer.index]
-            if segment.role == "prefix":
-                groups.append(read(query[rows], keys, values, scaling=scaling, mask=mask))
-                continue
-            seen, factor = query[rows], scaling
-            if isinstance(temperature, Tensor):
-                # Divided in T's own precision: half precision would round T itself.
-                seen = (seen / temperature.unsqueeze(-1)).to(seen.dtype)
-            else:
-                # A number goes into the softmax scaling, where half-precision queries do not round it.
-                factor = scaling / temperature
-            scaled = partial(scale_context, temperature=temperature, scale=scale, mode=reading.scale_mode)
-            if reading.selection is None or reading.selection.top_chunks >= len(segment.lengths):
-                context = scaled(read(seen, keys, values, scaling=factor, mask=mask))
-            else:
-                tokens = _tokens(attention_mask, rows, query.shape[2])
-                ask = Ask(seen, factor, mask, softcap, tokens, merge(groups).lse)
-                context = scaled(read_selected(ask, segment, layer, number, scaled))
-        outputs.append(merge(groups if context is None else [*groups, context]).out)
+            if part := asked.read(segment, groups):
+                groups.append(part.weighed)
+                parts.append(part)
+        merged = merge(groups)
+        outputs.append(merged.out)
+        if reading.probe is not None:
+            # Without the learned sink, which is no key.
+            alone = Attended(own.out[rows], own.lse[rows])
+            parts.append(Part("query", key[rows], 1.0, asked.mask, alone, alone))
+            reading.probe.record((layer.index, number), asked.asked, parts, merged.lse)
     out = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
     return out.to(query.dtype).transpose(1, 2).contiguous(), None
 
 
-def _tokens(mask: Tensor | None, rows: slice, queries: int) -> Tensor | None:
-    """Which of the queries are tokens, `(rows, queries)`: padding does not see itself. None where all are."""
-    return None if mask is None else mask[rows, 0, :, -queries:].diagonal(dim1=-2, dim2=-1)
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of one reader in one layer.
+
+    Attributes:
+        layer: The layer's cache.
+        number: The reader's number.
+        asked: The queries, and how the layer attends.
+        mask: Boolean `(rows, 1, query, tail)` over the tail, or None where it is plainly causal.
+        window: The layer's sliding window.
+        temperature: T, a number or `(rows or 1, heads or 1, 1)`.
+        scale: S, likewise.
+    """
+
+    layer: SegmentedLayer
+    number: int
+    asked: Asked
+    mask: Tensor | None
+    window: _Window
+    temperature: float | Tensor
+    scale: float | Tensor
+
+    def read(self, segment: Segment, others: Sequence[Attended]) -> Part | None:
+        """Attend to a segment; None where its window hides it.
+
+        Args:
+            segment: The segment.
+            others: What else the rows read; of a context, everything else.
+        """
+        query, scaling, softcap = self.asked
+        mask = self.window.mask(segment, query.shape[2], query.device)
+        if isinstance(mask, str):
+            return None
+        reading, index = self.layer.reading, self.layer.index
+        keys, values = segment.keys[index], segment.values[index]
+        attended = partial(attend, softcap=softcap, backend=reading.backend, used=reading.used)
+        if segment.role == "prefix":
+            prefix = attended(query, keys, values, scaling=scaling, mask=mask)
+            return Part("prefix", keys, 1.0, mask, prefix, prefix)
+        if isinstance(self.temperature, Tensor):
+            # Divided in T's own precision: half precision would round T itself.
+            query = (query / self.temperature.unsqueeze(-1)).to(query.dtype)
+        else:
+            # A number goes into the softmax scaling, where half-precision queries do not round it.
+            scaling = scaling / self.temperature
+        scaled = partial(scale_context, temperature=self.temperature, scale=self.scale, mode=reading.scale_mode)
+        if reading.selection is None or reading.selection.top_chunks >= len(segment.lengths):
+            context = attended(query, keys, values, scaling=scaling, mask=mask)
+        else:
+            ask = Ask(query, scaling, mask, softcap, _tokens(self.mask), merge(others).lse)
+            context = read_selected(ask, segment, self.layer, self.number, scaled)
+            mask = visible_tokens(self.layer, self.number, segment, mask)
+        return Part("context", keys, self.temperature, mask, context, scaled(context))
+
+
+def _tokens(mask: Tensor | None) -> Tensor | None:
+    """Which queries are tokens, `(rows, query)`: padding does not see itself. None where all are."""
+    return None if mask is None else mask[:, 0, :, -mask.shape[2] :].diagonal(dim1=-2, dim2=-1)
 
 
 @dataclass(frozen=True)

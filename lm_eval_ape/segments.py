@@ -16,6 +16,7 @@ from typing import Any, Literal
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
+from lm_eval_ape.probe import Probe
 from lm_eval_ape.selection import Selection
 
 Role = Literal["prefix", "context"]
@@ -81,6 +82,7 @@ class Reading:
         scale_mode: `lse`, `value` or `additive`.
         backend: `auto` or the name of a rung in `kernels.LADDER`.
         selection: How a query chooses among the chunks; None to read all of them.
+        probe: Collects statistics of the attention rows; None for none.
         used: Counts the rungs that served.
     """
 
@@ -90,6 +92,7 @@ class Reading:
     scale_mode: str = "lse"
     backend: str = "auto"
     selection: Selection | None = None
+    probe: Probe | None = None
     used: Counter[str] = field(default_factory=Counter)
 
     @property

@@ -93,6 +93,25 @@ def read_selected(
     return merge(kept)
 
 
+def visible_tokens(layer: SegmentedLayer, number: int, segment: Segment, mask: Tensor | None) -> Tensor | None:
+    """Which context tokens the queries of the last pass could read: those of the chosen chunks.
+
+    Args:
+        layer: The layer that has read.
+        number: The reader's number.
+        segment: The context.
+        mask: Boolean `(1, 1, query, tokens)` of a sliding window, or None.
+
+    Returns:
+        Boolean, broadcastable to `(rows, heads, query, tokens)`; None for all, while layers are only surveyed.
+    """
+    if layer.surveyed is not None:
+        return mask
+    chosen = layer.chosen[number]
+    tokens = chosen.repeat_interleave(torch.tensor(segment.lengths, device=chosen.device), dim=-1)
+    return tokens if mask is None else tokens & mask
+
+
 def _runs(lengths: tuple[int, ...], wanted: Any, join: bool) -> Iterator[_Run]:
     """The wanted chunks; neighbours of one length together, where they can be read in one batch."""
     starts = [0, *torch.tensor(lengths).cumsum(0).tolist()]

@@ -141,6 +141,8 @@ class DenseAttention:
         self.selecting = selecting
         # Post-rotation keys and values of the last forward pass by layer, and what queries read in their place.
         self.seen: dict[int, tuple[Tensor, Tensor]] = {}
+        # Probabilities and logits of the last forward pass by layer, (rows, heads, tokens, tokens); hidden logits -inf.
+        self.rows: dict[int, tuple[Tensor, Tensor]] = {}
         self.context_keys: dict[int, Tensor] = {}
         self.context_values: dict[int, Tensor] = {}
 
@@ -201,8 +203,12 @@ class DenseAttention:
         if self.selecting:
             keep = self.selecting.keep(layer, probs * shares[..., :1], self.layout)
             probs, shares = weigh(logits_ctx.masked_fill(~keep, -math.inf))
+        others = torch.exp(logits_oth - l_oth)
+        own = probs * shares[..., :1] + others[..., : probs.shape[-1]] * shares[..., 1:]
+        raw = cap(torch.where(context, query @ read_key.transpose(-1, -2), dots) * scaling)
+        self.rows[layer] = (own, raw.masked_fill(own == 0, -math.inf))
         o_ctx = probs @ read_value * (s if self.mode == "value" else 1.0)
-        o_oth = torch.exp(logits_oth - l_oth) @ value_oth
+        o_oth = others @ value_oth
         out = shares[..., :1] * o_ctx + shares[..., 1:] * o_oth
         return out.to(module.parameters().__next__().dtype).transpose(1, 2), None
 
@@ -247,6 +253,19 @@ def dense_logits(
             _forward(model, attention, rows)
             selecting.settle(layout)
     return _forward(model, attention, rows)[:, layout.pieces == QUERY]
+
+
+@torch.no_grad()
+def dense_rows(
+    model: PreTrainedModel, layout: Layout, *, temperature: Any, scale: Any, selecting: Selecting | None
+) -> dict[int, tuple[Tensor, Tensor]]:
+    """Attention probabilities and logits of each layer, (rows, heads, tokens, tokens); -inf is unseen."""
+    attention = DenseAttention(layout, temperature, scale, "lse", selecting)
+    if selecting and selecting.over == "LHT":
+        _forward(model, attention, 1)
+        selecting.settle(layout)
+    _forward(model, attention, 1)
+    return attention.rows
 
 
 def _forward(model: PreTrainedModel, attention: DenseAttention, rows: int) -> Tensor:

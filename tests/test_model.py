@@ -54,7 +54,7 @@ def test_sequential_is_the_harnesss_hf(checkpoint: str, kind: str, batch_size: i
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("strategy", ["parallel", "sink"])
+@pytest.mark.parametrize("strategy", ["parallel", "sink", "selective", "value_only"])
 def test_one_chunk_gives_hfs_answers_too(checkpoint: str, kind: str, strategy: str) -> None:
     task = harness.task("small", kind, DOCS)
     expected = harness.evaluate("hf", {"pretrained": checkpoint}, task)
@@ -63,7 +63,7 @@ def test_one_chunk_gives_hfs_answers_too(checkpoint: str, kind: str, strategy: s
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("strategy", ["parallel", "sink", "ape"])
+@pytest.mark.parametrize("strategy", ["parallel", "sink", "ape", "sink+selective"])
 def test_batching_changes_no_answer(checkpoint: str, kind: str, strategy: str) -> None:
     task = harness.task("small", kind, DOCS)
     args = {"pretrained": checkpoint, "strategy": strategy, "chunking": "passages"}
