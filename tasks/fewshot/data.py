@@ -1,8 +1,8 @@
 """The rows of few-shot classification: many labelled texts as the context, and a text to label.
 
 TREC (Li & Roth, COLING 2002) and BANKING77 (Casanueva et al., 2020), with as many demonstrations as fill a long
-context, as Ratner et al. (ACL 2023) and Zhang et al. (2024) evaluate parallel encoding. The prompt's wording is our own.
-The label is generated and must match exactly: a score for each of 77 labels would read the query 77 times.
+context, as Ratner et al. (ACL 2023) and Zhang et al. (2024) evaluate parallel encoding. The prompt's wording is our
+own. The label is generated and must match exactly: a score for each of 77 labels would read the query 77 times.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """The rows of language modelling: the beginning of a long text as the context, its next tokens as the query.
 
-Zhang et al. (2024) measure perplexity so: the last 1,000 tokens of a text of 8,000, given the others in parallel chunks.
+Zhang et al. (2024) measure perplexity so: the last 1,000 tokens of a text of 8,000, given the others in chunks.
 """
 
 import logging
@@ -39,9 +39,10 @@ def load_perplexity(
         **metadata: What else the harness knows: the model's arguments name the tokenizer.
 
     Raises:
-        ApeError: An option is unknown or impossible, no tokenizer is named, or the texts cannot be read or are too short.
+        ApeError: An option is unknown or impossible, no tokenizer is named, or the texts cannot be read or are too
+            short.
     """
-    refuse_unknown({name: value for name, value in metadata.items()}, "perplexity_", OPTIONS)
+    refuse_unknown(metadata, "perplexity_", OPTIONS)
     tokens = whole_number("perplexity_tokens", perplexity_tokens, 3)
     query_tokens = whole_number("perplexity_query_tokens", perplexity_query_tokens, 1, tokens - 2)
     path = None if perplexity_path is None else path_text("perplexity_path", perplexity_path)
@@ -71,8 +72,8 @@ def process_results(doc: dict[str, Any], results: list[tuple[float, bool]]) -> d
         results: Log-likelihood of the query in nats, and whether it is the greedy continuation, alone in its list.
 
     Returns:
-        `nats_per_token`, the mean loss of the row's query tokens; `token_perplexity`, the log-likelihood with the number
-        of tokens, for the harness's `weighted_perplexity`: exp of the mean loss of all rows' query tokens.
+        `nats_per_token`, the mean loss of the row's query tokens; `token_perplexity`, the log-likelihood with the
+        number of tokens, for the harness's `weighted_perplexity`: exp of the mean loss of all rows' query tokens.
     """
     log_likelihood = float(results[0][0])
     return {

@@ -1,6 +1,5 @@
 """Where a text is cut so that what follows has a given number of tokens, for the tokenizer of the model."""
 
-from bisect import bisect_left
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple
@@ -41,14 +40,15 @@ def load_tokenizer(metadata: Mapping[str, Any]) -> PreTrainedTokenizerBase:
     name = next((value for value in named if isinstance(value, str) and value), None)
     if name is None:
         raise ApeError(
-            "The perplexity tasks count tokens, but no tokenizer is named: give model_args with pretrained=... or "
-            'tokenizer=..., or --metadata \'{"tokenizer": "NAME"}\'; in Python, TaskManager(metadata={"tokenizer": "NAME"}).'
+            "The perplexity tasks count tokens, but no tokenizer is named: give model_args with pretrained=NAME or "
+            'tokenizer=NAME, or --metadata \'{"tokenizer": "NAME"}\'; in Python, '
+            'TaskManager(metadata={"tokenizer": "NAME"}).'
         )
     options = tuple((key, metadata[key]) for key in ("revision", "trust_remote_code") if metadata.get(key) is not None)
     tokenizer = _load(str(pocket_path()) if name == POCKET else name, options)
     if not tokenizer.is_fast:
         raise ApeError(
-            f"{type(tokenizer).__name__} of {name} cannot tell which characters its tokens cover; name a fast tokenizer."
+            f"{type(tokenizer).__name__} of {name} cannot tell which characters its tokens cover; name a fast one."
         )
     return tokenizer
 
@@ -96,7 +96,6 @@ def cut_end(text: str, tokenizer: PreTrainedTokenizerBase, tokens: int, query_to
             return Cut(
                 text[: starts[first + shift]], text[starts[first + shift] : starts[tokens + shift]], query_tokens
             )
-    start, end = len(text[: starts[first]].rstrip()), starts[tokens]
-    start = start or starts[bisect_left(starts, 1)]
+    start, end = max(1, len(text[: starts[first]].rstrip())), starts[tokens]
     counted = [len(tokenizer(part, add_special_tokens=False)["input_ids"]) for part in (text[:end], text[:start])]
     return Cut(text[:start], text[start:end], counted[0] - counted[1])
