@@ -15,14 +15,15 @@ import yaml
 from lm_eval_ape.calibration.schema import validate
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.pocket import model_name
-from lm_eval_ape.strategy import STRATEGIES, Settings
+from lm_eval_ape.strategy import Settings
 
 SCHEMA_VERSION = 1
 FILE_NAME = "calibration.json"
 CONFIG_NAME = "run_config.yaml"
 
-# Settings that a choice does not depend on: itself, the kernel, and what happens to prompts without a context.
-_FREE = {"attn_temperature", "attn_scale", "attn_backend", "no_context"}
+# Settings that a choice does not depend on: itself, the kernel, what happens to prompts without a context, and a
+# preset's name, whose settings are compared themselves.
+_FREE = {"attn_temperature", "attn_scale", "attn_backend", "no_context", "preset"}
 # Arguments that name the model, with what their absence means.
 _MODEL: Mapping[str, Any] = {"pretrained": "", "revision": "main", "peft": None, "delta": None}
 
@@ -56,9 +57,9 @@ def load_choice(path: str, settings: Settings, arguments: Mapping[str, Any]) -> 
     model = {name: arguments.get(name, default) for name, default in _MODEL.items()}
     model["pretrained"] = getattr(model["pretrained"], "name_or_path", model["pretrained"])
     here = {**{name: _name(value) for name, value in model.items()}, **calibrated_settings(settings)}
-    # A file of an earlier version lacks settings that it did not know: what they are by default is what it did.
-    defaults = asdict(Settings(strategy=settings.strategy, **STRATEGIES[settings.strategy]))
-    there = {**defaults, **{name: _name(content["model"][name]) for name in _MODEL}, **content["settings"]}
+    # A file of an earlier version lacks later settings, whose defaults change nothing.
+    settings_there = {**calibrated_settings(Settings()), **content["settings"]}
+    there = {**{name: _name(content["model"][name]) for name in _MODEL}, **settings_there}
     changes = [
         f"{name}={there.get(name)!r} there, {here[name]!r} here" for name in here if there.get(name) != here[name]
     ]

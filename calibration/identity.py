@@ -30,8 +30,8 @@ _VALUES = 64
 # Settings that a sample's KL does not depend on once its prompt is cut: (T, S), names, the kernel, and how it was cut.
 _BEFORE_ENCODING = frozenset(
     """
-    strategy attn_temperature attn_scale attn_backend no_context chunking chunk_tokens max_chunks separator prefix
-    context_field
+    strategy attn_temperature attn_scale attn_backend no_context chunking chunk_tokens max_chunks chunks retriever
+    preset separator prefix context_field
     """.split()
 )
 

@@ -75,41 +75,30 @@ def gather(
         raise ApeError(
             f"samples names the task {unknown[0]!r}, which is not calibrated on.{nearest(unknown[0], tasks)}"
         )
+    candidates: list[Instance] = []
+    for name, task in tasks.items():
+        candidates += _build(lm, task, options, limit=limit, numbers=picked.get(name))
+    prompts: dict[str, Prompt] = {}
+    if lm.settings.retrieves:
+        # The teacher reads what the retriever keeps, however long the document is.
+        prompts = lm.split_requests(candidates, [options.num_tokens] * len(candidates), quiet=True)
     requests: list[Instance] = []
     too_long = 0
-    for name, task in tasks.items():
-        if task.OUTPUT_TYPE == "loglikelihood_rolling":
+    for request in candidates:
+        text = request.args[0]
+        tokens = len(prompts[text].ids) if text in prompts else len(lm.tok_encode(text))
+        if tokens + options.num_tokens <= lm.max_length:
+            requests.append(request)
+        elif options.on_too_long == "error":
             raise ApeError(
-                f"Task {name} scores whole texts (loglikelihood_rolling): there is no next token to compare."
+                f"document {request.doc_id} of task {request.task_name} has {tokens} tokens, which with "
+                f"{options.num_tokens} new ones do not fit into the model's window of {lm.max_length}, so the "
+                "sequential teacher cannot read it; raise max_length, choose shorter documents, or leave it out with "
+                "--on_too_long skip."
             )
-        task.build_all_requests(
-            limit=get_sample_size(task, limit),
-            samples=picked.get(name),
-            rank=0,
-            world_size=1,
-            system_instruction=options.system_instruction,
-            apply_chat_template=bool(options.apply_chat_template),
-            fewshot_as_multiturn=options.multiturn,
-            chat_template=lm.apply_chat_template if options.apply_chat_template else None,
-            tokenizer_name=lm.tokenizer_name if options.apply_chat_template else "",
-        )
-        if numbers := picked.get(name):
-            # The harness counts picked documents from 0.
-            for request in task.instances:
-                request.doc_id = numbers[request.doc_id]
-        for request in _unique(task.instances):
-            tokens = len(lm.tok_encode(request.args[0]))
-            if tokens + options.num_tokens <= lm.max_length:
-                requests.append(request)
-            elif options.on_too_long == "error":
-                raise ApeError(
-                    f"document {request.doc_id} of task {name} has {tokens} tokens, which with {options.num_tokens} "
-                    f"new ones do not fit into the model's window of {lm.max_length}, so the sequential teacher cannot "
-                    "read it; raise max_length, choose shorter documents, or leave it out with --on_too_long skip."
-                )
-            else:
-                too_long += 1
-    prompts = lm.split_requests(requests, [options.num_tokens] * len(requests), quiet=True)
+        else:
+            too_long += 1
+    prompts = prompts or lm.split_requests(requests, [options.num_tokens] * len(requests), quiet=True)
     whole = [_sample(request, prompts[request.args[0]]) for request in requests]
     samples = [sample for sample in whole if sample.prompt.chunks]
     gathered = Gathered(samples, too_long, len(whole) - len(samples))
@@ -127,6 +116,32 @@ def gather(
             f"{lm.max_length} tokens and {gathered.no_context} have no context."
         )
     return gathered
+
+
+def _build(
+    lm: ApeHFLM, task: Task, options: Options, *, limit: float | None, numbers: list[int] | None
+) -> list[Instance]:
+    """A task's requests, each different prompt of a document once."""
+    if task.OUTPUT_TYPE == "loglikelihood_rolling":
+        raise ApeError(
+            f"Task {task.task_name} scores whole texts (loglikelihood_rolling): there is no next token to compare."
+        )
+    task.build_all_requests(
+        limit=get_sample_size(task, limit),
+        samples=numbers,
+        rank=0,
+        world_size=1,
+        system_instruction=options.system_instruction,
+        apply_chat_template=bool(options.apply_chat_template),
+        fewshot_as_multiturn=options.multiturn,
+        chat_template=lm.apply_chat_template if options.apply_chat_template else None,
+        tokenizer_name=lm.tokenizer_name if options.apply_chat_template else "",
+    )
+    if numbers:
+        # The harness counts picked documents from 0.
+        for request in task.instances:
+            request.doc_id = numbers[request.doc_id]
+    return _unique(task.instances)
 
 
 def _unique(requests: Iterable[Instance]) -> list[Instance]:

@@ -53,6 +53,26 @@ def cut_tokens(lengths: Sequence[int], longest: int | None, most: int | None) ->
     return _join(lengths, most) if most is not None and len(lengths) > most else list(lengths)
 
 
+def divide(lengths: Sequence[int], chunks: int, *, whole: bool) -> list[int]:
+    """Turn pieces into a given number of chunks, as Zhang et al. (2024) divide a context among P encoders.
+
+    Args:
+        lengths: Tokens of each piece, in order, each at least 1.
+        chunks: P, the number of chunks.
+        whole: Whether pieces stay whole: chunks are then groups of neighbours with about equally many tokens. Else the
+            lengths of chunks differ by at most one token, the longer ones first.
+
+    Returns:
+        Tokens of each chunk; their sum is the pieces' sum. Fewer than P where there are fewer pieces (or tokens).
+    """
+    if whole:
+        return _join(lengths, chunks) if len(lengths) > chunks else list(lengths)
+    total = sum(lengths)
+    count = min(chunks, total)
+    least, longer = divmod(total, count)
+    return [least + 1] * longer + [least] * (count - longer)
+
+
 def _cut(length: int, longest: int) -> list[int]:
     whole, rest = divmod(length, longest)
     return [longest] * whole + ([rest] if rest else [])

@@ -44,7 +44,7 @@ class ApeHFLM(HFLM):
         pretrained: Name or path of the model, or a loaded one, as in the harness's `hf`; `pocket` is the one that the
             package ships.
         request_log: File to which one JSON line a request is appended: its task and document, the tokens of its
-            prefix, chunks and query, and how many tokens were dropped.
+            prefix, chunks and query, how many tokens were dropped, and with a retriever which chunks it kept.
         **arguments: Fields of `strategy.Settings`, and everything that the harness's `hf` accepts.
 
     Raises:
@@ -135,7 +135,16 @@ class ApeHFLM(HFLM):
             self._prompts = {}
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Score whole texts (see `rolling.rolling_loglikelihood`); those without a context, as the parent does."""
+        """Score whole texts (see `rolling.rolling_loglikelihood`); those without a context, as the parent does.
+
+        Raises:
+            ApeError: A retriever is set, which would leave a part of each text without a score.
+        """
+        if self.settings.retrieves and requests:
+            raise ApeError(
+                f"Task {requests[0].task_name} scores whole texts (loglikelihood_rolling), of which retriever="
+                f"{self.settings.retriever} would drop parts; drop the retriever, or the task."
+            )
         if not self.settings.parallel:
             return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
         prompts = self.split_requests(requests, [1] * len(requests), disable_tqdm)
@@ -187,6 +196,8 @@ class ApeHFLM(HFLM):
             "query_tokens": len(prompt.query),
             "dropped_tokens": prompt.dropped,
         }
+        if prompt.retrieval:
+            record |= {"kept_chunks": list(prompt.retrieval.kept), "chunks": prompt.retrieval.chunks}
         logger.debug("request %s", record)
         if self.request_log:
             with self.request_log.open("a", encoding="utf-8") as file:

@@ -14,14 +14,27 @@ from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
 from typing import Any, NamedTuple
 
-from lm_eval_ape.chunking import cut_text, cut_tokens
+from lm_eval_ape.chunking import cut_text, cut_tokens, divide
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.retrieval import best_chunks
 from lm_eval_ape.strategy import Settings
 
 logger = logging.getLogger(__name__)
 
 # Token ids with, for each, the (start, end) characters of the text that it covers.
 Tokenise = Callable[[str], tuple[list[int], list[tuple[int, int]]]]
+
+
+class Retrieval(NamedTuple):
+    """Which chunks a retriever left of a context.
+
+    Attributes:
+        kept: Numbers of the chunks that are read, ascending, from 0.
+        chunks: How many chunks the whole context has.
+    """
+
+    kept: tuple[int, ...]
+    chunks: int
 
 
 @dataclass(frozen=True)
@@ -32,13 +45,16 @@ class Prompt:
         prefix: What stands before the context.
         chunks: The context's pieces, none empty; no chunk at all for a prompt that is read sequentially.
         query: What stands after the context, at least one token.
-        dropped: Tokens of the prompt that had to be left out because the model's window cannot hold them.
+        dropped: Tokens of the prompt that are left out, because the model's window cannot hold them or a retriever did
+            not choose their chunks.
+        retrieval: What a retriever chose, None without one.
     """
 
     prefix: tuple[int, ...]
     chunks: tuple[tuple[int, ...], ...]
     query: tuple[int, ...]
     dropped: int = 0
+    retrieval: Retrieval | None = None
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -71,6 +87,7 @@ class Splitter:
         self.settings = settings
         self.max_length = max_length
         self.notes: Counter[str] = Counter()
+        self._unread: Counter[str] = Counter()
 
     def split(self, text: str, source: Source, reserve: int) -> Prompt:
         """Cut one request.
@@ -109,24 +126,37 @@ class Splitter:
             )
         cuts = self._cuts(text[start:end], start, starts, first, after)
         prefix, context, query = tuple(ids[:first]), ids[first:after], tuple(ids[after:])
-        lengths, dropped = [b - a for a, b in pairwise(cuts)], 0
+        lengths, retrieval = [b - a for a, b in pairwise(cuts)], None
+        if self.settings.retrieves and context:
+            lengths = cut_tokens(lengths, self.settings.chunk_tokens, None)
+            retrieval = self._retrieve(text, starts[first : after + 1], lengths, end)
+            context, lengths = _keep(context, lengths, retrieval.kept)
+        unread, dropped = after - first - len(context), 0
         if self.settings.one_sequence:
             context, lengths, dropped = _drop_middle(context, lengths, room)
             self._note("lose the middle of their context, which the model's window cannot hold", bool(dropped))
         if not self.settings.parallel or not context:
             # Also where a neighbour's token covers all of the context's text, so that nothing is left to cut.
-            return Prompt((), (), (*prefix, *context, *query), dropped)
+            return Prompt((), (), (*prefix, *context, *query), unread + dropped, retrieval)
         ends = accumulate(self._chunk(lengths, room))
         chunks = tuple(tuple(context[a:b]) for a, b in pairwise([0, *ends]))
         if self.settings.shared_prefix and not prefix:
             self._note("have no prefix to share: no text or BOS token stands before their context", True)
-        return Prompt(prefix, chunks, query, dropped)
+        return Prompt(prefix, chunks, query, unread + dropped, retrieval)
 
     def report(self) -> None:
         """Warn once about each thing out of the ordinary, with how many requests it concerns, and forget them."""
         for note, count in self.notes.items():
             logger.warning("%d request%s: they %s.", count, "" if count == 1 else "s", note)
+        if self._unread["tokens"]:
+            logger.warning(
+                "retriever=%s with max_chunks=%d: of %d requests' %d chunks it dropped %d, with %d tokens.",
+                self.settings.retriever,
+                self.settings.max_chunks,
+                *(self._unread[what] for what in ("requests", "chunks", "dropped", "tokens")),
+            )
         self.notes.clear()
+        self._unread.clear()
 
     def _note(self, note: str, concerns: bool) -> None:
         if concerns:
@@ -171,17 +201,40 @@ class Splitter:
     def _cuts(self, context: str, offset: int, starts: Sequence[int], first: int, after: int) -> list[int]:
         """Token indices at which pieces begin, and the end; no piece is empty."""
         settings = self.settings
-        chars = cut_text(context, settings.chunking, settings.separator) if settings.parallel else []
+        cut = settings.parallel or settings.retrieves
+        chars = cut_text(context, settings.chunking, settings.separator) if cut else []
         self._note(
             f"show nothing to cut at with chunking={settings.chunking} and make one piece",
-            settings.parallel and settings.chunking != "tokens" and not chars,
+            cut and settings.chunking != "tokens" and not chars,
         )
         inner = {bisect_left(starts, offset + char) for char in chars}
         return sorted({first, after} | {cut for cut in inner if first < cut < after})
 
+    def _retrieve(self, text: str, starts: Sequence[int], lengths: Sequence[int], end: int) -> Retrieval:
+        """Choose chunks by what follows the context.
+
+        Args:
+            text: The whole prompt.
+            starts: First character of each of the context's tokens, and of the query's first.
+            lengths: Tokens of each chunk.
+            end: Character at which the context ends.
+        """
+        borders = [max(0, starts[border]) for border in accumulate(lengths, initial=0)]
+        kept = best_chunks([text[a:b] for a, b in pairwise(borders)], text[end:], self.settings.max_chunks or 1)
+        self._note("have no text after their context to retrieve by: the first chunks are kept", not text[end:].strip())
+        unread = [length for number, length in enumerate(lengths) if number not in set(kept)]
+        self._unread.update(requests=1, chunks=len(lengths), dropped=len(unread), tokens=sum(unread))
+        return Retrieval(tuple(kept), len(lengths))
+
     def _chunk(self, lengths: list[int], room: int) -> list[int]:
-        chunks = cut_tokens(lengths, self.settings.chunk_tokens, self.settings.max_chunks)
-        if max(chunks, default=0) > room and not self.settings.one_sequence:
+        settings = self.settings
+        if settings.chunks is not None:
+            chunks = divide(lengths, settings.chunks, whole=settings.chunking != "tokens")
+            pieces = "tokens" if settings.chunking == "tokens" else "pieces"
+            self._note(f"have fewer {pieces} than chunks={settings.chunks}", len(chunks) < settings.chunks)
+        else:
+            chunks = cut_tokens(lengths, settings.chunk_tokens, settings.max_chunks)
+        if max(chunks, default=0) > room and not settings.one_sequence:
             self._note("have chunks that the model's window cannot hold, which are cut again", True)
             chunks = cut_tokens(chunks, room, None)
         return chunks
@@ -192,6 +245,13 @@ def _token_starts(offsets: Sequence[tuple[int, int]]) -> list[int]:
     leading = next((index for index, (start, end) in enumerate(offsets) if end > start), len(offsets))
     starts = [-1] * leading + [start for start, _ in offsets[leading:]]
     return list(accumulate(starts, max))
+
+
+def _keep(context: list[int], lengths: Sequence[int], kept: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Token ids and lengths of some chunks of a context, in its order."""
+    ends = list(accumulate(lengths))
+    chunks = [context[ends[number] - lengths[number] : ends[number]] for number in kept]
+    return list(chain.from_iterable(chunks)), [len(chunk) for chunk in chunks]
 
 
 def _drop_middle(context: list[int], lengths: list[int], room: int) -> tuple[list[int], list[int], int]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lm_eval_ape.attend import attend
 from lm_eval_ape.merge import Attended, merge
 from lm_eval_ape.segments import Segment, SegmentedCache, SegmentedLayer
-from lm_eval_ape.selection import aggregate, best_chunks, chunk_scores, top_logits
+from lm_eval_ape.selection import aggregate, chunk_scores, top_logits, winners
 
 
 class Ask(NamedTuple):
@@ -85,7 +85,7 @@ def read_selected(
         if layer.surveyed is not None:
             layer.surveyed[number] = scores
             return merge(parts)
-        chosen = layer.chosen[number] = best_chunks(aggregate(scores, selection.over), selection.top_chunks)
+        chosen = layer.chosen[number] = winners(aggregate(scores, selection.over), selection.top_chunks)
     kept = [
         Attended(part.out, part.lse.masked_fill(~chosen[..., index], -torch.inf))
         for index, part in zip(wanted, parts, strict=True)
@@ -180,7 +180,7 @@ def choose_over_layers(decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[s
         # A layer whose window hides the context has no say.
         heard = [own[number] for own in scores if number in own]
         stacked = torch.stack([score.to(heard[0].device) for score in heard], dim=1)
-        chosen = best_chunks(aggregate(stacked, selection.over), selection.top_chunks)
+        chosen = winners(aggregate(stacked, selection.over), selection.top_chunks)
         for layer, own in zip(layers, scores, strict=True):
             if number in own:
                 layer.chosen[number] = chosen.to(own[number].device)

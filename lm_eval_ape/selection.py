@@ -115,7 +115,7 @@ def _top_sum(scores: Tensor) -> Tensor:
     return scores.topk(min(SUMMED, scores.shape[-2]), dim=-2).values.sum(-2)
 
 
-def best_chunks(scores: Tensor, count: int) -> Tensor:
+def winners(scores: Tensor, count: int) -> Tensor:
     """The best chunks, of equal ones the earlier.
 
     Args:

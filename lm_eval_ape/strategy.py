@@ -16,6 +16,7 @@ from lm_eval_ape.errors import ApeError
 from lm_eval_ape.kernels import BACKENDS
 from lm_eval_ape.merge import SCALE_MODES
 from lm_eval_ape.positions import POSITIONS
+from lm_eval_ape.retrieval import RETRIEVERS
 from lm_eval_ape.selection import SELECT_OVER, Selection
 
 NO_CONTEXT = ("error", "sequential")
@@ -34,7 +35,10 @@ class Settings:
         shared_prefix: Whether every chunk sees the prefix; otherwise the first chunk alone does.
         chunking: `tokens`, `passages` or `separator` (see `chunking`).
         chunk_tokens: Longest chunk in tokens; with `passages` and `separator`, None leaves pieces whole.
-        max_chunks: Most chunks; more are joined with their neighbours. None for no limit.
+        max_chunks: Most chunks; more are joined with their neighbours, or dropped by a `retriever`. None for no limit.
+        chunks: Number of chunks of about equal lengths, P; in place of `chunk_tokens` and `max_chunks`.
+        retriever: What chooses `max_chunks` chunks to be read, the others being dropped: `none` or `bm25`.
+        preset: Name in `PRESETS`, which fills other settings.
         separator: Text between pieces for `chunking=separator`; it stays with the piece before it.
         prefix: Text to put before a context that no text stands before.
         positions: `shared`, `stretched` or `serial` (see `positions`).
@@ -56,6 +60,9 @@ class Settings:
     chunking: str = "tokens"
     chunk_tokens: int | None = None
     max_chunks: int | None = None
+    chunks: int | None = None
+    retriever: str = "none"
+    preset: str = "none"
     separator: str = "\n\n"
     prefix: str = ""
     positions: str = "shared"
@@ -83,6 +90,11 @@ class Settings:
         """How a query chooses among the chunks; None if it reads all of them."""
         return None if self.top_chunks is None else Selection(self.top_chunks, self.select_over, self.reselect)
 
+    @property
+    def retrieves(self) -> bool:
+        """Whether some chunks are chosen and the others dropped, under every strategy alike."""
+        return self.retriever != "none"
+
 
 DEFAULT_STRATEGY = "ape"
 DEFAULT_CHUNK_TOKENS = 4000
@@ -103,8 +115,18 @@ STRATEGIES: Mapping[str, Mapping[str, Any]] = {
     "value_only": {"shared_prefix": False, "keys_from": "sequential"},
 }
 
+# Named ways of cutting and retrieving; a preset wins over its strategy's defaults, a given setting over both.
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "none": {},
+    # "C200x20" and "C4000x20" of APE (Yang et al., ICLR 2025): the 20 best chunks of 200 or 4000; here tokens and BM25.
+    "C200x20": {"chunk_tokens": 200, "max_chunks": 20, "retriever": "bm25"},
+    "C4000x20": {"chunk_tokens": 4000, "max_chunks": 20, "retriever": "bm25"},
+}
+
 _CHOICES = {
     "strategy": tuple(STRATEGIES),
+    "retriever": RETRIEVERS,
+    "preset": tuple(PRESETS),
     "scale_mode": SCALE_MODES,
     "chunking": CHUNKINGS,
     "positions": POSITIONS,
@@ -115,25 +137,26 @@ _CHOICES = {
     "attn_backend": ("auto", *BACKENDS),
 }
 _POSITIVE = ("attn_temperature", "attn_scale")
-_COUNTS = ("chunk_tokens", "max_chunks", "top_chunks")
+_COUNTS = ("chunk_tokens", "max_chunks", "chunks", "top_chunks")
 _TEXTS = ("separator", "prefix", "context_field")
 SETTINGS = tuple(field.name for field in fields(Settings))
 
 
 def resolve(given: Mapping[str, Any]) -> Settings:
-    """Fill a strategy's defaults around the settings given, and check each.
+    """Fill the defaults of a strategy and a preset around the settings given, and check each.
 
     Args:
         given: Names of `Settings` fields with values as the harness parses them.
 
     Raises:
-        ApeError: A value is of the wrong kind or out of range, or has no meaning for the strategy.
+        ApeError: A value is of the wrong kind or out of range, has no meaning for the strategy, or contradicts another.
     """
     name = given.get("strategy", DEFAULT_STRATEGY)
     _choose("strategy", name)
     checked = {key: _check(key, value) for key, value in given.items()}
-    settings = Settings(**{**STRATEGIES[name], **checked})
-    if settings.chunking == "tokens" and settings.chunk_tokens is None:
+    settings = Settings(**{**STRATEGIES[name], **PRESETS[checked.get("preset", "none")], **checked})
+    _check_division(settings)
+    if settings.chunking == "tokens" and settings.chunk_tokens is None and settings.chunks is None:
         settings = Settings(**{**asdict(settings), "chunk_tokens": DEFAULT_CHUNK_TOKENS})
     if settings.chunking == "separator" and not settings.separator:
         raise ApeError("chunking=separator needs a separator, but got an empty one; for example separator=\\n\\n.")
@@ -152,7 +175,27 @@ def resolve(given: Mapping[str, Any]) -> Settings:
     return settings
 
 
+def _check_division(settings: Settings) -> None:
+    """Refuse settings that say in two ways, or not at all, how many chunks there are."""
+    if settings.chunks is not None:
+        for other in ("chunk_tokens", "max_chunks"):
+            if (value := getattr(settings, other)) is not None:
+                source = f" (of preset={settings.preset})" if PRESETS[settings.preset].get(other) == value else ""
+                raise ApeError(
+                    f"chunks={settings.chunks} cuts the context into that many chunks, and {other}={value}{source} "
+                    "also says how it is cut; drop one of the two."
+                )
+    if settings.retrieves and settings.max_chunks is None:
+        raise ApeError(
+            f"retriever={settings.retriever} keeps the max_chunks best chunks, but max_chunks is not given; for "
+            "example max_chunks=20, with chunk_tokens=200 for their length."
+        )
+
+
 def _check(key: str, value: Any) -> Any:
+    if key in ("retriever", "preset") and value is None:
+        # The harness reads `none` on a command line as None.
+        return "none"
     if key in _CHOICES:
         return _choose(key, value)
     if key in _POSITIVE:

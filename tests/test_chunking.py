@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from lm_eval_ape.chunking import cut_text, cut_tokens
+from lm_eval_ape.chunking import cut_text, cut_tokens, divide
 
 
 def pieces(context: str, chunking: str, separator: str = "\n\n") -> list[str]:
@@ -66,3 +66,22 @@ def test_too_many_pieces_are_joined_evenly_and_lose_nothing(count: int, most: in
 def test_joining_keeps_piece_borders() -> None:
     assert cut_tokens([100, 1, 1, 1, 100], None, 3) in ([100, 3, 100], [101, 1, 101], [102, 1, 100], [100, 1, 102])
     assert cut_tokens([9000], 4000, 2) == [4000, 5000]
+
+
+@pytest.mark.parametrize(("tokens", "chunks"), [(9000, 1), (9000, 7), (64, 64), (65, 64), (127, 64), (1, 1)])
+def test_a_context_is_divided_into_chunks_that_differ_by_a_token_at_most(tokens: int, chunks: int) -> None:
+    got = divide([tokens], chunks, whole=False)
+    assert (len(got), sum(got)) == (chunks, tokens)
+    assert max(got) - min(got) <= 1
+
+
+def test_fewer_tokens_than_chunks_make_a_chunk_each() -> None:
+    assert divide([3], 8, whole=False) == [1, 1, 1]
+
+
+def test_items_are_grouped_whole_into_about_equal_chunks() -> None:
+    assert divide([10, 10, 10, 10], 2, whole=True) == [20, 20]
+    assert divide([30, 10, 10, 10], 2, whole=True) == [30, 30]
+    assert divide([5, 6, 7], 3, whole=True) == [5, 6, 7]
+    assert divide([5, 6, 7], 8, whole=True) == [5, 6, 7]
+    assert divide([5, 6, 7], 1, whole=True) == [18]

@@ -308,3 +308,34 @@ def test_a_model_laid_out_by_accelerate_gives_the_same_answers(checkpoint: str) 
         assert_same(
             harness.responses(laid_out, "small"), harness.responses(harness.evaluate("ape-hf", args, task), "small")
         )
+
+
+@pytest.mark.parametrize("kind", ["generate_until", "multiple_choice"])
+def test_with_a_retriever_one_chunk_under_sink_is_the_sequential_model_on_what_was_kept(
+    kind: str, checkpoint: str, tmp_path: Path
+) -> None:
+    retrieval = {"chunking": "passages", "retriever": "bm25", "max_chunks": 1}
+    logs = [tmp_path / "sequential.jsonl", tmp_path / "sink.jsonl"]
+    sequential, sink = (
+        harness.evaluate(
+            "ape-hf",
+            {"pretrained": checkpoint, "strategy": strategy, "request_log": str(log), **retrieval},
+            harness.task("small", kind, DOCS),
+        )
+        for strategy, log in zip(("sequential", "sink"), logs, strict=True)
+    )
+    assert_same(harness.responses(sequential, "small"), harness.responses(sink, "small"))
+    one, other = ([json.loads(line) for line in log.read_text().splitlines()] for log in logs)
+    assert [record["kept_chunks"] for record in one] == [record["kept_chunks"] for record in other]
+    assert all(record["chunks"] == 3 and len(record["kept_chunks"]) == 1 for record in one)
+    assert all(record["dropped_tokens"] > 0 for record in one)
+    whole = harness.evaluate(
+        "ape-hf", {"pretrained": checkpoint, "strategy": "sequential"}, harness.task("s", kind, DOCS)
+    )
+    assert harness.responses(whole, "s") != harness.responses(sequential, "small")
+
+
+def test_a_retriever_is_refused_where_every_token_is_to_be_scored(checkpoint: str) -> None:
+    args = {"pretrained": checkpoint, "preset": "C200x20", "strategy": "sequential"}
+    with pytest.raises(ApeError, match=r"Task small scores whole texts .* retriever=bm25 would drop parts"):
+        harness.evaluate("ape-hf", args, harness.task("small", "loglikelihood_rolling", DOCS))

@@ -8,7 +8,7 @@ import pytest
 import tiny
 
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.prompt import Prompt, Source, Splitter
+from lm_eval_ape.prompt import Prompt, Retrieval, Source, Splitter
 from lm_eval_ape.strategy import resolve
 
 TOKENIZER = tiny.make_tokenizer()
@@ -186,3 +186,109 @@ def test_a_context_without_a_token_of_its_own_loses_nothing(text: str, context: 
     prompt, _ = split(text, {"context": context}, strategy=strategy)
     assert list(prompt.ids) == TOKENIZER(text)["input_ids"]
     assert prompt.chunks or not prompt.prefix, "a prompt without chunks is read from its query alone"
+
+
+@pytest.mark.parametrize("chunks", [1, 2, 4, 64])
+@pytest.mark.parametrize("positions", ["shared", "serial"])
+def test_a_context_is_cut_evenly_into_as_many_chunks_as_asked_for(chunks: int, positions: str) -> None:
+    context = CONTEXT * 3
+    text = f"Go: {context} Who?"
+    prompt, splitter = split(text, {"context": context}, chunks=chunks, positions=positions)
+    assert list(prompt.ids) == TOKENIZER(text)["input_ids"]
+    assert len(prompt.chunks) == chunks
+    assert max(map(len, prompt.chunks)) - min(map(len, prompt.chunks)) <= 1
+    assert not splitter.notes
+
+
+def test_items_are_grouped_into_as_many_chunks_as_asked_for() -> None:
+    context = "\n".join(f"Passage {n}:\na" for n in range(1, 65))
+    for chunks in (1, 2, 4, 8, 16, 32, 64):
+        prompt, _ = split(f"Go:\n{context}\nWho?", {"context": context}, chunking="passages", chunks=chunks)
+        texts = [text_of(chunk) for chunk in prompt.chunks]
+        assert len(texts) == chunks
+        share = sum(map(len, prompt.chunks)) / chunks
+        assert all(
+            abs(len(chunk) - share) <= len(TOKENIZER("Passage 64:\na\n")["input_ids"]) for chunk in prompt.chunks
+        )
+        assert all(text.startswith("Passage") for text in texts)
+
+
+@pytest.mark.parametrize(("chunking", "pieces"), [("passages", "pieces"), ("tokens", "tokens")])
+def test_too_few_pieces_for_the_chunks_are_counted(chunking: str, pieces: str) -> None:
+    context = CONTEXT if chunking == "passages" else " a b"
+    prompt, splitter = split(f"Go:{context} Who?", {"context": context}, chunking=chunking, chunks=200)
+    assert len(prompt.chunks) == (3 if chunking == "passages" else len(prompt.chunks))
+    assert dict(splitter.notes) == {f"have fewer {pieces} than chunks=200": 1}
+
+
+FILMS = "\n".join(
+    ["Passage 1:\nA river.", "Passage 2:\nA film.", "Passage 3:\nA city.", "Passage 4:\nThe film of a father."]
+)
+
+
+@pytest.mark.parametrize("strategy", ["sequential", "parallel", "sink", "ape"])
+def test_every_strategy_reads_the_retrieved_chunks_in_their_order(strategy: str) -> None:
+    text = f"Go:\n{FILMS}\nWho is the father in the film?"
+    prompt, splitter = split(
+        text, {"context": FILMS}, strategy=strategy, chunking="passages", retriever="bm25", max_chunks=2
+    )
+    assert text_of(prompt.ids) == (
+        "<s>Go:\nPassage 2:\nA film.\nPassage 4:\nThe film of a father.\nWho is the father in the film?"
+    )
+    assert prompt.retrieval == Retrieval(kept=(1, 3), chunks=4)
+    assert prompt.dropped == len(TOKENIZER(text)["input_ids"]) - len(prompt.ids)
+    assert bool(prompt.chunks) == (strategy != "sequential")
+    if prompt.chunks:
+        assert text_of(prompt.prefix) == "<s>Go:\n"
+        assert [text_of(chunk) for chunk in prompt.chunks] == [
+            "Passage 2:\nA film.\n",
+            "Passage 4:\nThe film of a father.",
+        ]
+    assert not splitter.notes
+
+
+@pytest.mark.parametrize("chunking", ["tokens", "separator"])
+def test_chunks_of_tokens_and_of_separated_items_are_retrieved(chunking: str) -> None:
+    text = f"Go:\n{FILMS}\nWho is the father?"
+    prompt, _ = split(
+        text, {"context": FILMS}, chunking=chunking, separator="\n", chunk_tokens=9, retriever="bm25", max_chunks=2
+    )
+    assert len(prompt.chunks) == 2
+    assert "father" in text_of(prompt.chunks[-1])
+    assert max(map(len, prompt.chunks)) <= 9
+
+
+def test_retrieval_is_warned_about_once_with_its_counts(caplog: pytest.LogCaptureFixture) -> None:
+    splitter = Splitter(tokenise, resolve({"chunking": "passages", "retriever": "bm25", "max_chunks": 1}), 4096)
+    text = f"Go:\n{FILMS}\nWho is the father?"
+    prompts = [splitter.split(text, Source("task", number, {"context": FILMS}), 8) for number in range(3)]
+    splitter.report()
+    splitter.report()
+    tokens = 3 * prompts[0].dropped
+    assert [record.getMessage() for record in caplog.records] == [
+        f"retriever=bm25 with max_chunks=1: of 3 requests' 12 chunks it dropped 9, with {tokens} tokens."
+    ]
+
+
+def test_a_context_of_few_enough_chunks_is_read_whole_and_not_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    text = f"Go:\n{FILMS}\nWho?"
+    with_preset, splitter = split(text, {"context": FILMS}, preset="C200x20", strategy="sequential")
+    without, _ = split(text, {"context": FILMS}, strategy="sequential")
+    splitter.report()
+    assert with_preset.ids == without.ids
+    assert (with_preset.dropped, with_preset.retrieval) == (0, Retrieval(kept=(0,), chunks=1))
+    assert not caplog.records
+
+
+def test_a_context_that_nothing_follows_keeps_its_first_chunks_and_is_counted() -> None:
+    prompt, splitter = split(f"Go:\n{FILMS}", {"context": FILMS}, chunking="passages", retriever="bm25", max_chunks=2)
+    assert prompt.retrieval == Retrieval(kept=(0, 1), chunks=4)
+    assert any("no text after their context" in note for note in splitter.notes)
+
+
+def test_what_retrieval_keeps_and_the_window_cannot_hold_is_dropped_too() -> None:
+    text = f"Go:\n{FILMS}\nWho is the father in the film?"
+    given = {"strategy": "sequential", "chunking": "passages", "retriever": "bm25", "max_chunks": 2}
+    prompt, _ = split(text, {"context": FILMS}, max_length=40, reserve=8, **given)
+    assert len(prompt.ids) == 32
+    assert prompt.dropped == len(TOKENIZER(text)["input_ids"]) - 32

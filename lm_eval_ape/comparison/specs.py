@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 from lm_eval.utils import simple_parse_args_string
 
 from lm_eval_ape.arguments import split_arguments
 from lm_eval_ape.errors import ApeError, nearest
-from lm_eval_ape.strategy import SETTINGS, STRATEGIES, Settings
+from lm_eval_ape.strategy import PRESETS, SETTINGS, STRATEGIES, Settings
 
 _SPEC = re.compile(r"(?P<name>[^\[\]@]+)(\[(?P<settings>[^\[\]]*)\])?(@(?P<calibration>.+))?")
 _COMMA = re.compile(r",(?![^\[\]]*\])")
@@ -63,7 +63,8 @@ def read_specs(specs: Sequence[str], model_args: Mapping[str, Any]) -> list[Spec
         raise ApeError(f"strategies names {twice!r} twice; drop one.")
     same: dict[Settings, str] = {}
     for spec in found:
-        if (other := same.setdefault(spec.settings, spec.label)) != spec.label:
+        # A preset is a name for other settings, and these are what counts.
+        if (other := same.setdefault(replace(spec.settings, preset="none"), spec.label)) != spec.label:
             raise ApeError(f"strategies names {other!r} and {spec.label!r}, whose settings are the same; drop one.")
     return found
 
@@ -115,10 +116,11 @@ def temperature_and_scale(settings: Mapping[str, Any]) -> str:
 
 
 def changed(settings: Mapping[str, Any]) -> list[str]:
-    """What differs from the strategy's defaults beside T and S, as `name=value`."""
-    if settings["strategy"] == "sequential":
-        return []
+    """What differs from the strategy's and the preset's defaults beside T and S, as `name=value`."""
     name = settings["strategy"]
-    defaults = asdict(Settings(strategy=name, **STRATEGIES.get(name, {})))
+    if name == "sequential" and settings.get("retriever", "none") == "none":
+        return []
+    preset = PRESETS.get(settings.get("preset", "none"), {})
+    defaults = asdict(Settings(**{"strategy": name, **STRATEGIES.get(name, {}), **preset}))
     names = [name for name in SETTINGS if name not in ("strategy", "attn_temperature", "attn_scale", "attn_backend")]
     return [f"{name}={settings[name]}" for name in names if settings.get(name, defaults[name]) != defaults[name]]

@@ -10,12 +10,12 @@ from typing import Any
 import yaml
 
 from lm_eval_ape.tasks.longbench.catalogue import DATASETS, Category, LongBenchDataset
-from lm_eval_ape.tasks.longbench.scoring import LENGTH_GROUPS, SECOND_ROUGE
+from lm_eval_ape.tasks.longbench.scoring import LENGTH_GROUPS, SECOND_ROUGE, SUBSTRING
 
 FOLDER = Path(__file__).resolve().parent
 PREFIX = "ape_longbench"
 PACKAGE = "lm_eval_ape.tasks.longbench"
-VERSION = 1.0
+VERSION = 1.1
 GROUP_ALIASES: dict[Category, str] = {
     "single": "Single-Document QA",
     "multi": "Multi-Document QA",
@@ -89,20 +89,26 @@ def _full(name: str, dataset: LongBenchDataset) -> dict[str, Any]:
             "until": list(dataset.until),
         },
     }
-    if dataset.metric in SECOND_ROUGE:
-        config["metric_list"] = _metrics("score", "rouge_score_l")
+    if second := _second(dataset):
+        config["metric_list"] = _metrics("score", *second)
     return config
 
 
 def _extended(name: str, dataset: LongBenchDataset) -> dict[str, Any]:
-    second = ["rouge_score_l"] if dataset.metric in SECOND_ROUGE else []
     return {
         "include": f"../full/{name}.yaml",
         "tag": f"{PREFIX}_e_tasks",
         "task": f"{PREFIX}_{name}_e",
         "dataset_kwargs": {"longbench_dataset": f"{name}_e"},
-        "metric_list": [*_metrics("score", *second), *_group_metrics()],
+        "metric_list": [*_metrics("score", *_second(dataset)), *_group_metrics()],
     }
+
+
+def _second(dataset: LongBenchDataset) -> list[str]:
+    """What is reported beside the official score."""
+    if dataset.metric in SECOND_ROUGE:
+        return ["rouge_score_l"]
+    return ["sub_em"] if dataset.metric in SUBSTRING else []
 
 
 def _parts(folder: str, name: str) -> dict[str, dict[str, Any]]:

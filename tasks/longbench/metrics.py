@@ -34,6 +34,20 @@ def qa_f1_zh(prediction: str, answer: str) -> float:
     return _bag_f1(_chinese_words(prediction), _chinese_words(answer))
 
 
+def sub_em(prediction: str, answer: str) -> float:
+    """Substring exact match (SubEM): 1 where the prediction contains the answer, both normalised as in SQuAD, else 0.
+
+    `best_subspan_em` of Liu et al., Lost in the Middle (TACL 2024); the metric of Zhang et al. (2024) for RAG and
+    synthetic tasks. Parts of words count. An answer of which nothing is left (`The`) is contained in nothing.
+    """
+    return _contains(" ".join(_english_words(prediction)), " ".join(_english_words(answer)))
+
+
+def sub_em_zh(prediction: str, answer: str) -> float:
+    """`sub_em` of texts without case, punctuation and white space."""
+    return _contains("".join(_chinese_words(prediction)), "".join(_chinese_words(answer)))
+
+
 def rouge_l(prediction: str, answer: str) -> float:
     """ROUGE-L F of the package `rouge`, which cuts sentences at full stops.
 
@@ -124,6 +138,10 @@ def _english_words(text: str) -> list[str]:
 def _chinese_words(text: str) -> list[str]:
     words = ("".join(word.lower().translate(_DROP_ALL).split()) for word in _segments(text))
     return [word for word in words if word]
+
+
+def _contains(prediction: str, answer: str) -> float:
+    return float(bool(answer) and answer in prediction)
 
 
 def _bag_f1(prediction: Iterable[str], answer: Iterable[str]) -> float:

@@ -15,6 +15,12 @@ SECOND_ROUGE: dict[Metric, Callable[[str, str], float]] = {
 }
 """The other package's ROUGE-L, by the official metric that it stands beside."""
 
+SUBSTRING: dict[Metric, Callable[[str, str], float]] = {
+    "qa_f1": metrics.sub_em,
+    "qa_f1_zh": metrics.sub_em_zh,
+}
+"""Substring exact match, by the official metric that it stands beside."""
+
 _METRICS: dict[Metric, Callable[[str, str], float]] = {
     "qa_f1": metrics.qa_f1,
     "qa_f1_zh": metrics.qa_f1_zh,
@@ -36,8 +42,8 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float 
 
     Returns:
         `score`, the official score; for ROUGE tasks also `rouge_score_l`, the other package's
-        ROUGE-L; for LongBench-E also `score` again under the name of the row's length group, and
-        None under the names of the others.
+        ROUGE-L; for tasks scored by F1 of words also `sub_em`; for LongBench-E also `score` again
+        under the name of the row's length group, and None under the names of the others.
     """
     name = doc["dataset"].removesuffix("_e")
     dataset = DATASETS[name]
@@ -48,6 +54,9 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float 
     if dataset.metric in SECOND_ROUGE:
         second = SECOND_ROUGE[dataset.metric]
         scores["rouge_score_l"] = max(second(prediction, answer) for answer in answers)
+    if dataset.metric in SUBSTRING:
+        contains = SUBSTRING[dataset.metric]
+        scores["sub_em"] = max(contains(prediction, answer) for answer in answers)
     if doc["dataset"] != name:
         scores |= dict.fromkeys(LENGTH_GROUPS) | {length_group(doc["length"]): score}
     return scores

@@ -28,6 +28,20 @@ def test_a_spec_resolves_to_the_strategys_settings_over_the_shared_ones() -> Non
     assert describe(asdict(ape.settings)) == ("T=0.8 S=0.9 shared_prefix=False chunking=passages chunk_tokens=500")
 
 
+def test_numbers_of_chunks_can_be_swept() -> None:
+    specs = split_specs("sequential," + ",".join(f"sink[chunks={2**power}]" for power in range(7)))
+    found = read_specs(specs, MODEL)
+    assert [spec.settings.chunks for spec in found] == [None, 1, 2, 4, 8, 16, 32, 64]
+    assert describe(asdict(found[-1].settings)) == "T=1 S=1 chunking=passages chunks=64"
+
+
+def test_a_preset_stands_for_the_settings_it_fills() -> None:
+    sequential, ape = read_specs(["sequential[preset=C200x20]", "ape[preset=C4000x20,max_chunks=5]"], MODEL)
+    assert describe(asdict(sequential.settings)) == "one sequence chunking=passages preset=C200x20"
+    assert describe(asdict(ape.settings)) == "T=0.9 S=0.9 chunking=passages max_chunks=5 preset=C4000x20"
+    assert ape.settings.chunk_tokens == 4000
+
+
 @pytest.mark.parametrize(
     ("specs", "model_args", "sentence"),
     [
@@ -40,6 +54,13 @@ def test_a_spec_resolves_to_the_strategys_settings_over_the_shared_ones() -> Non
         ("sequential[attn_scale=0.9]", {}, "attn_scale=0.9 would change nothing"),
         ("ape@no/such.json", {}, "The calibration no/such.json cannot be read"),
         ("ape,ape", {}, "strategies names 'ape' twice"),
+        ("sink,sink[preset=none]", {}, "'sink' and 'sink[preset=none]', whose settings are the same"),
+        (
+            "ape[preset=C200x20],ape[chunk_tokens=200,max_chunks=20,retriever=bm25]",
+            {},
+            "whose settings are the same; drop one.",
+        ),
+        ("sink[chunks=2]", {"max_chunks": 4}, "sink[chunks=2]: chunks=2 cuts the context into that many chunks"),
         ("ape,ape[attn_scale=0.9]", {}, "'ape' and 'ape[attn_scale=0.9]', whose settings are the same"),
         ("ape", {"attn_scale": 0.9}, "model_args has attn_scale, which all strategies would share"),
         ("ape", {"dtpye": "float16"}, "ape-hf has no argument 'dtpye'"),

@@ -1,0 +1,1 @@
+"""Classification by many demonstrations as `ape_fewshot_*` tasks."""

@@ -1,0 +1,1 @@
+"""Needles in a haystack, generated, as `ape_needle*` tasks."""

@@ -1,0 +1,1 @@
+"""Language modelling with the end of a long text as the query, as `ape_perplexity*` tasks."""
