@@ -106,23 +106,29 @@ def score_key(model: str, settings: Settings, objective: Objective, ends: Sequen
         ends: Tokens that end a sequence.
         sample: The sample.
     """
-    return _digest(
+    return digest(
         [
             model,
             list(ends),
-            {name: value for name, value in asdict(settings).items() if name not in _BEFORE_ENCODING},
+            read_settings(settings),
             asdict(objective),
             [sample.prompt.prefix, sample.prompt.chunks, sample.prompt.query],
         ]
     )
 
 
+def read_settings(settings: Settings) -> dict[str, Any]:
+    """What the reading of a prompt depends on once it is cut, beside (T, S)."""
+    return {name: value for name, value in asdict(settings).items() if name not in _BEFORE_ENCODING}
+
+
 def label_key(
     model: str, settings: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]], asked: Mapping[str, Any]
 ) -> str:
     """Digest of all that a harness score depends on beside (T, S)."""
-    return _digest([model, dict(settings), list(tasks), dict(asked)])
+    return digest([model, dict(settings), list(tasks), dict(asked)])
 
 
-def _digest(content: Any) -> str:
+def digest(content: Any) -> str:
+    """Digest of content of JSON types."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -158,9 +158,7 @@ class ApeHFLM(HFLM):
                 continue
             prompt = prompts[request.args[0]]
             with self.autocast():
-                score = rolling_loglikelihood(
-                    self.model, prompt, self.prefix_token_id, self.settings, self._reading([])
-                )
+                score = rolling_loglikelihood(self.model, prompt, self.prefix_token_id, self.settings, self.reading([]))
             scores[id(request)] = score
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, score)
         return [scores[id(request)] for request in requests]
@@ -310,7 +308,8 @@ class ApeHFLM(HFLM):
             ]
         return logits[0] if len(logits) == 1 else torch.cat(logits, dim=1)
 
-    def _reading(self, readers: Sequence[Reader]) -> Reading:
+    def reading(self, readers: Sequence[Reader]) -> Reading:
+        """How a batch reads its segments under the settings, T and S with them."""
         return Reading(
             tuple(readers),
             temperature=self.settings.attn_temperature,
@@ -322,7 +321,7 @@ class ApeHFLM(HFLM):
         )
 
     def _cache(self, readers: Sequence[Reader]) -> SegmentedCache:
-        return SegmentedCache(self._reading(readers), self.model.config.get_text_config().num_hidden_layers)
+        return SegmentedCache(self.reading(readers), self.model.config.get_text_config().num_hidden_layers)
 
     def autocast(self) -> torch.autocast:
         """The precision that `mixed_precision_dtype` asks for; no change without it."""

@@ -47,6 +47,18 @@ def count(least: int) -> Callable[[str, Any], int]:
     return read
 
 
+def counts(least: int) -> Callable[[str, Any], tuple[int, ...]]:
+    """Whole numbers of at least `least`, in text separated by commas."""
+
+    def read(name: str, value: Any) -> tuple[int, ...]:
+        parts = numbers(name, value)
+        if not parts or any(part != int(part) or part < least for part in parts):
+            raise ApeError(f"{name} must be whole numbers of at least {least} such as 2,4,8, but got {value!r}.")
+        return tuple(map(int, parts))
+
+    return read
+
+
 def limit(name: str, value: Any) -> float:
     """How many documents, or which share of them."""
     number = _parsed(value)

@@ -14,7 +14,8 @@ DEFAULT_STRATEGIES = "sequential,parallel,sink,ape"
 _RUNNING = ("tasks", "strategies", "limit", "num_fewshot", "gen_kwargs", "device")
 
 
-def _specs(name: str, value: Any) -> tuple[str, ...]:
+def read_strategies(name: str, value: Any) -> tuple[str, ...]:
+    """Specs of strategies; commas in their brackets do not separate them."""
     if not isinstance(value, str):
         return values.names(name, value)
     from lm_eval_ape.comparison.specs import split_specs
@@ -39,7 +40,7 @@ class Options(HarnessOptions):
     strategies: tuple[str, ...] = field(
         default=(),
         metadata=about(
-            _specs,
+            read_strategies,
             f"NAME, NAME[setting=value,...] or NAME@calibration.json (default: {DEFAULT_STRATEGIES})",
             "SPEC,...",
         ),

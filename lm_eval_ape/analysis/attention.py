@@ -1,0 +1,91 @@
+"""What a model's attention looks like while it reads one prompt's query."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+
+from lm_eval_ape.calibration.decoding import last_logits
+from lm_eval_ape.encode import encode, input_device
+from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.probe import ROLES, Probe
+from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.segmented_attention import reading_segments
+from lm_eval_ape.segments import Segment, SegmentedCache
+from lm_eval_ape.strategy import Settings
+
+# Where the ranges of offsets end that key norms are averaged over: the first tokens one by one, then in octaves.
+OFFSETS = (1, 2, 3, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+
+
+class Attention(NamedTuple):
+    """Statistics of one prompt under one setting, by layer and query head, means over the query's tokens.
+
+    Attributes:
+        entropy: Of the attention rows, in nats, `(layers, heads)`.
+        logit: Mean absolute attention logit, T not applied, likewise.
+        mass: Share of the rows on prefix, context and query, by role likewise.
+        key_norms: Mean L2 norm of keys over key heads by their offset from the start of the prefix, or from that of
+            their chunk, `(layers, len(OFFSETS) + 1)`, by role; None where no key is.
+        chunks: How many chunks there were.
+        tokens: How many query tokens.
+    """
+
+    entropy: list[list[float]]
+    logit: list[list[float]]
+    mass: dict[str, list[list[float]]]
+    key_norms: dict[str, list[list[float | None]]]
+    chunks: int
+    tokens: int
+
+
+def look(lm: ApeHFLM, prompt: Prompt, settings: Settings) -> Attention:
+    """Read a prompt's query once and look at its attention.
+
+    Args:
+        lm: The model.
+        prompt: The prompt, with at least one chunk.
+        settings: How it is encoded and read.
+    """
+    probe = Probe()
+    before, lm.settings = lm.settings, settings
+    try:
+        with lm.autocast():
+            reader = encode(lm.model, prompt, settings, used=lm.used)
+        reading = replace(lm.reading([reader]), probe=probe)
+        cache = SegmentedCache(reading, lm.model.config.get_text_config().num_hidden_layers)
+        ids = torch.tensor([prompt.query], device=input_device(lm.model))
+        with reading_segments(lm.model):
+            last_logits(lm, ids, reader.start, cache, keep=1)
+    finally:
+        lm.settings = before
+
+    def mean(name: str) -> list[list[float]]:
+        return [[float(x) for x in heads] for heads in probe.stacked(0, name)[:, 0].mean(-1).tolist()]
+
+    return Attention(
+        mean("entropy"),
+        mean("logit"),
+        {role: mean(role) for role in ROLES},
+        {segment.role: _key_norms(segment) for segment in reader.segments},
+        len(prompt.chunks),
+        len(prompt.query),
+    )
+
+
+def _key_norms(segment: Segment) -> list[list[float | None]]:
+    """Mean key norms by offset, `(layers, len(OFFSETS) + 1)`.
+
+    Rotary positions turn keys and leave their norms as they are.
+    """
+    offsets = torch.cat([torch.arange(length) for length in segment.lengths])
+    ranges = torch.bucketize(offsets, torch.tensor(OFFSETS), right=True)
+    counts = torch.bincount(ranges, minlength=len(OFFSETS) + 1).tolist()
+    rows = []
+    for keys in segment.keys:
+        norms = keys[0].to(torch.promote_types(keys.dtype, torch.float32)).norm(dim=-1).mean(0).double().cpu()
+        sums = torch.bincount(ranges, weights=norms, minlength=len(OFFSETS) + 1).tolist()
+        rows.append([total / count if count else None for total, count in zip(sums, counts, strict=True)])
+    return rows

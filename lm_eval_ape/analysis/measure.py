@@ -1,0 +1,93 @@
+"""Attention of many cases on many prompts: split among processes, resumed where a killed run stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import gather_object
+from lm_eval.api.task import Task
+from tqdm import tqdm
+
+from lm_eval_ape.analysis.attention import Attention, look
+from lm_eval_ape.analysis.options import Options
+from lm_eval_ape.analysis.sweep import Case
+from lm_eval_ape.calibration.identity import digest, model_key, read_settings
+from lm_eval_ape.calibration.journal import Journal
+from lm_eval_ape.calibration.options import Options as CalibrationOptions
+from lm_eval_ape.calibration.samples import Sample, gather
+from lm_eval_ape.catalogue import FEWSHOT_SEED
+from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.strategy import Settings
+
+Looks = dict[tuple[str, int], Attention]
+"""Attention by task and document; of a document with several prompts, its first."""
+
+
+class Observer:
+    """Looks at attention and keeps every result.
+
+    Args:
+        lm: The model.
+        options: How the harness builds the prompts.
+        tasks: The tasks.
+        cache: Folder for results.
+    """
+
+    def __init__(self, lm: ApeHFLM, options: Options, tasks: Mapping[str, Task], cache: Path) -> None:
+        self.lm = lm
+        self.options = options
+        self.tasks = tasks
+        self.model = model_key(lm)
+        self.journal = Journal(cache, "attention", lm.rank)
+        self.known = {record["key"]: Attention(**record["attention"]) for record in self.journal.records()}
+
+    def observe(self, case: Case, what: str) -> Looks:
+        """Look at a case's attention on the first documents of every task; every process gets the whole result.
+
+        Args:
+            case: The case.
+            what: It in words, for the progress bar.
+
+        Raises:
+            ApeError: No prompt has a context that fits into the model's window.
+        """
+        samples = [sample for sample in self._samples(case.probed) if sample.number == 0]
+        own = range(self.lm.rank, len(samples), self.lm.world_size)
+        progress = tqdm(own, f"Attention, {what}", unit="prompt", disable=self.lm.rank != 0)
+        found = [(index, self._sample(samples[index], case.probed)) for index in progress]
+        if self.lm.world_size > 1:
+            found = gather_object(found)
+        return {(samples[index].task, samples[index].doc_id): attention for index, attention in sorted(found)}
+
+    def _samples(self, settings: Settings) -> list[Sample]:
+        options = self.options
+        self.lm.settings = settings
+        for task in self.tasks.values():
+            # As the harness does before each run, so that the same examples are chosen.
+            task.set_fewshot_seed(seed=FEWSHOT_SEED)
+        requests = CalibrationOptions(
+            model_args=options.model_args,
+            tasks=options.tasks,
+            num_tokens=1,
+            system_instruction=options.system_instruction,
+            apply_chat_template=options.apply_chat_template,
+            fewshot_as_multiturn=options.fewshot_as_multiturn,
+        )
+        limit = min(options.probe_limit, options.limit or options.probe_limit)
+        return gather(self.lm, self.tasks, requests, limit=limit, picked={}).samples
+
+    def _sample(self, sample: Sample, settings: Settings) -> Attention:
+        prompt = sample.prompt
+        content: list[Any] = [self.model, read_settings(settings), settings.attn_temperature, settings.attn_scale]
+        key = digest([*content, prompt.prefix, prompt.chunks, prompt.query])
+        if key not in self.known:
+            self.known[key] = look(self.lm, prompt, settings)
+            self.journal.append({"key": key, "attention": self.known[key]._asdict()})
+        return self.known[key]
+
+
+def labelled(cases: Sequence[Case]) -> list[tuple[Case, str]]:
+    """Cases with their number and label, for progress bars."""
+    return [(case, f"{number} of {len(cases)}: {case.spec.label}") for number, case in enumerate(cases, start=1)]
