@@ -37,10 +37,13 @@ the table:
 output (--output_path):
   board.md, board.csv, board.json          the tables; the last one with every sample, setting and command
   STRATEGY/MODEL/results_*.json, samples_*.jsonl, and STRATEGY/run.json with lengths and times of all requests
+  STRATEGY/kl.json                         with --kl_tokens: the KL of every prompt, token by token; it needs no label,
+                                           and no score or time holds any of it. cache/ keeps the teachers.
 
 examples:
   lm-eval-ape compare --model_args pretrained=MODEL --tasks ape_longbench_2wikimqa_test,ape_longbench_hotpotqa_test \\
-    --strategies sequential,parallel,sink,ape,ape@out/calibration.json --output_path board
+    --strategies sequential,parallel,sink,ape,ape@out/calibration.json --kl_tokens 8 --output_path board
+  lm-eval-ape report board out
 
   # in a minute, on the shipped model
   lm-eval-ape compare --model_args pretrained=pocket,chunking=passages --tasks ape_pocket_twohop_test --limit 20 \\

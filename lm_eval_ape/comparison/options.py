@@ -11,7 +11,7 @@ from lm_eval_ape.errors import ApeError
 from lm_eval_ape.options import HarnessOptions, about
 
 DEFAULT_STRATEGIES = "sequential,parallel,sink,ape"
-_RUNNING = ("tasks", "strategies", "limit", "num_fewshot", "gen_kwargs", "device")
+_RUNNING = ("tasks", "strategies", "limit", "num_fewshot", "gen_kwargs", "device", "kl_tokens")
 
 
 def _specs(name: str, value: Any) -> tuple[str, ...]:
@@ -66,6 +66,12 @@ class Options(HarnessOptions):
         default=9999, metadata=about(values.count(99), "bootstrap resamples, and sign flips of the test", "N")
     )
     seed: int = field(default=1234, metadata=about(values.count(0), "seed of both", "N"))
+    kl_tokens: int = field(
+        default=0,
+        metadata=about(
+            values.count(0), "measure each strategy's KL from the sequential model over so many next tokens", "K"
+        ),
+    )
     gen_kwargs: dict[str, Any] = field(
         default_factory=dict,
         metadata=about(values.arguments, "generation settings over the tasks' own", "KEY=VALUE,..."),
