@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from lm_eval_ape.calibration.identity import versions
+from lm_eval_ape.comparison.board_file import SCHEMA_VERSION
 from lm_eval_ape.comparison.costs import costs
 from lm_eval_ape.comparison.kl_board import Divergences, mismatch
 from lm_eval_ape.comparison.lengths import Lengths, by_length, difference_part, measure
@@ -15,7 +16,6 @@ from lm_eval_ape.comparison.matching import Matched, averaged, find_baseline, ma
 from lm_eval_ape.comparison.runs import Run
 from lm_eval_ape.comparison.statistics import estimate
 
-SCHEMA_VERSION = 1
 # Parts of the harness's results that say what made them, beside `config`.
 _PROVENANCE = (
     "git_hash date transformers_version lm_eval_version upper_git_hash pretty_env_info chat_template_sha "
