@@ -34,7 +34,7 @@ _RC: dict[str, Any] = {
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.titlesize": 11,
-    "grid.alpha": 0.25,
+    "grid.alpha": 0.15,
     "grid.color": INK,
     "legend.frameon": False,
     **dict.fromkeys(

@@ -77,8 +77,26 @@ class Options(HarnessOptions):
         metadata=about(values.arguments, "generation settings over the tasks' own", "KEY=VALUE,..."),
     )
 
+    wandb_args: dict[str, Any] = field(
+        default_factory=dict,
+        metadata=about(
+            values.arguments,
+            "log each strategy's run and the board to Weights & Biases, with arguments of wandb.init",
+            "KEY=VALUE,...",
+        ),
+    )
+    wandb_config_args: dict[str, Any] = field(
+        default_factory=dict, metadata=about(values.arguments, "further configuration of those runs", "KEY=VALUE,...")
+    )
+    trackio_args: dict[str, Any] = field(
+        default_factory=dict,
+        metadata=about(values.arguments, "log the same to Trackio, with arguments of trackio.init", "KEY=VALUE,..."),
+    )
+
     def check(self, given: Mapping[str, Any]) -> None:
         """Refuse a comparison of nothing, and options about runs where nothing is run."""
+        if self.wandb_config_args and not self.wandb_args:
+            raise ApeError("wandb_config_args goes with wandb_args: --wandb_args project=NAME.")
         if self.runs:
             self._check_runs()
         elif not self.sources:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from lm_eval_ape.comparison import folder
 from lm_eval_ape.comparison.command import command
 from lm_eval_ape.comparison.identity import identity, shared_identity
 from lm_eval_ape.comparison.kl import StrategyKL
+from lm_eval_ape.comparison.loggers import Loggers
 from lm_eval_ape.comparison.measured import MeasuredApeHFLM
 from lm_eval_ape.comparison.options import Options
 from lm_eval_ape.comparison.runs import Run, read_run
@@ -44,13 +46,15 @@ class Strategies:
 
     Args:
         options: The model, the tasks, the strategies and where to write.
+        loggers: Where each run is logged.
 
     Raises:
         ApeError: A spec, a task, the metric or the folder is impossible; no weight is loaded for that.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, loggers: Loggers) -> None:
         self.options = options
+        self.loggers = loggers
         self.specs = read_specs(options.specs, options.model_args)
         self.output = Path(str(options.output_path)).expanduser()
         try:
@@ -161,7 +165,10 @@ class Strategies:
             return None
         # The harness calls a loaded model CUSTOM, or by its path.
         tracker.general_config_tracker.model_source = results["config"]["model"] = "ape-hf"
-        results_file = folder.save(results, results.pop("samples"), tracker)
+        samples = results.pop("samples")
+        # The harness's files change the samples on their way out.
+        logged = copy.deepcopy(samples) if self.loggers else {}
+        results_file = folder.save(results, samples, tracker)
         folder.write_record(
             place,
             {
@@ -175,6 +182,7 @@ class Strategies:
                 "requests": [asdict(request) for part in measured for request in part],
             },
         )
+        self.loggers.log_run(spec.label, results, logged)
         return results_file
 
 

@@ -36,7 +36,7 @@ class Times(NamedTuple):
 def _panels(count: int) -> tuple[Figure, list[Axes]]:
     columns = min(count, _COLUMNS)
     rows = -(-count // columns)
-    figure = Figure(figsize=(_WIDTH * max(columns, 1.25), _HEIGHT * rows + 0.6), layout="constrained")
+    figure = Figure(figsize=(_WIDTH * columns, _HEIGHT * rows + 0.6), layout="constrained")
     return figure, [figure.add_subplot(rows, columns, number + 1) for number in range(count)]
 
 

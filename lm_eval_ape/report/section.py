@@ -35,12 +35,14 @@ class Drawn(NamedTuple):
         alt: What it shows, for those who do not see it.
         caption: What it says.
         files: The same as files, as paths from the page.
+        wide: Whether it needs the page's whole width.
     """
 
     svg: Markup
     alt: str
     caption: str
     files: dict[str, str]
+    wide: bool
 
 
 class Figures:
@@ -66,7 +68,8 @@ class Figures:
         """
         paths = plot_style.save(figure, self.folder, name)
         files = {path.suffix[1:].upper(): f"{self.NAME}/{path.name}" for path in paths}
-        return Drawn(inline(plot_style.svg(figure, name), name), alt, caption, files)
+        wide = figure.get_figwidth() > 1.5 * figure.get_figheight()
+        return Drawn(inline(plot_style.svg(figure, name), name), alt, caption, files, wide)
 
 
 def inline(svg: str, name: str) -> Markup:
