@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-FORMATS = ("png", "svg")
+from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL, Point
+from lm_eval_ape.plot_style import HEAT, INK, save, series, styled
+
 _WIDTH, _HEIGHT = 5.0, 4.0
 
 
@@ -26,39 +28,51 @@ def draw(content: Mapping[str, Any], folder: Path) -> list[Path]:
     figures = {"kl_surface": surface(content), "bootstrap": resamples(content)}
     if content["labels"]:
         figures["kl_and_score"] = kl_and_score(content)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name, figure in figures.items():
-        for kind in FORMATS:
-            paths.append(folder / f"{name}.{kind}")
-            figure.savefig(paths[-1], dpi=150, bbox_inches="tight")
-    return paths
+    return [path for name, figure in figures.items() for path in save(figure, folder, name)]
 
 
+@styled()
 def surface(content: Mapping[str, Any]) -> Figure:
-    """Mean KL over the grid, the chosen point marked."""
-    grid, choice = content["grid"], content["choice"]
+    """Mean KL over the grid; the chosen point, APE's default and (1, 1) are marked where the grid has them."""
+    grid = content["grid"]
     temperatures, scales = grid["temperatures"], grid["scales"]
     means = {tuple(point): mean for point, mean in zip(grid["points"], grid["mean_kl"], strict=True)}
     values = np.array([[means[t, s] for s in scales] for t in temperatures])
-    figure = Figure(figsize=(max(_WIDTH, 0.8 * len(scales)), max(_HEIGHT, 0.6 * len(temperatures))))
+    figure = Figure(
+        figsize=(max(_WIDTH, 0.8 * len(scales)), max(_HEIGHT, 0.7 * len(temperatures))), layout="constrained"
+    )
     axes = figure.add_subplot()
-    image = axes.imshow(values, origin="lower", aspect="auto", cmap="viridis_r")
+    axes.grid(visible=False)
+    axes.pcolormesh(values, cmap=HEAT, edgecolors="white", linewidth=1)
     middle = (values.min() + values.max()) / 2
     for row, column in np.ndindex(values.shape):
-        mean = values[row, column]
-        axes.text(column, row, f"{mean:.3g}", ha="center", va="center", color="w" if mean > middle else "k", fontsize=8)
-    axes.set_xticks(range(len(scales)), [f"{scale:g}" for scale in scales])
-    axes.set_yticks(range(len(temperatures)), [f"{temperature:g}" for temperature in temperatures])
-    row, column = temperatures.index(choice["attn_temperature"]), scales.index(choice["attn_scale"])
-    axes.plot(column, row, marker="s", markersize=26, markerfacecolor="none", markeredgecolor="red", markeredgewidth=2)
-    axes.set(
-        xlabel="scale S", ylabel="temperature T", title=f"Mean KL to the teacher, {len(content['samples'])} samples"
-    )
-    figure.colorbar(image, ax=axes, label="nats")
+        dark = values[row, column] > middle
+        center = {"ha": "center", "va": "center", "fontsize": 8, "color": "white" if dark else "black"}
+        axes.text(column + 0.5, row + 0.5, f"{values[row, column]:.3g}", **center)
+    axes.set_xticks(np.arange(len(scales)) + 0.5, [f"{scale:g}" for scale in scales])
+    axes.set_yticks(np.arange(len(temperatures)) + 0.5, [f"{temperature:g}" for temperature in temperatures])
+    for (name, point), marker in zip(_marked(content).items(), ("s", "D", "o"), strict=True):
+        if point.temperature in temperatures and point.scale in scales:
+            place = scales.index(point.scale) + 0.5, temperatures.index(point.temperature) + 0.5
+            outline = {"marker": marker, "markerfacecolor": "none", "markersize": 27, "linestyle": "none"}
+            # Black in white, to be seen on every colour.
+            axes.plot(*place, **outline, markeredgecolor="white", markeredgewidth=5)
+            axes.plot(*place, **outline, markeredgecolor="black", markeredgewidth=2)
+            sign = {**outline, "markersize": 9, "markeredgecolor": INK, "markeredgewidth": 1.5}
+            axes.plot([], [], **sign, label=f"{name} {point}")
+    figure.legend(loc="outside lower center", ncols=1)
+    title = f"Mean KL to the teacher in nats, {len(content['samples'])} samples"
+    axes.set(xlabel="scale S", ylabel="temperature T", title=title)
     return figure
 
 
+def _marked(content: Mapping[str, Any]) -> dict[str, Point]:
+    choice = content["choice"]
+    chosen = Point(choice["attn_temperature"], choice["attn_scale"])
+    return {"chosen by KL": chosen, "APE's default": DEFAULT, "untuned": NEUTRAL}
+
+
+@styled()
 def resamples(content: Mapping[str, Any]) -> Figure:
     """How often the resamples choose each value of T and of S."""
     stability, grid = content["stability"], content["grid"]
@@ -67,10 +81,11 @@ def resamples(content: Mapping[str, Any]) -> Figure:
     for index, (name, label, values) in enumerate(parameters):
         shares = _shares(stability["frequencies"], index, values)
         axes = figure.add_subplot(1, 2, index + 1)
-        axes.bar([f"{value:g}" for value in values], shares)
+        bars = axes.bar([f"{value:g}" for value in values], shares, color=series(2)[1].color)
+        axes.bar_label(bars, [f"{share:.0%}" if share else "" for share in shares], padding=2)
         found = stability[name]
         verdict = "stable" if found["stable"] else "unstable"
-        axes.set(xlabel=label, ylabel=f"share of {stability['resamples']} resamples", ylim=(0, 1))
+        axes.set(xlabel=label, ylabel=f"share of {stability['resamples']} resamples", ylim=(0, 1.08))
         axes.set_title(f"mode {found['mode']:g}, 95% [{found['low']:g}, {found['high']:g}]: {verdict}")
     return figure
 
@@ -79,20 +94,24 @@ def _shares(frequencies: Sequence[Mapping[str, Any]], index: int, values: Sequen
     return [sum(found["share"] for found in frequencies if found["point"][index] == value) for value in values]
 
 
+@styled()
 def kl_and_score(content: Mapping[str, Any]) -> Figure:
-    """Mean KL against mean score, a dot a point of the grid."""
-    labels, grid, choice = content["labels"], content["grid"], content["choice"]
+    """Mean KL against mean score, a dot a point of the grid; the named points have markers of their own."""
+    labels, grid = content["labels"], content["grid"]
     means = {tuple(point): mean for point, mean in zip(grid["points"], grid["mean_kl"], strict=True)}
     scores = {tuple(point): score for point, score in zip(labels["points"], labels["mean_scores"], strict=True)}
-    figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
+    figure = Figure(figsize=(_WIDTH, _HEIGHT + 0.6), layout="constrained")
     axes = figure.add_subplot()
-    axes.scatter([means[point] for point in scores], list(scores.values()), color="tab:gray")
-    marked = {"chosen": choice, "label-tuned": labels["oracle"]}
-    for (name, found), color in zip(marked.items(), ("tab:red", "tab:blue"), strict=True):
-        point = (found["attn_temperature"], found["attn_scale"])
-        axes.scatter(means[point], scores[point], color=color, label=f"{name} ({point[0]:g}, {point[1]:g})")
+    # Hollow, because points may lie on top of one another.
+    axes.scatter([means[point] for point in scores], list(scores.values()), facecolors="none", edgecolors=INK, s=22)
+    oracle = labels["oracle"]
+    marked = {**_marked(content), "label-tuned": Point(oracle["attn_temperature"], oracle["attn_scale"])}
+    for index, ((name, point), style) in enumerate(zip(marked.items(), series(5)[1:], strict=True)):
+        if point in scores and point in means:
+            shape = {"marker": style.marker, "edgecolors": style.color, "facecolors": "none", "linewidths": 1.8}
+            axes.scatter(means[point], scores[point], s=60 + 70 * index, label=f"{name} {point}", **shape)
     rho = labels["spearman"]["rho"]
     axes.set(xlabel="mean KL (nats)", ylabel=labels["metric"])
     axes.set_title("no rank correlation defined" if rho is None else f"Spearman's rho {rho:.2f}")
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=1)
     return figure

@@ -56,11 +56,25 @@ class Meter:
         self.journal = Journal(cache, "kl", lm.rank)
         self.known: dict[str, dict[Point, Score]] = defaultdict(dict)
         for record in self.journal.records():
+            if "divergences" not in record:
+                continue
             points = (Point(*pair) for pair in record["points"])
-            self.known[record["key"]].update(zip(points, map(Score, record["kl"], record["positions"]), strict=True))
+            scores = (Score(tuple(divergences)) for divergences in record["divergences"])
+            self.known[record["key"]].update(zip(points, scores, strict=True))
 
     def measure(self, samples: Sequence[Sample], points: Sequence[Point]) -> Measured:
-        """Measure all points on all samples; every process gets the whole result.
+        """Measure all points on all samples (see `scores`)."""
+        scores = self.scores(samples, points)
+        return Measured(
+            np.array([[score.kl for score in row] for row in scores]),
+            np.array([[score.positions for score in row] for row in scores]),
+        )
+
+    def scores(self, samples: Sequence[Sample], points: Sequence[Point]) -> list[list[Score]]:
+        """Score all points on all samples; every process gets the whole result.
+
+        Returns:
+            For each sample its scores, in the points' order.
 
         Raises:
             ApeError: Logits are not finite, or memory does not suffice for a sample.
@@ -73,11 +87,7 @@ class Meter:
                 rows.append((index, self._sample(samples[index], points, progress.update)))
         if self.lm.world_size > 1:
             rows = gather_object(rows)
-        scores = [scores for _, scores in sorted(rows)]
-        return Measured(
-            np.array([[score.kl for score in row] for row in scores]),
-            np.array([[score.positions for score in row] for row in scores]),
-        )
+        return [scores for _, scores in sorted(rows)]
 
     def _sample(self, sample: Sample, points: Sequence[Point], on_scored: Callable[[int], Any]) -> list[Score]:
         key = score_key(self.model, self.lm.settings, self.objective, self.scorer.ends, sample)
@@ -87,8 +97,8 @@ class Meter:
         if missing:
             scores = self._score(sample, missing, on_scored)
             known.update(zip(missing, scores, strict=True))
-            kl, positions = zip(*scores, strict=True)
-            self.journal.append({"key": key, "points": missing, "kl": kl, "positions": positions})
+            divergences = [score.divergences for score in scores]
+            self.journal.append({"key": key, "points": missing, "divergences": divergences})
         return [known[point] for point in points]
 
     def _score(self, sample: Sample, points: Sequence[Point], on_scored: Callable[[int], Any]) -> list[Score]:

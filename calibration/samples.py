@@ -71,6 +71,19 @@ def gather(
         ApeError: A task scores whole texts, has no context, or nothing is left; or a sample is too long and that is
             to be an error.
     """
+    gathered = collect(lm, tasks, options, limit=limit, picked=picked)
+    if not gathered.samples:
+        raise ApeError(
+            f"No sample is left of {', '.join(tasks)}: {gathered.too_long} are longer than the model's window of "
+            f"{lm.max_length} tokens and {gathered.no_context} have no context."
+        )
+    return gathered
+
+
+def collect(
+    lm: ApeHFLM, tasks: Mapping[str, Task], options: Options, *, limit: float | None, picked: Mapping[str, list[int]]
+) -> Gathered:
+    """As `gather`, but nothing may be left."""
     if unknown := sorted(set(picked) - set(tasks)):
         raise ApeError(
             f"samples names the task {unknown[0]!r}, which is not calibrated on.{nearest(unknown[0], tasks)}"
@@ -109,11 +122,6 @@ def gather(
     if gathered.no_context:
         logger.warning(
             "%d samples have no context and are left out: T and S change nothing there.", gathered.no_context
-        )
-    if not samples:
-        raise ApeError(
-            f"No sample is left of {', '.join(tasks)}: {too_long} are longer than the model's window of "
-            f"{lm.max_length} tokens and {gathered.no_context} have no context."
         )
     return gathered
 

@@ -10,6 +10,7 @@ import gc
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
@@ -36,12 +37,20 @@ class Score(NamedTuple):
     """How far one point is from the teacher on one prompt.
 
     Attributes:
-        kl: Mean divergence in nats over the positions counted.
-        positions: How many positions counted, at most K.
+        divergences: In nats, at each position that counts; at most K.
     """
 
-    kl: float
-    positions: int
+    divergences: tuple[float, ...]
+
+    @property
+    def kl(self) -> float:
+        """Mean divergence over the positions that count."""
+        return fmean(self.divergences)
+
+    @property
+    def positions(self) -> int:
+        """How many positions count."""
+        return len(self.divergences)
 
 
 class Scorer:
@@ -88,7 +97,7 @@ class Scorer:
             piece = points[len(scores) : len(scores) + rows]
             try:
                 with reading_segments(self.lm.model):
-                    kl, positions = measure(prompt, reader, teacher, piece, sample)
+                    found = measure(prompt, reader, teacher, piece, sample)
             except RuntimeError as error:
                 if not should_reduce_batch_size(error):
                     raise
@@ -100,7 +109,7 @@ class Scorer:
                 rows = self.max_rows = -(-rows // 2)
                 logger.warning("%s: memory is short; going on with %d points at a time.", sample, rows)
             else:
-                scores += map(Score, kl.tolist(), positions.tolist())
+                scores += found
                 on_scored(len(piece))
                 continue
             # Outside of the handler, whose traceback would keep the failed batch alive.
@@ -110,21 +119,20 @@ class Scorer:
 
     def _own(
         self, prompt: Prompt, reader: Reader, teacher: Teacher, points: Sequence[Point], sample: str
-    ) -> tuple[Tensor, Tensor]:
+    ) -> list[Score]:
         """Each point continues from its own greedy tokens, as the teacher did from its own (Eq. 3)."""
         device = input_device(self.lm.model)
         cache, names = self._cache(reader, points), [f"the point {point}" for point in points]
         ends = torch.tensor(self.ends, dtype=torch.long, device=device)
         ids = torch.tensor([prompt.query], device=device).expand(len(points), -1)
         start = reader.start
-        total = torch.zeros(len(points), dtype=teacher.log_probs.dtype, device=device)
+        divergences: list[Tensor] = []
         positions = torch.zeros(len(points), dtype=torch.long, device=device)
         running = torch.ones(len(points), dtype=torch.bool, device=device)
         for step, expected in enumerate(teacher.log_probs, start=1):
             logits = last_logits(self.lm, ids, start, cache, keep=1)
             check_finite(logits, names, step, sample)
-            divergence = forward_kl(expected, log_probabilities(logits[:, 0]))
-            total += torch.where(running, divergence, 0.0)
+            divergences.append(forward_kl(expected, log_probabilities(logits[:, 0])))
             positions += running
             tokens = logits[:, 0].argmax(-1)
             running &= ~torch.isin(tokens, ends)
@@ -132,11 +140,12 @@ class Scorer:
                 break
             start += ids.shape[1]
             ids = tokens.unsqueeze(-1)
-        return total / positions, positions
+        rows = zip(torch.stack(divergences, -1).tolist(), positions.tolist(), strict=True)
+        return [Score(tuple(row[:count])) for row, count in rows]
 
     def _teacher(
         self, prompt: Prompt, reader: Reader, teacher: Teacher, points: Sequence[Point], sample: str
-    ) -> tuple[Tensor, Tensor]:
+    ) -> list[Score]:
         """All points read the teacher's tokens, so one pass gives the distributions of all positions."""
         device = input_device(self.lm.model)
         steps = len(teacher.tokens)
@@ -155,8 +164,8 @@ class Scorer:
         ]
         logits = torch.cat(parts, dim=1)
         check_finite(logits, [f"the point {point}" for point in points], 1, sample)
-        divergence = forward_kl(teacher.log_probs, log_probabilities(logits))
-        return divergence.mean(-1), torch.full((len(points),), steps, device=device)
+        divergences = forward_kl(teacher.log_probs, log_probabilities(logits))
+        return [Score(tuple(row)) for row in divergences.tolist()]
 
     def _cache(self, reader: Reader, points: Sequence[Point]) -> SegmentedCache:
         """A cache of one row a point; T and S are `(rows, 1, 1)`, the same for all layers and heads."""

@@ -93,6 +93,15 @@ class TeacherStore:
         self._save(path, teacher)
         return teacher
 
+    def tokens(self, ids: tuple[int, ...]) -> list[int] | None:
+        """The greedy tokens of a prompt's teacher; None if it is not kept."""
+        path = self.folder / f"{self._key(ids)}.safetensors" if self.folder else None
+        if path is None or not path.is_file():
+            return None
+        with safe_open(path, framework="pt") as file:
+            # The distributions, which are large, stay on the disk.
+            return [int(token) for token in file.get_tensor("tokens")]
+
     def _key(self, ids: tuple[int, ...]) -> str:
         return hashlib.sha256(f"{self.model} {' '.join(map(str, ids))}".encode()).hexdigest()
 

@@ -100,7 +100,9 @@ def template(name: str, value: Any) -> bool | str:
 
 
 def arguments(name: str, value: Any) -> dict[str, Any]:
-    """Model arguments, in text as the harness reads them."""
+    """Names with values, in text as the harness reads them; several texts are one."""
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        value = ",".join(value)
     if isinstance(value, str):
         from lm_eval.utils import simple_parse_args_string
 

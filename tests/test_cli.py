@@ -68,10 +68,14 @@ def test_paths_exist(capsys: pytest.CaptureFixture[str]) -> None:
     assert (Path(capsys.readouterr().out.strip()) / "model.safetensors").is_file()
 
 
-def test_the_demo_compares_all_strategies_and_calibrates(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--limit", "6", "--passages", "4"]) == 0
+def test_the_demo_calibrates_compares_and_reports(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["demo", "--limit", "4", "--passages", "4", "--output_path", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     for strategy in ("sequential", "parallel", "sink", "ape"):
         assert strategy in out
     assert "±" in out
     assert "attn_temperature=" in " ".join(out.split())
+    assert str(tmp_path / "report.html") in out.replace("\n", "")
+    assert (tmp_path / "board" / "board.json").is_file()
+    assert (tmp_path / "calibration" / "calibration.json").is_file()
+    assert "ape_pocket_twohop_test" in (tmp_path / "report.html").read_text(encoding="utf-8")

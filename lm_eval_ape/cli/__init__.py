@@ -17,6 +17,8 @@ COMMANDS = {
     "paths": "print where tasks, run configurations and the shipped model lie",
     "calibrate": "find the (T, S) closest to the sequential model, without a label",
     "compare": "run strategies on the same prompts: scores, paired differences, times",
+    "report": "one HTML page of comparisons and calibrations, with figures and all samples",
+    "card": "Markdown for a model card of a calibrated setting",
 }
 EPILOG = """\
 examples:
@@ -24,6 +26,7 @@ examples:
   lm-eval-ape run --model ape-hf --model_args pretrained=MODEL,strategy=ape --tasks ape_longbench_2wikimqa
   lm-eval-ape calibrate --model_args pretrained=MODEL --tasks ape_longbench_2wikimqa_calibration --output_path out
   lm-eval-ape compare --model_args pretrained=MODEL --tasks ape_longbench_2wikimqa_test --output_path board
+  lm-eval-ape report board out
 """
 
 

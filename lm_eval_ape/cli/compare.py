@@ -37,14 +37,20 @@ the table:
 output (--output_path):
   board.md, board.csv, board.json          the tables; the last one with every sample, setting and command
   STRATEGY/MODEL/results_*.json, samples_*.jsonl, and STRATEGY/run.json with lengths and times of all requests
+  STRATEGY/kl.json                         with --kl_tokens: the KL of every prompt, token by token; it needs no label,
+                                           and no score or time holds any of it. cache/ keeps the teachers.
 
 examples:
   lm-eval-ape compare --model_args pretrained=MODEL --tasks ape_longbench_2wikimqa_test,ape_longbench_hotpotqa_test \\
-    --strategies sequential,parallel,sink,ape,ape@out/calibration.json --output_path board
+    --strategies sequential,parallel,sink,ape,ape@out/calibration.json --kl_tokens 8 --output_path board
+  lm-eval-ape report board out
 
   # in a minute, on the shipped model
   lm-eval-ape compare --model_args pretrained=pocket,chunking=passages --tasks ape_pocket_twohop_test --limit 20 \\
     --output_path board
+
+  # one W&B run a strategy and one for the board and its report, in a group of the output folder's name
+  lm-eval-ape compare ... --output_path board --wandb_args project=parallel-encoding
 
   # existing runs, also of other models
   lm_eval --model hf --model_args pretrained=MODEL --tasks TASK --log_samples --output_path runs/hf
@@ -60,7 +66,9 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_flags(parser, Options, {"sources": {"flag": "--from", "nargs": "+"}})
+    # As in the harness, these take pairs separated by commas or by spaces.
+    pairs = {name: {"nargs": "+"} for name in ("wandb_args", "wandb_config_args", "trackio_args")}
+    add_flags(parser, Options, {"sources": {"flag": "--from", "nargs": "+"}, **pairs})
     return parser
 
 
@@ -96,7 +104,11 @@ def _show(board: dict[str, Any], output: str | None) -> None:
     # A file or a pipe has no width of its own, and rich would take 80.
     show(board, Console(width=None if sys.stdout.isatty() else 180))
     if output:
-        print(f"The board is in {Path(output) / 'board.md'}, board.csv and board.json.", file=sys.stderr)
+        print(
+            f"The board is in {Path(output) / 'board.md'}, board.csv and board.json; lm-eval-ape report {output} makes "
+            "a page of it.",
+            file=sys.stderr,
+        )
 
 
 @contextmanager

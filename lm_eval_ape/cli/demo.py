@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lm_eval_ape.option_values import count
 from lm_eval_ape.pocket import POCKET
@@ -17,29 +17,23 @@ if TYPE_CHECKING:
 
 STRATEGIES = ("sequential", "parallel", "sink", "ape")
 TASKS = ("ape_pocket_onehop_test", "ape_pocket_twohop_test")
+KL_TOKENS = 8
 EPILOG = """\
 The same evaluation of one strategy with the harness's own command line:
   lm_eval --model ape-hf --model_args pretrained=pocket,strategy=ape,chunking=passages --tasks ape_pocket_twohop_test
 """
 
 
-class Line(NamedTuple):
-    """One strategy's results: for each task the mean score and its standard error, in [0, 1], and seconds in all."""
-
-    strategy: str
-    scores: list[tuple[float, float]]
-    seconds: float
-
-
 def main(arguments: Sequence[str]) -> int:
-    """Evaluate the shipped model under every strategy and print one table.
+    """Calibrate and compare the shipped model, print one table, and make a report.
 
     Args:
         arguments: What follows `lm-eval-ape demo`.
     """
     parser = argparse.ArgumentParser(
         prog="lm-eval-ape demo",
-        description="Compare encoding strategies on the shipped model and its test questions, through the harness.",
+        description="Calibrate the shipped model, compare encoding strategies on its test questions through the "
+        "harness, and make a report of both.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -47,90 +41,92 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--passages", type=int, default=10, help="passages of each context (default: %(default)s)")
     parser.add_argument("--chunks", type=int, default=2, help="chunks that they are joined into (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=8, help="questions at a time (default: %(default)s)")
+    parser.add_argument("--output_path", default="out/demo", help="folder for all results (default: %(default)s)")
     args = parser.parse_args(arguments)
-    for name, value in vars(args).items():
-        count(1)(name, value)
+    for name in ("limit", "passages", "chunks", "batch_size"):
+        count(1)(name, getattr(args, name))
     # Nothing here comes from the hub; without this the harness would ask it for the model's commit.
     os.environ["HF_HUB_OFFLINE"] = "1"
     from rich.console import Console
 
+    from lm_eval_ape.report.page import report
+
     console = Console()
-    show(evaluate(args), args, console)
-    calibrate(args, console)
+    folder = Path(args.output_path)
+    calibration = calibrate(args, folder / "calibration")
+    board = compare(args, folder / "board", ["lm-eval-ape", "demo", *arguments])
+    page = report([str(folder)])
+    show(board, args, console)
+    tell(calibration, console)
+    console.print(f"The report is in {page}, the board and the calibration beside it.", soft_wrap=True)
     return 0
 
 
-def evaluate(args: argparse.Namespace) -> list[Line]:
-    """Run every strategy on the same questions, one load of the model.
+def _options(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    return {
+        "model_args": {"pretrained": POCKET, "chunking": "passages", "max_chunks": args.chunks},
+        "metadata": {"pocket_passages": args.passages},
+        "output_path": str(folder),
+    }
+
+
+def compare(args: argparse.Namespace, folder: Path, command: Sequence[str]) -> Mapping[str, Any]:
+    """Run every strategy on the same questions and measure its KL from the sequential model.
 
     Args:
         args: The command's options.
+        folder: Where to write.
+        command: What was called, for the record.
     """
-    from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from lm_eval_ape.model import ApeHFLM
-    from lm_eval_ape.pocket import pocket_path
-    from lm_eval_ape.tasks import TASKS_DIR
+    from lm_eval_ape.comparison.compare import compare as run
+    from lm_eval_ape.comparison.options import Options
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    manager = TaskManager(
-        include_path=str(TASKS_DIR), include_defaults=False, metadata={"pocket_passages": args.passages}
-    )
-    model = AutoModelForCausalLM.from_pretrained(pocket_path())
-    tokenizer = AutoTokenizer.from_pretrained(pocket_path())
-    lines = []
-    for strategy in STRATEGIES:
-        lm = ApeHFLM(
-            model,
-            tokenizer=tokenizer,
-            batch_size=args.batch_size,
-            strategy=strategy,
-            chunking="passages",
-            max_chunks=args.chunks,
-        )
-        began = time.perf_counter()
-        results: dict[str, Any] = simple_evaluate(
-            model=lm, tasks=list(TASKS), task_manager=manager, limit=args.limit, log_samples=False
-        )["results"]
-        seconds = time.perf_counter() - began
-        scores = [(results[task]["score,none"], results[task]["score_stderr,none"]) for task in TASKS]
-        lines.append(Line(strategy, scores, seconds))
-    return lines
+    given = {"tasks": TASKS, "strategies": STRATEGIES, "limit": args.limit, "batch_size": args.batch_size}
+    board = run(Options.read({**_options(args, folder), **given, "kl_tokens": KL_TOKENS}), command)
+    assert board is not None
+    return board
 
 
-def show(lines: Sequence[Line], args: argparse.Namespace, console: Console) -> None:
+def show(board: Mapping[str, Any], args: argparse.Namespace, console: Console) -> None:
     """Print the table of all strategies."""
     from rich.table import Table
 
     console.print(f"{args.limit} questions a task over {args.passages} passages in {args.chunks} chunks")
-    table = Table("strategy", caption="QA F1 x 100 ± standard error; seconds for both tasks", caption_justify="left")
-    for task in TASKS:
-        table.add_column(task.removeprefix("ape_pocket_").removesuffix("_test"), justify="right")
-    table.add_column("seconds", justify="right")
-    for line in lines:
-        cells = [f"{100 * score:.1f} ± {100 * error:.1f}" for score, error in line.scores]
-        table.add_row(line.strategy, *cells, f"{line.seconds:.0f}")
+    caption = f"QA F1 x 100 ± standard error; KL from sequential in nats, {KL_TOKENS} tokens; seconds for both tasks"
+    table = Table("strategy", caption=caption, caption_justify="left")
+    names = {task: task.removeprefix("ape_pocket_").removesuffix("_test") for task in TASKS}
+    for header in (*names.values(), *(f"KL {name}" for name in names.values()), "seconds"):
+        table.add_column(header, justify="right")
+    for row in board["rows"]:
+        scores = [row["tasks"][task] for task in TASKS]
+        cells = [f"{100 * score['score']:.1f} ± {100 * (score['stderr'] or 0):.1f}" for score in scores]
+        cells += [f"{score['kl']['mean']:.3f}" if score["kl"] else "-" for score in scores]
+        seconds = row["costs"]["requests"] * row["costs"]["seconds"]["mean"]
+        table.add_row(row["label"], *cells, f"{seconds:.0f}")
     console.print(table)
 
 
-def calibrate(args: argparse.Namespace, console: Console) -> None:
-    """Choose (T, S) without labels on other questions of the second kind, and print the choice and its rivals."""
+def calibrate(args: argparse.Namespace, folder: Path) -> Mapping[str, Any]:
+    """Choose (T, S) without labels on other questions of the second kind.
+
+    Args:
+        args: The command's options.
+        folder: Where to write.
+    """
     from lm_eval_ape.calibration.options import Options
     from lm_eval_ape.calibration.run import calibrate as run
 
-    options = Options(
-        model_args={"pretrained": POCKET, "chunking": "passages", "max_chunks": args.chunks},
-        tasks=("ape_pocket_twohop_calibration",),
-        metadata={"pocket_passages": args.passages},
-    )
-    content = run(options)
+    return run(Options.read({**_options(args, folder), "tasks": ["ape_pocket_twohop_calibration"]}))
+
+
+def tell(content: Mapping[str, Any], console: Console) -> None:
+    """Print a calibration's choice in a sentence."""
     choice, points = content["choice"], content["grid"]["points"]
     edge = f" (on the grid's edge: {', '.join(choice['edges'])})" if choice["edges"] else ""
     console.print(
         f"Calibrated without labels on {len(content['samples'])} two-hop questions, {len(points)} points (T, S): "
         f"attn_temperature={choice['attn_temperature']},attn_scale={choice['attn_scale']}{edge} is closest to the "
-        f"sequential model, mean KL {choice['mean_kl']:.3f} nats over {options.num_tokens} tokens",
+        f"sequential model, mean KL {choice['mean_kl']:.3f} nats over {content['objective']['num_tokens']} tokens",
         highlight=False,
     )

@@ -8,13 +8,14 @@ from datetime import datetime, timezone
 from typing import Any
 
 from lm_eval_ape.calibration.identity import versions
+from lm_eval_ape.comparison.board_file import SCHEMA_VERSION
 from lm_eval_ape.comparison.costs import costs
+from lm_eval_ape.comparison.kl_board import Divergences, mismatch
 from lm_eval_ape.comparison.lengths import Lengths, by_length, difference_part, measure
 from lm_eval_ape.comparison.matching import Matched, averaged, find_baseline, match
 from lm_eval_ape.comparison.runs import Run
 from lm_eval_ape.comparison.statistics import estimate
 
-SCHEMA_VERSION = 1
 # Parts of the harness's results that say what made them, beside `config`.
 _PROVENANCE = (
     "git_hash date transformers_version lm_eval_version upper_git_hash pretty_env_info chat_template_sha "
@@ -43,7 +44,7 @@ def make_board(
 
     Returns:
         The board. Scores and differences are in the metric's own unit, lengths in tokens or characters, times in
-        seconds, memory in bytes.
+        seconds, memory in bytes, divergences in nats.
 
     Raises:
         ApeError: The baseline or the metric does not exist, or the runs have nothing in common.
@@ -58,6 +59,9 @@ def make_board(
         )
     labels = [run.label for run in runs]
     lengths = measure(matched, runs)
+    divergences = {run.label: Divergences(run) for run in runs}
+    notes += [note for part in divergences.values() for note in part.notes(matched)]
+    notes += mismatch(list(divergences.values()))
     chance = {"resamples": resamples, "seed": seed}
     return {
         "schema_version": SCHEMA_VERSION,
@@ -74,9 +78,9 @@ def make_board(
         },
         "notes": notes,
         "tasks": {task.task: _task_part(task, runs) for task in matched},
-        "rows": [_row_part(run, matched, labels, base, chance) for run in runs],
+        "rows": [_row_part(divergences[run.label], matched, labels, base, chance) for run in runs],
         "lengths": by_length(matched, lengths, labels, base, **chance),
-        "samples": {task.task: _samples_part(task, runs, lengths) for task in matched},
+        "samples": {task.task: _samples_part(task, runs, lengths, divergences) for task in matched},
     }
 
 
@@ -94,8 +98,13 @@ def _task_part(task: Matched, runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _row_part(
-    run: Run, matched: Sequence[Matched], labels: Sequence[str], base: str | None, chance: Mapping[str, int]
+    divergences: Divergences,
+    matched: Sequence[Matched],
+    labels: Sequence[str],
+    base: str | None,
+    chance: Mapping[str, int],
 ) -> dict[str, Any]:
+    run = divergences.run
     own = [task for task in matched if run.label in task.scores]
     shared = averaged(matched, labels)
     record = run.record or {}
@@ -111,15 +120,21 @@ def _row_part(
         "identity": record.get("identity"),
         "created": record.get("created"),
         "results_file": str(run.results_file),
+        "kl": divergences.objective,
         "tasks": {
             task.task: {
                 **_scores_part(run.label, [task], base, chance),
+                "kl": divergences.mean(task),
                 "left_out": task.left_out.get(run.label, 0),
                 "reported": run.results["results"].get(task.task),
             }
             for task in own
         },
-        "average": {**_scores_part(run.label, shared, base, chance), "tasks": [task.task for task in shared]}
+        "average": {
+            **_scores_part(run.label, shared, base, chance),
+            "kl": divergences.mean(*shared),
+            "tasks": [task.task for task in shared],
+        }
         if shared
         else None,
         "costs": costs(run.record),
@@ -140,7 +155,9 @@ def _scores_part(label: str, tasks: Sequence[Matched], base: str | None, chance:
     return part
 
 
-def _samples_part(task: Matched, runs: Sequence[Run], lengths: Lengths) -> list[dict[str, Any]]:
+def _samples_part(
+    task: Matched, runs: Sequence[Run], lengths: Lengths, divergences: Mapping[str, Divergences]
+) -> list[dict[str, Any]]:
     having = [run for run in runs if run.label in task.scores]
     requests = {run.label: _requests(run, task.task) for run in having}
     samples = []
@@ -160,6 +177,7 @@ def _samples_part(task: Matched, runs: Sequence[Run], lengths: Lengths) -> list[
                         "metrics": row.metrics,
                         "prediction": row.prediction,
                         "requests": requests[label].get(row.doc_id),
+                        "kl": divergences[label].prompts(task.task, row),
                     }
                     for label, row in rows.items()
                 },

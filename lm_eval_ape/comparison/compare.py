@@ -12,6 +12,7 @@ from typing import Any
 from lm_eval_ape.comparison.board import make_board
 from lm_eval_ape.comparison.folder import write_text
 from lm_eval_ape.comparison.formats import comma_separated, markdown
+from lm_eval_ape.comparison.loggers import Loggers
 from lm_eval_ape.comparison.options import Options
 from lm_eval_ape.comparison.running import Strategies
 from lm_eval_ape.comparison.runs import distinct, read_folders
@@ -33,7 +34,8 @@ def compare(options: Options, command: Sequence[str] = ()) -> dict[str, Any] | N
     Raises:
         ApeError: Something asked for is impossible; what can be told without the model is told before it is loaded.
     """
-    strategies = Strategies(options) if options.runs else None
+    loggers = Loggers(options)
+    strategies = Strategies(options, loggers) if options.runs else None
     runs = read_folders(options.sources)
     if strategies is not None:
         labels = [spec.label for spec in strategies.specs] + [run.label for run in runs]
@@ -56,6 +58,7 @@ def compare(options: Options, command: Sequence[str] = ()) -> dict[str, Any] | N
     )
     if options.output_path:
         write(Path(options.output_path).expanduser(), board)
+    loggers.log_board(board)
     return board
 
 

@@ -83,6 +83,9 @@ def _csv_line(board: Mapping[str, Any], row: Mapping[str, Any], task: str, score
         "p_value": difference.get("p_value"),
         "within_noise": difference.get("within_noise"),
         "kept": score["kept"],
+        "kl_mean": (score["kl"] or {}).get("mean"),
+        "kl_stderr": (score["kl"] or {}).get("stderr"),
+        "kl_tokens": (row["kl"] or {}).get("num_tokens"),
         **{
             f"{name}_median": (cost.get(name) or {}).get("median")
             for name in ("prefill_seconds", "seconds", "scoring_seconds")

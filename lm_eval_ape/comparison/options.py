@@ -11,7 +11,7 @@ from lm_eval_ape.errors import ApeError
 from lm_eval_ape.options import HarnessOptions, about
 
 DEFAULT_STRATEGIES = "sequential,parallel,sink,ape"
-_RUNNING = ("tasks", "strategies", "limit", "num_fewshot", "gen_kwargs", "device")
+_RUNNING = ("tasks", "strategies", "limit", "num_fewshot", "gen_kwargs", "device", "kl_tokens")
 
 
 def read_strategies(name: str, value: Any) -> tuple[str, ...]:
@@ -67,13 +67,37 @@ class Options(HarnessOptions):
         default=9999, metadata=about(values.count(99), "bootstrap resamples, and sign flips of the test", "N")
     )
     seed: int = field(default=1234, metadata=about(values.count(0), "seed of both", "N"))
+    kl_tokens: int = field(
+        default=0,
+        metadata=about(
+            values.count(0), "measure each strategy's KL from the sequential model over so many next tokens", "K"
+        ),
+    )
     gen_kwargs: dict[str, Any] = field(
         default_factory=dict,
         metadata=about(values.arguments, "generation settings over the tasks' own", "KEY=VALUE,..."),
     )
 
+    wandb_args: dict[str, Any] = field(
+        default_factory=dict,
+        metadata=about(
+            values.arguments,
+            "log each strategy's run and the board to Weights & Biases, with arguments of wandb.init",
+            "KEY=VALUE,...",
+        ),
+    )
+    wandb_config_args: dict[str, Any] = field(
+        default_factory=dict, metadata=about(values.arguments, "further configuration of those runs", "KEY=VALUE,...")
+    )
+    trackio_args: dict[str, Any] = field(
+        default_factory=dict,
+        metadata=about(values.arguments, "log the same to Trackio, with arguments of trackio.init", "KEY=VALUE,..."),
+    )
+
     def check(self, given: Mapping[str, Any]) -> None:
         """Refuse a comparison of nothing, and options about runs where nothing is run."""
+        if self.wandb_config_args and not self.wandb_args:
+            raise ApeError("wandb_config_args goes with wandb_args: --wandb_args project=NAME.")
         if self.runs:
             self._check_runs()
         elif not self.sources:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lm_eval import simple_evaluate
 from lm_eval.api.task import Task
@@ -20,6 +22,8 @@ from lm_eval_ape.catalogue import Catalogue
 from lm_eval_ape.comparison import folder
 from lm_eval_ape.comparison.command import command
 from lm_eval_ape.comparison.identity import identity, shared_identity
+from lm_eval_ape.comparison.kl import StrategyKL
+from lm_eval_ape.comparison.loggers import Loggers
 from lm_eval_ape.comparison.measured import MeasuredApeHFLM
 from lm_eval_ape.comparison.options import Options
 from lm_eval_ape.comparison.runs import Run, read_run
@@ -29,18 +33,28 @@ from lm_eval_ape.errors import ApeError, nearest
 logger = logging.getLogger(__name__)
 
 
+class Wanted(NamedTuple):
+    """A strategy to have a finished run of: it, its folder, and all that its outcome depends on."""
+
+    spec: Spec
+    place: Path
+    identity: dict[str, Any]
+
+
 class Strategies:
     """The strategies to run.
 
     Args:
         options: The model, the tasks, the strategies and where to write.
+        loggers: Where each run is logged.
 
     Raises:
         ApeError: A spec, a task, the metric or the folder is impossible; no weight is loaded for that.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, loggers: Loggers) -> None:
         self.options = options
+        self.loggers = loggers
         self.specs = read_specs(options.specs, options.model_args)
         self.output = Path(str(options.output_path)).expanduser()
         try:
@@ -60,26 +74,41 @@ class Strategies:
             logger.setLevel(logging.WARNING)
         shared = shared_identity(lm, self.options, self.tasks)
         # Decided for all at once, so that several processes decide alike.
-        wanted = [(spec, folder.strategy_folder(self.output, spec.label)) for spec in self.specs]
-        finished = [self._finished(spec, place, identity(shared, spec.settings)) for spec, place in wanted]
-        runs = []
-        for number, (spec, place) in enumerate(wanted, start=1):
-            results_file = finished[number - 1]
-            what = f"[{number}/{len(wanted)}] {spec.label}: {describe(asdict(spec.settings))}"
+        wanted = [
+            Wanted(spec, folder.strategy_folder(self.output, spec.label), identity(shared, spec.settings))
+            for spec in self.specs
+        ]
+        finished = [self._finished(one) for one in wanted]
+        for number, (one, results_file) in enumerate(zip(wanted, finished, strict=True), start=1):
+            what = f"[{number}/{len(wanted)}] {one.spec.label}: {describe(asdict(one.spec.settings))}"
             if results_file is not None:
-                logger.info("%s; finished before, taken from %s", what, place)
-            else:
-                logger.info("%s", what)
-                try:
-                    results_file = self._run(lm, spec, place, identity(shared, spec.settings))
-                except ApeError as error:
-                    raise ApeError(
-                        f"{spec.label}: {error} What is finished lies in {self.output} and is not run again; "
-                        f"lm-eval-ape compare --from {self.output} makes a board of it."
-                    ) from error
-            if results_file is not None and lm.rank == 0:
-                runs.append(read_run(results_file))
-        return runs
+                logger.info("%s; finished before, taken from %s", what, one.place)
+                continue
+            logger.info("%s", what)
+            with self._named(one.spec):
+                finished[number - 1] = self._run(lm, one)
+        self._measure_kl(lm, wanted)
+        return [read_run(results_file) for results_file in finished if results_file is not None and lm.rank == 0]
+
+    def _measure_kl(self, lm: MeasuredApeHFLM, wanted: Sequence[Wanted]) -> None:
+        """After all strategies have run, so that no run's seconds or memory hold any of it."""
+        kls = [StrategyKL(self.options, *one) for one in wanted]
+        needed = [kl for kl in kls if kl.needed]
+        for number, kl in enumerate(needed, start=1):
+            logger.info("[%d/%d] KL of %s from the sequential model", number, len(needed), kl.spec.label)
+            with self._named(kl.spec):
+                kl.measure(lm, self.tasks, self.output / "cache")
+
+    @contextmanager
+    def _named(self, spec: Spec) -> Iterator[None]:
+        """Errors say which strategy failed, and that the others are not lost."""
+        try:
+            yield
+        except ApeError as error:
+            raise ApeError(
+                f"{spec.label}: {error} What is finished lies in {self.output} and is not run again; "
+                f"lm-eval-ape compare --from {self.output} makes a board of it."
+            ) from error
 
     def _load(self) -> MeasuredApeHFLM:
         options = self.options
@@ -94,23 +123,23 @@ class Strategies:
         return lm
 
     @staticmethod
-    def _finished(spec: Spec, place: Path, wanted: Mapping[str, Any]) -> Path | None:
-        record = folder.read_record(place)
+    def _finished(wanted: Wanted) -> Path | None:
+        record = folder.read_record(wanted.place)
         if record is None:
             return None
-        if differences := folder.changes(record["identity"], wanted):
-            logger.info("%s is run again: %s", spec.label, "; ".join(differences))
+        if differences := folder.changes(record["identity"], wanted.identity):
+            logger.info("%s is run again: %s", wanted.spec.label, "; ".join(differences))
             return None
-        results_file = place / record["results_file"]
+        results_file = wanted.place / record["results_file"]
         try:
             read_run(results_file)
         except ApeError as error:
-            logger.warning("%s is run again: %s", spec.label, error)
+            logger.warning("%s is run again: %s", wanted.spec.label, error)
             return None
         return results_file
 
-    def _run(self, lm: MeasuredApeHFLM, spec: Spec, place: Path, wanted: Mapping[str, Any]) -> Path | None:
-        options = self.options
+    def _run(self, lm: MeasuredApeHFLM, wanted: Wanted) -> Path | None:
+        options, (spec, place, own) = self.options, wanted
         tracker = EvaluationTracker(output_path=str(place))
         memory = lm.begin(spec.settings)
         results: dict[str, Any] | None = simple_evaluate(
@@ -136,13 +165,16 @@ class Strategies:
             return None
         # The harness calls a loaded model CUSTOM, or by its path.
         tracker.general_config_tracker.model_source = results["config"]["model"] = "ape-hf"
-        results_file = folder.save(results, results.pop("samples"), tracker)
+        samples = results.pop("samples")
+        # The harness's files change the samples on their way out.
+        logged = copy.deepcopy(samples) if self.loggers else {}
+        results_file = folder.save(results, samples, tracker)
         folder.write_record(
             place,
             {
                 "label": spec.label,
                 "results_file": str(results_file.relative_to(place)),
-                "identity": wanted,
+                "identity": own,
                 "command": command(options, spec),
                 "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                 "peak_memory_bytes": max(peak),
@@ -150,6 +182,7 @@ class Strategies:
                 "requests": [asdict(request) for part in measured for request in part],
             },
         )
+        self.loggers.log_run(spec.label, results, logged)
         return results_file
 
 

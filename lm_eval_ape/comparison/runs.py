@@ -13,6 +13,7 @@ from lm_eval_ape.comparison.specs import describe
 from lm_eval_ape.errors import ApeError
 
 RECORD_NAME = "run.json"
+KL_NAME = "kl.json"
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Run:
         results: The harness's results: `config`, versions, environment and scores.
         tasks: Each task's rows.
         record: What `compare` wrote beside it (`folder.write_record`); None for other runs.
+        kl: Its divergences from the sequential model (`kl.StrategyKL`); None where they were not measured.
     """
 
     label: str
@@ -32,6 +34,7 @@ class Run:
     results: dict[str, Any]
     tasks: dict[str, Samples]
     record: dict[str, Any] | None
+    kl: dict[str, Any] | None = None
 
     @property
     def settings(self) -> dict[str, Any] | None:
@@ -100,7 +103,8 @@ def read_run(results_file: Path) -> Run:
         task: read_samples(results_file.with_name(f"samples_{task}_{date}.jsonl"), task, results) for task in names
     }
     record = _record(results_file)
-    return Run(str(record["label"]) if record else _label(results), results_file, results, tasks, record)
+    label = str(record["label"]) if record else _label(results)
+    return Run(label, results_file, results, tasks, record, _kl(results_file, record))
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -120,6 +124,15 @@ def _record(results_file: Path) -> dict[str, Any] | None:
         return None
     record = _json(path)
     return record if record.get("results_file") == f"{results_file.parent.name}/{results_file.name}" else None
+
+
+def _kl(results_file: Path, record: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The divergences beside the record, if they are of this run."""
+    path = results_file.parent.parent / KL_NAME
+    if record is None or not path.is_file():
+        return None
+    content = _json(path)
+    return content if content.get("identity", {}).get("run") == record.get("identity") else None
 
 
 def _newest(files: Sequence[Path]) -> list[Path]:

@@ -16,6 +16,10 @@ COSTS = (
     "Median seconds of a request: prefill up to the first new token, and in all; of a scored continuation or text. New "
     "tokens a second after the first one. Mean chunks and tokens of a request."
 )
+KL = (
+    " KL: mean divergence of next-token distributions from the sequential model's in nats, over up to {num_tokens} of "
+    "its own greedy tokens."
+)
 _GIB = 2**30
 
 
@@ -52,6 +56,8 @@ def _scores(board: Mapping[str, Any]) -> Table:
     base = board["baseline"]
     headers = ["Tasks", "Strategy", "Settings", "n", "Metric", "Value", "Stderr"]
     headers += ["Difference", "95% interval", "p", "", "Kept"] if base else []
+    measured = next((row["kl"] for row in board["rows"] if row["kl"]), None)
+    headers += ["KL"] if measured else []
     common = _common_settings(board)
     rows = []
     for part in [*_average(board), *_tasks(board)]:
@@ -61,10 +67,12 @@ def _scores(board: Mapping[str, Any]) -> Table:
                 continue
             cells = [name, row["label"], settings_words(row, common), str(part.documents), metric]
             cells += [_times100(score["score"]), f"± {_times100(score['stderr'])}"]
-            rows.append(cells + (_difference(score, part.higher_is_better) if base else []))
+            cells += _difference(score, part.higher_is_better) if base else []
+            rows.append([*cells, *([_divergence(row, score)] if measured else [])])
             # As in the harness's tables, a task is named once.
             name = ""
     caption = LEGEND.format(baseline=base) if base else "Scores x100 ± standard error."
+    caption += KL.format(**measured) if measured else ""
     caption += f" All that cut the context: {', '.join(common)}." if common else ""
     return Table("Scores", caption, headers, rows)
 
@@ -113,6 +121,13 @@ def _difference(score: Mapping[str, Any], higher: bool) -> list[str]:
     p = f"{found['p_value']:.3f}" if found["p_value"] >= 0.001 else "<0.001"
     mark = NOISE if found["within_noise"] else BETTER if (found["mean"] > 0) == higher else WORSE
     return [f"{100 * found['mean']:+.2f}", ends, p, mark, kept]
+
+
+def _divergence(row: Mapping[str, Any], score: Mapping[str, Any]) -> str:
+    if score["kl"]:
+        return f"{score['kl']['mean']:.3g}"
+    # The sequential model is the teacher itself.
+    return "0" if (row["settings"] or {}).get("strategy") == "sequential" else ""
 
 
 def _costs(board: Mapping[str, Any]) -> Table:

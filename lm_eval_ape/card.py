@@ -1,0 +1,201 @@
+"""A model card's part about a calibrated setting, in Markdown, with the Hub's metadata where that can be filled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from lm_eval_ape.calibration.document import model_args_line
+from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL, Point
+from lm_eval_ape.errors import ApeError
+from lm_eval_ape.pocket import POCKET
+from lm_eval_ape.strategy import Settings
+from lm_eval_ape.tasks.longbench.data import HUB_REPOSITORY
+
+_LIMITS = (
+    "The choice makes parallel encoding's next-token distributions as close as the grid allows to the sequential "
+    "model's on these samples. It does not show that they are close, nor that scores on other tasks, lengths or "
+    "numbers of chunks are kept: measure those with `lm-eval-ape compare`."
+)
+
+
+def card(calibration: Mapping[str, Any], board: Mapping[str, Any] | None = None) -> str:
+    """Write the part of a model card.
+
+    Args:
+        calibration: Content of `calibration.json`.
+        board: Content of a `board.json` that may hold a row of this model and setting.
+
+    Returns:
+        Markdown, after a metadata block where the board has results on data sets of the Hugging Face hub.
+
+    Raises:
+        ApeError: The board has no row of this model with the calibrated setting.
+    """
+    row = None if board is None else find_row(calibration, board)
+    parts = [_metadata(calibration, board, row) if board and row else "", *_text(calibration)]
+    if board and row:
+        parts += _scores(board, row)
+    parts += ["### What this does not show\n", _LIMITS, "", _versions(calibration)]
+    return "\n".join(part for part in parts if part is not None).lstrip() + "\n"
+
+
+def find_row(calibration: Mapping[str, Any], board: Mapping[str, Any]) -> dict[str, Any]:
+    """The board's row with the calibrated model, settings, T and S.
+
+    Raises:
+        ApeError: There is none.
+    """
+    choice = calibration["choice"]
+    chosen = {"attn_temperature": choice["attn_temperature"], "attn_scale": choice["attn_scale"]}
+    wanted = {**calibration["settings"], **chosen}
+    weights = calibration["model"]["weights_sha256"]
+    for row in board["rows"]:
+        model = (row["identity"] or {}).get("model", {})
+        settings = row["settings"] or {}
+        if model.get("weights_sha256") == weights and all(settings.get(key) == wanted[key] for key in wanted):
+            return dict(row)
+    raise ApeError(
+        f"The board has no row of {calibration['model']['pretrained']} with T={choice['attn_temperature']:g}, "
+        f"S={choice['attn_scale']:g} and the calibration's other settings; it has "
+        f"{', '.join(row['label'] for row in board['rows'])}. Run lm-eval-ape compare with "
+        "--strategies sequential,ape@CALIBRATION and the calibration's --model_args, or leave out --board."
+    )
+
+
+def _text(calibration: Mapping[str, Any]) -> Iterator[str]:
+    model, choice, objective = calibration["model"], calibration["choice"], calibration["objective"]
+    stability, tasks = calibration["stability"], calibration["tasks"]
+    grid = calibration["grid"]
+    yield "## Parallel context encoding\n"
+    yield (
+        f"Calibrated for [Adaptive Parallel Encoding](https://arxiv.org/abs/2502.05431) without labels: attention "
+        f"temperature **T = {choice['attn_temperature']:g}**, scale **S = {choice['attn_scale']:g}** for "
+        f"`{model['pretrained']}`"
+        + (f" at commit `{model['commit']}`" if model["commit"] else "")
+        + f" ({model['dtype'].removeprefix('torch.')}, {model['parameters']:,} parameters).\n"
+    )
+    yield f"```bash\nlm_eval --model ape-hf --model_args {_arguments(calibration)} --tasks TASK\n```\n"
+    yield "### How it was chosen\n"
+    listed = ", ".join(f"`{task['task']}` ({task['samples']} samples, version {task['version']})" for task in tasks)
+    yield f"- On {listed}; no label was read."
+    yield (
+        f"- Least mean KL divergence from the sequential model's next-token distributions over K = "
+        f"{objective['num_tokens']} tokens (history: {objective['history']}), of {sum(grid['choosable'])} points with "
+        f"T in {grid['temperatures']} and S in {grid['scales']}."
+    )
+    changed = {
+        name: value
+        for name, value in calibration["settings"].items()
+        if value != getattr(Settings(), name, None) and name != "strategy"
+    }
+    yield f"- Settings: {', '.join(f'`{name}={value}`' for name, value in changed.items()) or 'the defaults'}."
+    for letter, name in (("T", "temperature"), ("S", "scale")):
+        found = stability[name]
+        yield (
+            f"- {letter} is {'stable' if found['stable'] else '**unstable**'}: 95% of {stability['resamples']} "
+            f"bootstrap resamples choose {found['low']:g} to {found['high']:g}."
+        )
+    for edge in choice["edges"]:
+        yield f"- The choice lies on the grid's edge ({edge}): a better one may lie beyond it."
+    yield "\n| point | T | S | mean KL (nats) | more than chosen, 95% interval |\n|---|---:|---:|---:|---:|"
+    means = {tuple(point): mean for point, mean in zip(grid["points"], grid["mean_kl"], strict=True)}
+    chosen = Point(choice["attn_temperature"], choice["attn_scale"])
+    yield f"| chosen | {chosen.temperature:g} | {chosen.scale:g} | {choice['mean_kl']:.4g} | |"
+    for title, name, point in (("APE's default", "default", DEFAULT), ("untuned", "neutral", NEUTRAL)):
+        beat = stability["beats"][name]
+        ends = "" if point == chosen else f"{beat['mean']:.4g} [{beat['low']:.4g}, {beat['high']:.4g}]"
+        yield f"| {title} | {point.temperature:g} | {point.scale:g} | {means[point]:.4g} | {ends} |"
+    yield ""
+
+
+def _arguments(calibration: Mapping[str, Any]) -> str:
+    model, choice = calibration["model"], calibration["choice"]
+    named = {name: model[name] for name in ("pretrained", "revision", "peft", "delta")}
+    given = {name: value for name, value in named.items() if value not in (None, "main")}
+    defaults = {**asdict(Settings()), "chunk_tokens": 4000}
+    settings = calibration["settings"]
+    if settings["chunking"] != "tokens":
+        defaults["chunk_tokens"] = None
+    given |= {name: value for name, value in settings.items() if name == "strategy" or value != defaults.get(name)}
+    pairs = ",".join(f"{name}={str(value).encode('unicode_escape').decode()}" for name, value in given.items())
+    return f"{pairs},{model_args_line(Point(choice['attn_temperature'], choice['attn_scale']))}"
+
+
+def _scores(board: Mapping[str, Any], row: Mapping[str, Any]) -> Iterator[str]:
+    base = next((other for other in board["rows"] if other["label"] == board["baseline"]), None)
+    yield "### Scores\n"
+    yield "| task | metric | documents | sequential | calibrated | difference, paired 95% interval | p |"
+    yield "|---|---|---:|---:|---:|---:|---:|"
+    for name, score in row["tasks"].items():
+        task, difference = board["tasks"][name], score["difference"]
+        before = base["tasks"].get(name) if base else None
+        cells = [f"`{name}`", task["metric"], str(task["documents"]), _percent(before), _percent(score)]
+        if difference is None or difference["low"] is None:
+            cells += ["", ""]
+        else:
+            ends = f"[{100 * difference['low']:+.2f}, {100 * difference['high']:+.2f}]"
+            cells += [f"{100 * difference['mean']:+.2f} {ends}", f"{difference['p_value']:.3f}"]
+        yield f"| {' | '.join(cells)} |"
+    yield "\nScores x100 ± standard error, through lm-evaluation-harness.\n"
+
+
+def _percent(score: Mapping[str, Any] | None) -> str:
+    if score is None:
+        return ""
+    return f"{100 * score['score']:.2f}" + ("" if score["stderr"] is None else f" ± {100 * score['stderr']:.2f}")
+
+
+def _versions(calibration: Mapping[str, Any]) -> str:
+    listed = ", ".join(f"{name} {version}" for name, version in calibration["versions"].items())
+    return f"Calibrated {calibration['created']} on {calibration['device']} with {listed}."
+
+
+def _metadata(calibration: Mapping[str, Any], board: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """The Hub's `model-index`: results on its own data sets, as its specification asks; nothing if there are none."""
+    choice, results = calibration["choice"], []
+    for name, score in row["tasks"].items():
+        task = board["tasks"][name]
+        if (dataset := _dataset(task.get("config") or {})) is None:
+            continue
+        path, config, split = dataset
+        results.append(
+            EvalResult(
+                task_type="text-generation",
+                dataset_type=path,
+                dataset_name=f"{path.split('/')[-1]} ({name})",
+                dataset_config=config,
+                dataset_split=split,
+                metric_type=task["metric"],
+                metric_name=f"{task['metric']} x100, APE T={choice['attn_temperature']:g} S={choice['attn_scale']:g}",
+                metric_value=round(100 * score["score"], 4),
+            )
+        )
+    if not results:
+        return ""
+    pretrained = calibration["model"]["pretrained"]
+    name = Path(pretrained).name if Path(pretrained).expanduser().exists() else pretrained
+    on_hub = pretrained != POCKET and name == pretrained
+    data = ModelCardData(
+        model_name=name.split("/")[-1],
+        eval_results=results,
+        base_model=pretrained if on_hub else None,
+        tags=["lm-eval-ape", "adaptive-parallel-encoding"],
+    )
+    return f"---\n{data.to_yaml()}\n---\n"
+
+
+def _dataset(config: Mapping[str, Any]) -> tuple[str, str | None, str | None] | None:
+    """A task's data set on the hub: its name, configuration and split; None for other data."""
+    arguments = config.get("dataset_kwargs") or {}
+    if name := arguments.get("longbench_dataset"):
+        return HUB_REPOSITORY, str(name), config.get("test_split")
+    path = config.get("dataset_path")
+    # The harness reads local files through builders of these names.
+    if not path or path in ("json", "csv", "parquet", "text", "arrow") or config.get("custom_dataset"):
+        return None
+    return str(path), config.get("dataset_name"), config.get("test_split") or config.get("validation_split")

@@ -1,0 +1,114 @@
+"""How far a strategy's next-token distributions are from the sequential model's, token by token.
+
+Measured as `lm-eval-ape calibrate` does, with the teacher's history: both read the sequential model's own greedy
+tokens, so that one pass over a prompt gives all K divergences. Kept beside the run's record, apart from its costs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lm_eval.api.task import Task
+
+from lm_eval_ape.calibration.grid import Point
+from lm_eval_ape.calibration.measure import Meter
+from lm_eval_ape.calibration.objective import Objective
+from lm_eval_ape.calibration.options import Options as CalibrationOptions
+from lm_eval_ape.calibration.samples import Gathered, collect
+from lm_eval_ape.calibration.scoring import Score
+from lm_eval_ape.catalogue import FEWSHOT_SEED
+from lm_eval_ape.comparison.folder import write_text
+from lm_eval_ape.comparison.options import Options
+from lm_eval_ape.comparison.runs import KL_NAME
+from lm_eval_ape.comparison.specs import Spec
+from lm_eval_ape.model import ApeHFLM
+
+
+class StrategyKL:
+    """One strategy's divergences on the prompts of some tasks.
+
+    Args:
+        options: K, and how the harness builds the prompts.
+        spec: The strategy.
+        place: Its folder.
+        run: The identity of its run (see `identity.identity`).
+    """
+
+    def __init__(self, options: Options, spec: Spec, place: Path, run: Mapping[str, Any]) -> None:
+        self.options = options
+        self.spec = spec
+        self.place = place
+        self.objective = Objective(options.kl_tokens, "teacher", "stop")
+        self.identity = {"run": dict(run), **asdict(self.objective)}
+
+    @property
+    def needed(self) -> bool:
+        """Whether it was asked for, means something, and is not there yet."""
+        if not self.options.kl_tokens or not self.spec.settings.parallel:
+            return False
+        try:
+            kept = json.loads((self.place / KL_NAME).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+            return True
+        return not isinstance(kept, dict) or kept.get("identity") != self.identity
+
+    def measure(self, lm: ApeHFLM, tasks: Mapping[str, Task], cache: Path) -> None:
+        """Measure all prompts and write `kl.json`.
+
+        Args:
+            lm: The model.
+            tasks: The comparison's tasks; those that score whole texts have no next token and are passed over.
+            cache: Folder of teachers and divergences, which all strategies share.
+
+        Raises:
+            ApeError: Logits are not finite, or memory does not suffice for a prompt.
+        """
+        lm.settings = self.spec.settings
+        with_next = {name: task for name, task in tasks.items() if task.OUTPUT_TYPE != "loglikelihood_rolling"}
+        for task in with_next.values():
+            # As the harness does before each run, so that the same examples are chosen.
+            task.set_fewshot_seed(seed=FEWSHOT_SEED)
+        gathered = collect(lm, with_next, self._requests(), limit=self.options.limit, picked={})
+        meter = Meter(lm, self.objective, max_rows=1, cache=cache)
+        point = Point(self.spec.settings.attn_temperature, self.spec.settings.attn_scale)
+        scores = meter.scores(gathered.samples, [point])
+        if lm.rank == 0:
+            content = {
+                "identity": self.identity,
+                "left_out": {"too_long": gathered.too_long, "no_context": gathered.no_context},
+                "whole_texts": [name for name in tasks if name not in with_next],
+                "samples": _samples(lm, meter, gathered, scores),
+            }
+            write_text(self.place / KL_NAME, json.dumps(content, ensure_ascii=False) + "\n")
+
+    def _requests(self) -> CalibrationOptions:
+        options = self.options
+        return CalibrationOptions(
+            model_args=self.spec.arguments,
+            tasks=options.tasks,
+            num_tokens=options.kl_tokens,
+            system_instruction=options.system_instruction,
+            apply_chat_template=options.apply_chat_template,
+            fewshot_as_multiturn=options.fewshot_as_multiturn,
+        )
+
+
+def _samples(lm: ApeHFLM, meter: Meter, gathered: Gathered, scores: Sequence[Sequence[Score]]) -> list[dict[str, Any]]:
+    """Each prompt's divergences, with the teacher's tokens that they belong to."""
+    found = []
+    for sample, (score,) in zip(gathered.samples, scores, strict=True):
+        tokens = meter.teachers.tokens(sample.prompt.ids) or []
+        found.append(
+            {
+                "task": sample.task,
+                "doc_id": sample.doc_id,
+                "prompt_sha256": sample.digest,
+                "tokens": [lm.tokenizer.decode([token]) for token in tokens[: score.positions]],
+                "nats": score.divergences,
+            }
+        )
+    return found

@@ -1,0 +1,141 @@
+"""The board: what each strategy scores, how sure its difference is, and what it costs; sortable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from lm_eval_ape.comparison import tables
+from lm_eval_ape.plot_style import Series, series
+from lm_eval_ape.report.material import Found, Material
+from lm_eval_ape.report.section import Figures, Section
+
+
+class Cell(NamedTuple):
+    """A cell of a table.
+
+    Attributes:
+        text: What it shows.
+        order: What it is sorted by: a number, text, or None where there is nothing.
+        style: How its row is drawn in figures; None in all but the row's name.
+        verdict: `better`, `worse` or `noise`, where the cell says that.
+    """
+
+    text: str
+    order: float | str | None
+    style: Series | None = None
+    verdict: str = ""
+
+
+class Sortable(NamedTuple):
+    """A table whose columns can be sorted.
+
+    Attributes:
+        title: Its caption.
+        note: How to read it.
+        headers: Names of its columns, the row's name first.
+        rows: Its cells.
+        tasks: Each row's task, to filter by; empty where rows have none.
+    """
+
+    title: str
+    note: str
+    headers: list[str]
+    rows: list[list[Cell]]
+    tasks: list[str]
+
+
+VERDICTS = {tables.BETTER: "better", tables.WORSE: "worse", tables.NOISE: "noise"}
+VERDICT_WORDS = {"better": "better", "worse": "worse", "noise": "within noise"}
+
+
+def build(material: Material, figures: Figures) -> Section | None:
+    """A board for each comparison."""
+    if not material.boards:
+        return None
+    return Section("board", "Board", {"boards": [_board(found) for found in material.boards]})
+
+
+def _board(found: Found) -> dict[str, Any]:
+    board = found.content
+    styles = {row["label"]: style for row, style in zip(board["rows"], series(len(board["rows"])), strict=True)}
+    drawn = tables.tables(board)
+    measured = [row for row in board["rows"] if row["costs"]]
+    sortable = [_scores(drawn[0], styles)]
+    if measured:
+        sortable.append(_plain(drawn[1], styles))
+    return {
+        "name": found.name,
+        "glance": _glance(board, styles),
+        "tables": sortable,
+        "tasks": list(dict.fromkeys(sortable[0].tasks)),
+    }
+
+
+def _glance(board: Mapping[str, Any], styles: Mapping[str, Series]) -> dict[str, Any]:
+    """The average, or the first task where there is none, in large figures."""
+    averages = [row["average"] for row in board["rows"]]
+    task = next(iter(board["tasks"]))
+    whole = all(averages) and len(averages[0]["tasks"]) > 1
+    cards = []
+    for row in board["rows"]:
+        score = row["average"] if whole else row["tasks"].get(task)
+        if score is None:
+            continue
+        higher = board["tasks"][averages[0]["tasks"][0] if whole else task]["higher_is_better"]
+        found = score["difference"]
+        verdict = "" if found is None else "noise" if found["within_noise"] else _direction(found["mean"], higher)
+        cards.append(
+            {
+                "label": row["label"],
+                "settings": tables.settings_words(row),
+                "style": styles[row["label"]],
+                "score": f"{100 * score['score']:.1f}",
+                "stderr": "" if score["stderr"] is None else f"± {100 * score['stderr']:.1f}",
+                "difference": "" if found is None else f"{100 * found['mean']:+.1f}",
+                "ends": ""
+                if found is None or found["low"] is None
+                else f"[{100 * found['low']:+.1f}, {100 * found['high']:+.1f}]",
+                "verdict": verdict,
+                "words": VERDICT_WORDS.get(verdict, ""),
+                "baseline": row["label"] == board["baseline"],
+            }
+        )
+    what = f"average of {len(averages[0]['tasks'])} tasks" if whole else task
+    return {"what": what, "cards": cards, "baseline": board["baseline"]}
+
+
+def _direction(mean: float, higher: bool) -> str:
+    return "better" if (mean > 0) == higher else "worse"
+
+
+def _scores(table: tables.Table, styles: Mapping[str, Series]) -> Sortable:
+    """The table of scores with its task on every line, so that lines can be sorted, and verdicts in words."""
+    rows, tasks = [], []
+    for cells in table.rows:
+        tasks.append(cells[0] or tasks[-1])
+        task = tasks[-1]
+        line = [Cell(cells[1], cells[1].lower(), styles[cells[1]]), Cell(task, task.lower())]
+        rows.append(line + [_cell(text) for text in cells[2:]])
+    headers = [header or "Verdict" for header in (table.headers[1], "Task", *table.headers[2:])]
+    return Sortable(table.title, table.caption, headers, rows, tasks)
+
+
+def _plain(table: tables.Table, styles: Mapping[str, Series]) -> Sortable:
+    rows = [[Cell(c[0], c[0].lower(), styles[c[0]]), *map(_cell, c[1:])] for c in table.rows]
+    return Sortable(table.title, table.caption, table.headers, rows, [])
+
+
+def _cell(text: str) -> Cell:
+    if verdict := VERDICTS.get(text):
+        return Cell(f"{text} {VERDICT_WORDS[verdict]}", verdict, None, verdict)
+    return Cell(text, next(_numbers(text), text.lower() or None))
+
+
+def _numbers(text: str) -> Iterator[float]:
+    """The number that a cell's text begins with, if it is one."""
+    words = text.replace("±", "").replace("[", "").replace(",", " ").rstrip("]%").replace("<", "").split()
+    try:
+        yield float(words[0])
+    except (ValueError, IndexError):
+        return
