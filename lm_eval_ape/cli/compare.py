@@ -46,6 +46,10 @@ examples:
   lm-eval-ape compare --model_args pretrained=pocket,chunking=passages --tasks ape_pocket_twohop_test --limit 20 \\
     --output_path board
 
+  # what the number of chunks does, and what retrieval leaves
+  lm-eval-ape compare --model_args pretrained=MODEL --tasks ape_longbench_2wikimqa_test --output_path board \\
+    --strategies 'sequential,sink[chunks=2],sink[chunks=8],sink[chunks=32],ape[preset=C200x20]'
+
   # existing runs, also of other models
   lm_eval --model hf --model_args pretrained=MODEL --tasks TASK --log_samples --output_path runs/hf
   lm-eval-ape compare --from runs/hf board --baseline "hf MODEL"
