@@ -85,6 +85,7 @@ print(json.dumps({
     "light": light,
     "class": get_model("ape-hf").__name__,
     "ours": len([n for n in names if n.startswith("ape_longbench_")]),
+    "others": sorted(n for n in names if n in ("ape_perplexity", "ape_fewshot", "ape_keyvalue", "ape_needle")),
     "theirs": "longbench_2wikimqa" in names and "hellaswag" in names,
     "entry": [e.value for e in md.entry_points(group="lm_eval.models")],
 }))
@@ -93,6 +94,7 @@ print(json.dumps({
     assert found["light"] == []
     assert found["class"] == "ApeHFLM"
     assert found["ours"] >= 102
+    assert found["others"] == ["ape_fewshot", "ape_keyvalue", "ape_needle", "ape_perplexity"]
     assert found["theirs"]
     assert found["entry"] == ["lm_eval_ape.model:ApeHFLM"]
     assert "usage: lm-eval-ape" in python(executable, "-m", "lm_eval_ape", "--help", cwd=tmp_path)
@@ -107,3 +109,9 @@ def test_the_wheel_holds_one_package_and_the_hook(wheel: Path) -> None:
     assert {top for top in tops if not top.endswith(".dist-info")} == {"lm_eval_ape", "lm_eval_ape.pth"}
     assert {f"lm_eval_ape/{folder}/__init__.py" for folder in ("tasks", "calibration", "run_configs")} <= set(names)
     assert not [name for name in names if "__pycache__" in name]
+    yaml_files = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "tasks").rglob("*.yaml")}
+    assert {f"lm_eval_ape/{path}" for path in yaml_files} <= set(names)
+    assert {path.split("/")[1] for path in yaml_files} == {
+        *("longbench", "pocket"),
+        *("perplexity", "fewshot", "keyvalue", "needle"),
+    }

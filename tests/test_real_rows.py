@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,50 @@ def test_our_tasks_run_on_real_rows_under_every_strategy(
             passages = [row["context"].count("\nPassage ") + 1 for row in rows(longbench_dir, name, 2)]
             chunks = [len(record["chunk_tokens"]) for record in records]
             assert chunks == passages if name == "2wikimqa" else all(chunks)
+
+
+@pytest.mark.parametrize(
+    ("name", "retrieval"),
+    [
+        ("2wikimqa", {"chunking": "passages", "retriever": "bm25", "max_chunks": 5}),
+        ("2wikimqa", {"preset": "C200x20"}),
+        ("multifieldqa_zh", {"preset": "C200x20"}),
+        ("gov_report", {"preset": "C4000x20"}),
+    ],
+    ids=str,
+)
+def test_retrieved_chunks_of_real_rows_are_the_same_for_all_strategies(
+    name: str, retrieval: dict[str, Any], longbench_dir: Path, reader: Callable[[Path], str], tmp_path: Path
+) -> None:
+    manager = TaskManager(
+        include_path=str(TASKS_DIR), include_defaults=False, metadata={"longbench_dir": str(longbench_dir)}
+    )
+    records = {}
+    for strategy in ("sequential", "ape"):
+        log = tmp_path / f"{strategy}.jsonl"
+        args = {"pretrained": reader(longbench_dir), "strategy": strategy, "request_log": str(log), **retrieval}
+        evaluate("ape-hf", args, manager, f"ape_longbench_{name}")
+        records[strategy] = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    most = retrieval.get("max_chunks", 20)
+    for one, other in zip(*records.values(), strict=True):
+        assert one["kept_chunks"] == other["kept_chunks"] == sorted(other["kept_chunks"])
+        assert one["dropped_tokens"] == other["dropped_tokens"]
+        assert len(other["chunk_tokens"]) == min(most, other["chunks"])
+        assert (other["dropped_tokens"] > 0) == (other["chunks"] > most)
+        assert one["query_tokens"] == other["prefix_tokens"] + sum(other["chunk_tokens"]) + other["query_tokens"]
+
+
+def test_bm25_puts_the_passage_with_the_abstracts_words_first(longbench_dir: Path) -> None:
+    from lm_eval_ape.chunking import cut_text
+    from lm_eval_ape.retrieval import best_chunks
+
+    found = []
+    for row in rows(longbench_dir, "passage_retrieval_en", 20):
+        starts = [0, *cut_text(row["context"], "passages", ""), len(row["context"])]
+        passages = [row["context"][start:end] for start, end in pairwise(starts)]
+        (best,) = best_chunks(passages, row["input"], 1)
+        found.append(passages[best].startswith(f"{row['answers'][0]}:"))
+    assert sum(found) >= 0.9 * len(found)
 
 
 def test_the_harnesss_own_longbench_task_runs_unchanged(

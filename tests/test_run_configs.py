@@ -32,6 +32,18 @@ def test_a_configuration_is_accepted_and_names_what_exists(path: Path, tasks: se
     assert config.output_path == f"out/{path.parent.name}/{path.stem}"
 
 
+@pytest.mark.parametrize("preset", ["C200x20", "C4000x20"])
+def test_a_preset_has_a_row_of_ape_and_one_of_the_sequential_model_on_the_same_chunks(preset: str) -> None:
+    found = []
+    for strategy in ("ape", "sequential"):
+        path = FOLDER / "llama-3.1-8b-instruct" / f"{strategy}_{preset.lower()}.yaml"
+        found.append(split_arguments(yaml.safe_load(path.read_text(encoding="utf-8"))["model_args"])[0])
+    names = ("preset", "retriever", "chunking", "chunk_tokens", "max_chunks")
+    ape, sequential = ({name: getattr(settings, name) for name in names} for settings in found)
+    tokens = int(preset.removeprefix("C").removesuffix("x20"))
+    assert ape == sequential == dict(zip(names, (preset, "bm25", "tokens", tokens, 20), strict=True))
+
+
 def test_the_published_rows_are_all_there() -> None:
     points = set()
     for path in (FOLDER / "llama-3.1-8b-instruct").glob("ape_*.yaml"):

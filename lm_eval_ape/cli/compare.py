@@ -52,6 +52,10 @@ examples:
   # one W&B run a strategy and one for the board and its report, in a group of the output folder's name
   lm-eval-ape compare ... --output_path board --wandb_args project=parallel-encoding
 
+  # what the number of chunks does, and what retrieval leaves
+  lm-eval-ape compare --model_args pretrained=MODEL --tasks ape_longbench_2wikimqa_test --output_path board \\
+    --strategies 'sequential,sink[chunks=2],sink[chunks=8],sink[chunks=32],ape[preset=C200x20]'
+
   # existing runs, also of other models
   lm_eval --model hf --model_args pretrained=MODEL --tasks TASK --log_samples --output_path runs/hf
   lm-eval-ape compare --from runs/hf board --baseline "hf MODEL"

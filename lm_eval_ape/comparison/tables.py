@@ -9,9 +9,10 @@ from lm_eval_ape.comparison.specs import changed, temperature_and_scale
 
 BETTER, WORSE, NOISE = "▲", "▼", "≈"
 LEGEND = (
-    "Scores x100 ± standard error; difference from {baseline} with its paired bootstrap 95% interval and p-value; "
+    "{scores} ± standard error; difference from {baseline} with its paired bootstrap 95% interval and p-value; "
     "kept: share of its score. " + f"{BETTER} better, {WORSE} worse, {NOISE} within noise."
 )
+SCALED, UNSCALED = "Scores x100", "losses (↓) as they are"
 COSTS = (
     "Median seconds of a request: prefill up to the first new token, and in all; of a scored continuation or text. New "
     "tokens a second after the first one. Mean chunks and tokens of a request."
@@ -66,12 +67,14 @@ def _scores(board: Mapping[str, Any]) -> Table:
             if score is None:
                 continue
             cells = [name, row["label"], settings_words(row, common), str(part.documents), metric]
-            cells += [_times100(score["score"]), f"± {_times100(score['stderr'])}"]
-            cells += _difference(score, part.higher_is_better) if base else []
+            higher = part.higher_is_better
+            cells += [_shown(score["score"], higher), f"± {_shown(score['stderr'], higher)}"]
+            cells += _difference(score, higher) if base else []
             rows.append([*cells, *([_divergence(row, score)] if measured else [])])
             # As in the harness's tables, a task is named once.
             name = ""
-    caption = LEGEND.format(baseline=base) if base else "Scores x100 ± standard error."
+    scores = _unit([fact["higher_is_better"] for fact in board["tasks"].values()])
+    caption = LEGEND.format(baseline=base, scores=scores) if base else f"{scores} ± standard error."
     caption += KL.format(**measured) if measured else ""
     caption += f" All that cut the context: {', '.join(common)}." if common else ""
     return Table("Scores", caption, headers, rows)
@@ -117,10 +120,12 @@ def _difference(score: Mapping[str, Any], higher: bool) -> list[str]:
     found = score["difference"]
     if found is None:
         return ["", "", "", "", kept]
-    ends = "" if found["low"] is None else f"[{100 * found['low']:+.2f}, {100 * found['high']:+.2f}]"
+    ends = (
+        "" if found["low"] is None else f"[{_shown(found['low'], higher, '+')}, {_shown(found['high'], higher, '+')}]"
+    )
     p = f"{found['p_value']:.3f}" if found["p_value"] >= 0.001 else "<0.001"
     mark = NOISE if found["within_noise"] else BETTER if (found["mean"] > 0) == higher else WORSE
-    return [f"{100 * found['mean']:+.2f}", ends, p, mark, kept]
+    return [_shown(found["mean"], higher, "+"), ends, p, mark, kept]
 
 
 def _divergence(row: Mapping[str, Any], score: Mapping[str, Any]) -> str:
@@ -162,16 +167,29 @@ def _costs(board: Mapping[str, Any]) -> Table:
 def _lengths(board: Mapping[str, Any]) -> Table:
     lengths = board["lengths"]
     headers = ["Strategy", *(f"{b['from']}-{b['below'] - 1} (n={b['documents']})" for b in lengths["buckets"])]
+    directions = [fact["higher_is_better"] for fact in board["tasks"].values()]
+    higher = any(directions)
     rows = []
     for label, scores in lengths["rows"].items():
-        cells = [f"{_times100(score['mean'])} ± {_times100(score['stderr'])}" for score in scores]
+        cells = [f"{_shown(score['mean'], higher)} ± {_shown(score['stderr'], higher)}" for score in scores]
         rows.append([label, *cells])
-    caption = "Mean score x100 ± standard error over all documents of the tasks that all rows have."
+    unit = "Mean score x100" if higher else "Mean loss"
+    caption = f"{unit} ± standard error over all documents of the tasks that all rows have."
     return Table(f"Scores by length of the prompt, {lengths['unit']}", caption, headers, rows)
 
 
-def _times100(value: float | None) -> str:
-    return "N/A" if value is None else f"{100 * value:.2f}"
+def _unit(directions: Sequence[bool]) -> str:
+    """What the numbers of metrics for which higher (or not) is better are, in words."""
+    if all(directions):
+        return SCALED
+    return f"{SCALED}, {UNSCALED}," if any(directions) else "Losses"
+
+
+def _shown(value: float | None, higher_is_better: bool, sign: str = "") -> str:
+    """A share of 1 as a percentage; a loss, which has a unit of its own, as it is."""
+    if value is None:
+        return "N/A"
+    return f"{100 * value:{sign}.2f}" if higher_is_better else f"{value:{sign}.4f}"
 
 
 def _number(values: Mapping[str, float] | None, name: str, form: str) -> str:

@@ -55,6 +55,8 @@ def test_another_path_to_the_same_model_is_the_same_model(
         ({"strategy": "sink"}, "strategy='ape' there, 'sink' here"),
         ({"positions": "serial"}, "positions='shared' there, 'serial' here"),
         ({"max_chunks": 3}, "max_chunks=None there, 3 here"),
+        ({"chunk_tokens": None, "chunks": 4}, "chunks=None there, 4 here"),
+        ({"max_chunks": 3, "retriever": "bm25"}, "retriever='none' there, 'bm25' here"),
         ({"pretrained": "org/other"}, "'org/other' here"),
         ({"revision": "v2"}, "revision='main' there, 'v2' here"),
         ({"peft": "org/adapter"}, "peft=None there, 'org/adapter' here"),
@@ -66,6 +68,29 @@ def test_a_choice_made_for_something_else_is_refused(
     with pytest.raises(ApeError, match="was made for something else") as error:
         split_arguments({"pretrained": checkpoint, "chunk_tokens": 40, "calibration": str(folder), **changed})
     assert told in str(error.value)
+
+
+def test_a_preset_is_the_settings_that_it_fills(folder: Path, checkpoint: str, tmp_path: Path) -> None:
+    content = artefact.read(folder)
+    content["settings"] |= {"chunk_tokens": 200, "max_chunks": 20, "retriever": "bm25"}
+    artefact.write(tmp_path, content, {})
+    settings, _ = split_arguments({"pretrained": checkpoint, "preset": "C200x20", "calibration": str(tmp_path)})
+    assert (settings.attn_temperature, settings.chunk_tokens) == (0.8, 200)
+    with pytest.raises(ApeError, match="chunk_tokens=200 there, 4000 here"):
+        split_arguments({"pretrained": checkpoint, "preset": "C4000x20", "calibration": str(tmp_path)})
+
+
+def test_a_choice_from_before_a_setting_existed_was_made_with_its_default(
+    folder: Path, checkpoint: str, tmp_path: Path
+) -> None:
+    content = artefact.read(folder)
+    for name in ("chunks", "retriever"):
+        del content["settings"][name]
+    artefact.write(tmp_path, content, {})
+    given = {"pretrained": checkpoint, "chunk_tokens": 40, "calibration": str(tmp_path)}
+    assert split_arguments(given)[0].attn_scale == 0.7
+    with pytest.raises(ApeError, match="retriever='none' there, 'bm25' here"):
+        split_arguments({**given, "max_chunks": 2, "retriever": "bm25"})
 
 
 def test_weights_that_changed_under_the_same_name_are_refused(folder: Path, checkpoint: str, tmp_path: Path) -> None:

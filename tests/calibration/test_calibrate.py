@@ -22,6 +22,7 @@ from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.calibration.run import calibrate
 from lm_eval_ape.catalogue import Catalogue
 from lm_eval_ape.cli import main
+from lm_eval_ape.errors import ApeError
 
 Flags = Callable[..., list[str]]
 MakeOptions = Callable[..., dict[str, Any]]
@@ -227,3 +228,21 @@ def test_prompts_without_a_context_are_counted_or_an_error(flags: Flags, capsys:
     assert "no context to encode in parallel was found" in capsys.readouterr().err
     assert main(["calibrate", *flags({"context_field": "passage", "no_context": "sequential"})]) == 2
     assert "4 have no context" in capsys.readouterr().err
+
+
+def test_with_a_retriever_the_teacher_reads_what_it_keeps_however_long_the_document_is(options: MakeOptions) -> None:
+    passages = {"chunking": "passages", "chunk_tokens": None, "max_chunks": 1}
+    retrieval = {**passages, "retriever": "bm25"}
+    # One chunk at T = S = 1 is the sequential model on the same tokens.
+    point = {"temperatures": "1.0", "scales": "1.0", "num_tokens": 1}
+    whole, kept = (calibrate(Options.read(options(model, **point))) for model in (passages, retrieval))
+    assert kept["choice"]["mean_kl"] == pytest.approx(0, abs=1e-9)
+    assert kept["settings"]["retriever"] == "bm25"
+    least = min(sample["tokens"] for sample in whole["samples"])
+    window = {"max_length": max(sample["tokens"] for sample in kept["samples"]) + 1}
+    assert window["max_length"] < least
+    again = calibrate(Options.read(options({**retrieval, **window}, **point)))
+    assert again["left_out"] == {"too_long": 0, "no_context": 0}
+    assert again["samples"] == kept["samples"]
+    with pytest.raises(ApeError, match="4 are longer than the model's window"):
+        calibrate(Options.read(options({**passages, **window}, **point)))

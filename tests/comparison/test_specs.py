@@ -35,6 +35,11 @@ def test_numbers_of_chunks_can_be_swept() -> None:
     assert describe(asdict(found[-1].settings)) == "T=1 S=1 chunking=passages chunks=64"
 
 
+def test_line_breaks_are_described_as_they_are_typed() -> None:
+    (spec,) = read_specs([r"sink[chunking=separator,separator=\n]"], MODEL)
+    assert describe(asdict(spec.settings)) == r"T=1 S=1 chunking=separator separator=\n"
+
+
 def test_a_preset_stands_for_the_settings_it_fills() -> None:
     sequential, ape = read_specs(["sequential[preset=C200x20]", "ape[preset=C4000x20,max_chunks=5]"], MODEL)
     assert describe(asdict(sequential.settings)) == "one sequence chunking=passages preset=C200x20"

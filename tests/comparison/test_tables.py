@@ -26,8 +26,21 @@ def test_a_difference_is_marked_by_direction_and_noise(
     score = board["rows"][1]["tasks"]["toy_choice"]
     score["difference"] = {"mean": mean, "low": -0.2, "high": 0.3, "p_value": 0.0002, "within_noise": noise}
     score["kept"] = 0.876
-    row = tables(board)[0].rows[-2]
-    assert row[-5:] == [f"{100 * mean:+.2f}", "[-20.00, +30.00]", "<0.001", mark, "88%"]
+    table = tables(board)[0]
+    shown = [f"{100 * mean:+.2f}", "[-20.00, +30.00]"] if higher else [f"{mean:+.4f}", "[-0.2000, +0.3000]"]
+    assert table.rows[-2][-5:] == [*shown, "<0.001", mark, "88%"]
+    assert ("losses (↓) as they are, ± standard error" in table.caption) == (not higher)
+
+
+def test_losses_are_shown_in_their_own_unit(finished: Path) -> None:
+    board = json.loads((finished / "board.json").read_text())
+    for fact in board["tasks"].values():
+        fact["higher_is_better"] = False
+    board["rows"][0]["tasks"]["toy_choice"] |= {"score": 5.92657958, "stderr": 0.25}
+    scores = tables(board)[0]
+    row = next(row for row in scores.rows if row[0] == "toy_choice")
+    assert row[5:7] == ["5.9266", "± 0.2500"]
+    assert scores.caption.startswith("Losses ± standard error")
 
 
 def test_settings_that_all_rows_share_are_said_once(finished: Path) -> None:

@@ -14,7 +14,16 @@ def doc(dataset: str, *answers: str, **fields: Any) -> dict[str, Any]:
 
 
 def test_the_best_answer_counts() -> None:
-    assert process_results(doc("2wikimqa", "London", "Paris"), ["Paris"]) == {"score": 1.0}
+    assert process_results(doc("2wikimqa", "London", "Paris"), ["Paris"]) == {"score": 1.0, "sub_em": 1.0}
+
+
+def test_tasks_scored_by_f1_give_substring_exact_match_beside_it() -> None:
+    assert process_results(doc("hotpotqa", "Paris", "Rome"), ["It is Rome"]) == {"score": 0.5, "sub_em": 1.0}
+    assert process_results(doc("multifieldqa_zh", "厦门大学"), ["在厦门大学举办"]) == {"score": 0.5, "sub_em": 1.0}
+    # Of tasks that keep the first line, that line.
+    assert process_results(doc("triviaqa", "Paris"), ["Rome\nParis"]) == {"score": 0.0, "sub_em": 0.0}
+    with_it = {name for name in DATASETS if "sub_em" in process_results(doc(name, "Paragraph 1 段落1"), ["x"])}
+    assert with_it == {name for name, dataset in DATASETS.items() if dataset.metric in ("qa_f1", "qa_f1_zh")}
 
 
 def test_rouge_tasks_give_both_packages_rouge_l() -> None:
@@ -50,7 +59,7 @@ def test_other_tasks_keep_the_whole_response() -> None:
 def test_longbench_e_scores_by_length(length: int, group: str) -> None:
     scores = process_results(doc("2wikimqa_e", "Paris", length=length), ["Paris"])
     groups = {"score_0_4k": None, "score_4_8k": None, "score_8k_up": None}
-    assert scores == {"score": 1.0, **groups, group: 1.0}
+    assert scores == {"score": 1.0, "sub_em": 1.0, **groups, group: 1.0}
 
 
 def test_a_length_group_is_the_mean_of_its_own_rows() -> None:

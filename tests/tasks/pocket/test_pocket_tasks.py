@@ -34,7 +34,11 @@ def test_a_prompt_holds_its_context_once_and_its_answer_scores_one(kind: str) ->
     task = manager().load([f"ape_pocket_{kind}_test"])["tasks"][f"ape_pocket_{kind}_test"]
     for doc in list(task.test_docs())[:20]:
         assert task.doc_to_text(doc).count(doc["context"]) == 1
-        assert task.process_results(doc, [f" {doc['answers'][0]}"]) == {"score": 1.0, "accuracy": 1.0}
+        assert task.process_results(doc, [f" {doc['answers'][0]}"]) == {
+            "score": 1.0,
+            "accuracy": 1.0,
+            "sub_em": 1.0,
+        }
         assert task.process_results(doc, ["something else"])["accuracy"] == 0.0
 
 
@@ -45,7 +49,11 @@ def test_passages_can_be_asked_for_through_the_harnesss_metadata() -> None:
 
 def test_the_score_is_the_official_f1() -> None:
     doc = {"answers": ["Porto"]}
-    assert process_results(doc, ["in Porto"]) == {"score": pytest.approx(2 / 3), "accuracy": 0.0}
+    assert process_results(doc, ["in Porto"]) == {
+        "score": pytest.approx(2 / 3),
+        "accuracy": 0.0,
+        "sub_em": 1.0,
+    }
 
 
 @pytest.mark.parametrize(
