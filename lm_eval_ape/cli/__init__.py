@@ -17,6 +17,7 @@ COMMANDS = {
     "paths": "print where tasks, run configurations and the shipped model lie",
     "calibrate": "find the (T, S) closest to the sequential model, without a label",
     "compare": "run strategies on the same prompts: scores, paired differences, times",
+    "analyze": "look at attention under each strategy: entropy, logits, key norms, and the score",
     "report": "one HTML page of comparisons and calibrations, with figures and all samples",
     "card": "Markdown for a model card of a calibrated setting",
 }

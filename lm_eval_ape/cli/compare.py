@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from lm_eval_ape.cli.flags import add_flags
+from lm_eval_ape.cli.progress import messages
 from lm_eval_ape.comparison.options import Options
 
 DESCRIPTION = """\
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     options = Options.read(vars(parser.parse_args(arguments)))
     # The harness and what it imports print to stdout now and then.
-    with redirect_stdout(sys.stderr), _progress():
+    with redirect_stdout(sys.stderr), messages():
         from lm_eval_ape.comparison.compare import compare
 
         board = compare(options, command=["lm-eval-ape", "compare", *arguments])
@@ -113,20 +113,3 @@ def _show(board: dict[str, Any], output: str | None) -> None:
             "a page of it.",
             file=sys.stderr,
         )
-
-
-@contextmanager
-def _progress() -> Iterator[None]:
-    """Our own messages on stderr while the context lasts."""
-    logger = logging.getLogger("lm_eval_ape.comparison")
-    handler = logging.StreamHandler()
-    level, propagate = logger.level, logger.propagate
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        logger.propagate = propagate

@@ -63,13 +63,16 @@ class Strategies:
             raise ApeError(f"The folder {self.output} cannot be made: {error}") from error
         self.tasks = _load_tasks(options)
 
-    def run(self) -> list[Run]:
+    def run(self, lm: MeasuredApeHFLM | None = None) -> list[Run]:
         """Run what is not finished, and read all of it back.
+
+        Args:
+            lm: What `load` gave; None to load it.
 
         Returns:
             A run for each spec; none on any process but the first.
         """
-        lm = self._load()
+        lm = lm or self.load()
         if lm.rank != 0:
             logger.setLevel(logging.WARNING)
         shared = shared_identity(lm, self.options, self.tasks)
@@ -110,7 +113,12 @@ class Strategies:
                 f"lm-eval-ape compare --from {self.output} makes a board of it."
             ) from error
 
-    def _load(self) -> MeasuredApeHFLM:
+    def load(self) -> MeasuredApeHFLM:
+        """Load the model that all strategies share.
+
+        Raises:
+            ApeError: A strategy cannot serve it, or a calibration is of other weights.
+        """
         options = self.options
         first = {name: value for name, value in self.specs[0].arguments.items() if name != "calibration"}
         lm: MeasuredApeHFLM = MeasuredApeHFLM.create_from_arg_obj(

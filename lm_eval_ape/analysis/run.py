@@ -1,0 +1,72 @@
+"""An analysis from its options to its files."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lm_eval_ape.analysis.document import FILE_NAME, make_document
+from lm_eval_ape.analysis.measure import Observer, labelled
+from lm_eval_ape.analysis.options import DEFAULT_STRATEGIES, Options
+from lm_eval_ape.analysis.sweep import cases
+from lm_eval_ape.analysis.tables import comma_separated, markdown
+from lm_eval_ape.calibration.identity import device_name, model_facts
+from lm_eval_ape.comparison.board import make_board
+from lm_eval_ape.comparison.compare import write as write_board
+from lm_eval_ape.comparison.folder import write_text
+from lm_eval_ape.comparison.loggers import Loggers
+from lm_eval_ape.comparison.running import Strategies
+
+logger = logging.getLogger(__name__)
+
+
+def analyze(options: Options, command: Sequence[str] = ()) -> dict[str, Any] | None:
+    """Look at a model's attention under several strategies and numbers of chunks, and at how it goes with the score.
+
+    Args:
+        options: What to analyse, on what, and where to write.
+        command: What was called, for the record.
+
+    Returns:
+        The content of `analysis.json`; None on every process but the first.
+
+    Raises:
+        ApeError: Something asked for is impossible; what can be told without the model is told before it is loaded.
+    """
+    found = cases(options, options.strategies or tuple(DEFAULT_STRATEGIES.split(",")))
+    output = Path(str(options.output_path)).expanduser()
+    compared = replace(
+        options.comparison, strategies=tuple(case.spec.label for case in found), output_path=str(output / "board")
+    )
+    strategies = Strategies(compared, Loggers(compared))
+    lm = strategies.load()
+    board = None
+    if options.scores:
+        runs = strategies.run(lm)
+        if runs:
+            board = make_board(runs, metric=options.metric, resamples=999, seed=options.seed, command=command)
+            write_board(output / "board", board)
+    observer = Observer(lm, options, strategies.tasks, output / "cache")
+    observed = [(case, observer.observe(case, what)) for case, what in labelled(found)]
+    if lm.rank != 0:
+        return None
+    facts = {"model": model_facts(lm), "device": device_name(lm)}
+    content = make_document(options, observed, board, facts, command)
+    _write(output, content)
+    return content
+
+
+def _write(output: Path, content: Mapping[str, Any]) -> None:
+    write_text(output / FILE_NAME, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(output / "analysis.md", markdown(content))
+    write_text(output / "analysis.csv", comma_separated(content))
+    try:
+        from lm_eval_ape.analysis.figures import draw
+    except ImportError as error:
+        logger.warning("No figures: they need matplotlib (%s). Everything else is in %s.", error, output)
+    else:
+        draw(content, output / "figures")

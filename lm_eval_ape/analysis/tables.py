@@ -1,0 +1,128 @@
+"""An analysis as tables of text: attention and score of every case, and their correlation."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pytablewriter import MarkdownTableWriter
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from lm_eval_ape.comparison.tables import Table
+from lm_eval_ape.probe import ROLES
+
+CAPTION = (
+    "Entropy of the query tokens' attention rows in nats, mean over layers, heads, tokens and documents, ± standard "
+    "error over documents; |logit|: mean absolute attention logit; shares of the rows on prefix, context and query; "
+    "score x100 ± standard error. One chunk is the sequential model."
+)
+CORRELATION = (
+    "Over cases, on the documents whose attention was looked at; 95% interval over resamples of the documents; p as if "
+    "cases were independent, which they are not."
+)
+
+
+def tables(content: Mapping[str, Any]) -> list[Table]:
+    """The analysis' tables."""
+    found = [_cases(content)]
+    if content["correlations"]:
+        found.append(_correlations(content))
+    return found
+
+
+def _cases(content: Mapping[str, Any]) -> Table:
+    headers = ["Tasks", "Strategy", "Chunks", "n", "Entropy", "Stderr", "|logit|"]
+    headers += [role.capitalize() for role in ROLES] + ["Score", "Stderr of score"]
+    rows = []
+    for task in content["tasks"]:
+        name = task
+        for case in content["cases"]:
+            look = case["tasks"][task]
+            cells = [name, case["label"], f"{look['mean_chunks']:.3g}", str(look["documents"])]
+            cells += [f"{look['entropy']:.4f}", f"± {_number(look['entropy_stderr'], 4)}", f"{look['logit']:.3f}"]
+            cells += [f"{look['mass'][role]:.3f}" for role in ROLES]
+            score = look["score"]
+            cells += [f"{100 * score['score']:.2f}", f"± {_number(score['stderr'], 2, 100)}"] if score else ["", ""]
+            rows.append(cells)
+            # As in the harness's tables, a task is named once.
+            name = ""
+    return Table("Attention", CAPTION, headers, rows)
+
+
+def _correlations(content: Mapping[str, Any]) -> Table:
+    headers = ["Tasks", "Correlation", "Value", "95% interval", "p", "Cases", "Documents"]
+    rows = []
+    for task, found in content["correlations"].items():
+        name = task
+        for kind in ("pearson", "spearman"):
+            one = found[kind]
+            if one["value"] is None:
+                cells = ["none: one of the two is the same for all", "", ""]
+            else:
+                ends = "" if one["low"] is None else f"[{one['low']:+.3f}, {one['high']:+.3f}]"
+                cells = [f"{one['value']:+.3f}", ends, f"{one['p_value']:.3f}"]
+            rows.append([name, kind, *cells, str(one["settings"]), str(found["documents"])])
+            name = ""
+    return Table("Entropy and score", CORRELATION, headers, rows)
+
+
+def _number(value: float | None, digits: int, times: float = 1.0) -> str:
+    return "N/A" if value is None else f"{times * value:.{digits}f}"
+
+
+def show(content: Mapping[str, Any], console: Console) -> None:
+    """Print the tables."""
+    for table in tables(content):
+        drawn = RichTable(title=table.title, caption=table.caption)
+        for header in table.headers:
+            drawn.add_column(header, justify="left" if header in ("Tasks", "Strategy", "Correlation") else "right")
+        for cells in table.rows:
+            if cells[0] and drawn.row_count:
+                drawn.add_section()
+            drawn.add_row(*(cell.replace("[", r"\[") for cell in cells))
+        console.print(drawn)
+
+
+def markdown(content: Mapping[str, Any]) -> str:
+    """The tables as Markdown, written as the harness writes its own."""
+    parts = []
+    for table in tables(content):
+        writer = MarkdownTableWriter(
+            headers=table.headers, value_matrix=table.rows, type_hints=["str"] * len(table.headers)
+        )
+        parts.append(f"### {table.title}\n\n{writer.dumps()}\n{table.caption}\n")
+    made = f"`{content['command']}`, " if content["command"] else ""
+    parts.append(f"Made by {made}lm_eval_ape {content['versions']['lm_eval_ape']}, {content['created']}.\n")
+    return "\n".join(parts)
+
+
+def comma_separated(content: Mapping[str, Any]) -> str:
+    """One line for each case, task, layer and head, with unrounded values."""
+    buffer = io.StringIO()
+    lines = list(_lines(content))
+    writer = csv.DictWriter(buffer, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return buffer.getvalue()
+
+
+def _lines(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for case in content["cases"]:
+        for task, look in case["tasks"].items():
+            score = (look["score"] or {}).get("score")
+            for layer, heads in enumerate(look["by_head"]["entropy"]):
+                for head, entropy in enumerate(heads):
+                    yield {
+                        "task": task,
+                        "strategy": case["label"],
+                        "chunks": case["chunks"],
+                        "layer": layer,
+                        "head": head,
+                        "entropy": entropy,
+                        "logit": look["by_head"]["logit"][layer][head],
+                        **{f"{role}_mass": look["by_head"]["mass"][role][layer][head] for role in ROLES},
+                        "score": score,
+                    }

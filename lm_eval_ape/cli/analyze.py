@@ -1,0 +1,88 @@
+"""`lm-eval-ape analyze`: what attention looks like under each strategy, and how that goes with the score."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+
+from lm_eval_ape.analysis.options import Options
+from lm_eval_ape.cli.flags import add_flags
+from lm_eval_ape.cli.progress import messages
+
+DESCRIPTION = """\
+Say why parallel encoding hurts: run strategies with more and more chunks on the same prompts, look at the attention of
+the query's tokens, and correlate its entropy with the score.
+
+Attention is not held whole: entropies come from log-sum-exps and blocks of logits, so long contexts need no more memory
+than reading them does. For each case, by layer and head: entropy, mean absolute logit, and how much of the row lies on
+prefix, context and query; and the norms of the keys by their place in the chunk.
+"""
+EPILOG = """\
+cases:
+  Every strategy with every number of chunks P, the context cut evenly (whole passages with chunking=passages). One
+  chunk at T=S=1 is the sequential model, which stands for P=1 of all. Oracles: value_only, and any strategy with
+  keys_from=sequential or values_from=sequential.
+
+output (--output_path):
+  analysis.json             everything; lm-eval-ape report shows it
+  analysis.md, analysis.csv tables; the CSV by layer and head
+  figures/                  entropy and score against chunks, against one another, by head, and key norms by place
+  board/                    the scores, as `lm-eval-ape compare` writes them
+  cache/                    attention of every prompt: a run that was killed goes on where it stopped
+
+examples:
+  lm-eval-ape analyze --model_args pretrained=MODEL --tasks ape_longbench_2wikimqa_test --output_path analysis
+
+  # attention alone, without generating an answer
+  lm-eval-ape analyze --model_args pretrained=MODEL --tasks TASK --no-scores --output_path analysis
+
+  # in a minute, on the shipped model
+  lm-eval-ape analyze --model_args pretrained=pocket,chunking=passages --tasks ape_pocket_twohop_test --limit 20 \\
+    --chunks 2,5,10 --batch_size 8 --output_path analysis
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags: those of `Options`."""
+    parser = argparse.ArgumentParser(
+        prog="lm-eval-ape analyze",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_flags(parser, Options)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Analyse and print the tables.
+
+    Args:
+        arguments: What follows `lm-eval-ape analyze`.
+
+    Raises:
+        ApeError: Something asked for is impossible.
+    """
+    parser = build_parser()
+    if not arguments:
+        parser.print_help()
+        return 0
+    options = Options.read(vars(parser.parse_args(arguments)))
+    # The harness and what it imports print to stdout now and then.
+    with redirect_stdout(sys.stderr), messages():
+        from lm_eval_ape.analysis.run import analyze
+
+        content = analyze(options, command=["lm-eval-ape", "analyze", *arguments])
+    if content is not None:
+        from rich.console import Console
+
+        from lm_eval_ape.analysis.tables import show
+
+        show(content, Console(width=None if sys.stdout.isatty() else 180))
+        print(
+            f"All of it is in {options.output_path}; lm-eval-ape report {options.output_path} makes a page of it.",
+            file=sys.stderr,
+        )
+    return 0

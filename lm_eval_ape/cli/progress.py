@@ -1,0 +1,26 @@
+"""What our commands say of their progress while they work."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def messages() -> Iterator[None]:
+    """Messages of comparisons and analyses on stderr while the context lasts."""
+    loggers = [logging.getLogger(f"lm_eval_ape.{name}") for name in ("comparison", "analysis")]
+    handler = logging.StreamHandler()
+    before = [(logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+    try:
+        yield
+    finally:
+        for logger, (level, propagate) in zip(loggers, before, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            logger.propagate = propagate

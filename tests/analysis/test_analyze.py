@@ -1,0 +1,186 @@
+"""`lm-eval-ape analyze`: the attention that it reports, against transformers' own, and its files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lm_eval_ape.analysis.attention import OFFSETS, look
+from lm_eval_ape.analysis.correlation import correlate
+from lm_eval_ape.analysis.document import read
+from lm_eval_ape.analysis.options import Options
+from lm_eval_ape.analysis.run import analyze
+from lm_eval_ape.analysis.sweep import cases
+from lm_eval_ape.analysis.tables import comma_separated, markdown
+from lm_eval_ape.cli import main
+from lm_eval_ape.errors import ApeError
+from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.pocket import pocket_path
+from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.strategy import resolve
+
+MODEL = {"pretrained": "pocket", "chunking": "passages"}
+
+
+@pytest.fixture(scope="module")
+def analysed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    folder = tmp_path_factory.mktemp("analysis")
+    options = Options.read(
+        {
+            "model_args": MODEL,
+            "tasks": "ape_pocket_twohop_test",
+            "strategies": "sequential,parallel,sink+selective",
+            "chunks": "2,5",
+            "limit": 6,
+            "probe_limit": 4,
+            "batch_size": 6,
+            "output_path": str(folder),
+        }
+    )
+    content = analyze(options, ["lm-eval-ape", "analyze"])
+    assert content is not None
+    return content, folder
+
+
+def test_a_sequential_case_has_the_entropy_of_the_stock_models_own_attention() -> None:
+    lm = ApeHFLM("pocket", dtype="float64", device="cpu")
+    ids = AutoTokenizer.from_pretrained(pocket_path())(" ".join(["one two three"] * 4))["input_ids"]
+    prompt = Prompt(tuple(ids[:3]), (tuple(ids[3:-4]),), tuple(ids[-4:]))
+    seen = look(lm, prompt, resolve({"strategy": "sink"}))
+    stock = AutoModelForCausalLM.from_pretrained(pocket_path(), dtype=torch.float64, attn_implementation="eager")
+    with torch.no_grad():
+        output = stock(torch.tensor([ids]), output_attentions=True, use_cache=True)
+    for layer, attention in enumerate(output.attentions):
+        own = attention[0, :, -4:].double()
+        entropy = -torch.special.xlogy(own, own).sum(-1).mean(-1)
+        assert np.allclose(seen.entropy[layer], entropy, atol=1e-6)
+        assert np.allclose(seen.mass["prefix"][layer], own[..., :3].sum(-1).mean(-1), atol=1e-6)
+        norms = output.past_key_values.layers[layer].keys[0].norm(dim=-1).mean(0)
+        assert seen.key_norms["context"][layer][0] == pytest.approx(float(norms[3]))
+        assert seen.key_norms["prefix"][layer][2] == pytest.approx(float(norms[2]))
+        start, end = OFFSETS[3], min(OFFSETS[4], len(ids) - 7)
+        assert seen.key_norms["context"][layer][4] == pytest.approx(float(norms[3 + start : 3 + end].mean()))
+        assert seen.key_norms["context"][layer][-1] is None
+
+
+def test_cases_are_strategies_by_numbers_of_chunks_and_sequential_once(analysed: tuple[dict[str, Any], Path]) -> None:
+    content, _ = analysed
+    labels = [case["label"] for case in content["cases"]]
+    assert labels == [
+        "sequential",
+        "parallel[chunks=2]",
+        "parallel[chunks=5]",
+        "sink+selective[chunks=2]",
+        "sink+selective[chunks=5]",
+    ]
+    chunks = [case["tasks"]["ape_pocket_twohop_test"]["mean_chunks"] for case in content["cases"]]
+    assert chunks == [1, 2, 5, 2, 5]
+
+
+def test_scores_are_the_boards_and_shares_sum_to_one(analysed: tuple[dict[str, Any], Path]) -> None:
+    content, folder = analysed
+    board = json.loads((folder / "board" / "board.json").read_text(encoding="utf-8"))
+    for case, row in zip(content["cases"], board["rows"], strict=True):
+        part = case["tasks"]["ape_pocket_twohop_test"]
+        assert part["score"]["score"] == row["tasks"]["ape_pocket_twohop_test"]["score"]
+        assert part["documents"] == 4
+        assert sum(part["mass"].values()) == pytest.approx(1.0, abs=1e-5)
+        assert part["entropy"] == pytest.approx(np.mean(part["by_head"]["entropy"]))
+
+
+def test_the_files_hold_all_of_it(analysed: tuple[dict[str, Any], Path]) -> None:
+    content, folder = analysed
+    assert read(folder / "analysis.json") == json.loads(json.dumps(content))
+    assert (folder / "analysis.md").read_text(encoding="utf-8") == markdown(content)
+    layers, heads = np.shape(content["cases"][0]["tasks"]["ape_pocket_twohop_test"]["by_head"]["entropy"])
+    assert len(comma_separated(content).splitlines()) == 1 + 5 * layers * heads
+    names = ("entropy_by_head", "key_norms", "entropy_by_chunks", "score_by_chunks", "entropy_and_score")
+    assert {path.stem for path in (folder / "figures").iterdir()} == set(names)
+
+
+def test_a_second_run_computes_nothing_again(
+    analysed: tuple[dict[str, Any], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, folder = analysed
+    for place in ("analysis.measure.look", "comparison.running.simple_evaluate"):
+        monkeypatch.setattr(f"lm_eval_ape.{place}", lambda *_, **__: pytest.fail("computed again"))
+    options = Options.read(
+        {
+            "model_args": MODEL,
+            "tasks": "ape_pocket_twohop_test",
+            "strategies": "sequential,parallel,sink+selective",
+            "chunks": "2,5",
+            "limit": 6,
+            "probe_limit": 4,
+            "batch_size": 6,
+            "output_path": str(folder),
+        }
+    )
+    again = analyze(options, ["lm-eval-ape", "analyze"])
+    assert again is not None
+    assert again["cases"] == content["cases"]
+    assert again["correlations"] == content["correlations"]
+
+
+def test_correlations_are_scipys_over_means() -> None:
+    generator = np.random.default_rng(0)
+    entropy = generator.normal(size=(12, 5)) + np.arange(5)
+    score = -entropy + generator.normal(size=(12, 5))
+    for kind, function in (("pearson", stats.pearsonr), ("spearman", stats.spearmanr)):
+        found = correlate(kind, entropy, score, resamples=200, seed=1)
+        expected = function(entropy.mean(0), score.mean(0))
+        assert found.value == pytest.approx(expected.statistic)
+        assert found.p_value == pytest.approx(expected.pvalue)
+        assert found.low is not None
+        assert found.high is not None
+        assert found.low <= found.value <= found.high
+
+
+def test_a_score_that_never_moves_has_no_correlation() -> None:
+    found = correlate("pearson", np.arange(8.0).reshape(2, 4), np.ones((2, 4)), resamples=99, seed=1)
+    assert found == (None, None, None, None, 4)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"model_args": {}}, "model_args must name the model"),
+        ({"tasks": ()}, "tasks must name at least one task"),
+        ({"output_path": None}, "output_path must name a folder"),
+        ({"chunks": "2,2"}, "chunks must name each number once"),
+        ({"chunks": "0"}, "chunks must be whole numbers of at least 1"),
+        ({"chunks": "2.5"}, "chunks must be whole numbers of at least 1"),
+        ({"model_args": {**MODEL, "max_chunks": 3}, "chunks": "2"}, "model_args has max_chunks and --chunks"),
+        ({"scores": False, "metric": "score"}, "--no-scores scores nothing"),
+    ],
+)
+def test_impossible_options_are_told_in_a_sentence(given: dict[str, Any], sentence: str) -> None:
+    usual = {"model_args": MODEL, "tasks": "ape_pocket_twohop_test", "output_path": "out"}
+    with pytest.raises(ApeError, match=sentence):
+        Options.read({**usual, **given})
+
+
+def test_a_strategy_that_names_its_chunks_is_refused() -> None:
+    options = Options.read({"model_args": MODEL, "tasks": "ape_pocket_twohop_test", "output_path": "out"})
+    with pytest.raises(ApeError, match="leave it out"):
+        cases(options, ("sink[chunks=3]",))
+
+
+def test_a_damaged_analysis_is_told_in_a_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "analysis.json"
+    for text, sentence in (("{", "cannot be read"), ("{}", "is no analysis"), ("[]", "is no analysis")):
+        file.write_text(text, encoding="utf-8")
+        with pytest.raises(ApeError, match=sentence):
+            read(file)
+
+
+def test_the_command_without_arguments_prints_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["analyze"]) == 0
+    assert "Say why parallel encoding hurts" in capsys.readouterr().out
