@@ -59,7 +59,7 @@ class Series(NamedTuple):
     glyph: str
 
     @property
-    def options(self) -> dict[str, str]:
+    def options(self) -> dict[str, Any]:
         """As arguments of `Axes.plot` and `Axes.errorbar`."""
         return {"color": self.color, "marker": self.marker, "linestyle": self.line}
 

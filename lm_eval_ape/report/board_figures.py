@@ -128,9 +128,14 @@ def kl_and_score(board: Mapping[str, Any], tasks: Sequence[str]) -> Figure:
             kl = score and (score["kl"] or ({"mean": 0.0, "stderr": 0.0} if is_sequential(row) else None))
             if not kl:
                 continue
-            errors = {"xerr": kl["stderr"] or 0, "yerr": 100 * (score["stderr"] or 0)}
+            errors: dict[str, Any] = {"xerr": kl["stderr"] or 0, "yerr": 100 * (score["stderr"] or 0)}
             # Hollow, because strategies may lie on top of one another.
-            shape = {"color": style.color, "marker": style.marker, "linestyle": "none", "markerfacecolor": "none"}
+            shape: dict[str, Any] = {
+                "color": style.color,
+                "marker": style.marker,
+                "linestyle": "none",
+                "markerfacecolor": "none",
+            }
             axes.errorbar(
                 kl["mean"], 100 * score["score"], **errors, **shape, markersize=9, capsize=3, label=row["label"]
             )
