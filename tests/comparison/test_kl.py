@@ -51,11 +51,11 @@ def test_asking_for_kl_later_computes_only_that_and_asking_again_nothing(
 ) -> None:
     before = json.loads((board_folder / "parallel" / "run.json").read_text())
     board = board_with_kl(options, board_folder)
-    # Two tasks with twelve prompts each, two strategies that cut them.
-    assert work == {"runs": 0, "prompts": 48}
+    # Both tasks have the same twelve prompts; two strategies cut them.
+    assert work == {"runs": 0, "prompts": 24}
     assert json.loads((board_folder / "parallel" / "run.json").read_text()) == before
     again = board_with_kl(options, board_folder)
-    assert work == {"runs": 0, "prompts": 48}
+    assert work == {"runs": 0, "prompts": 24}
     assert again["samples"] == board["samples"]
     # What is there is shown, also where it was not asked for.
     unasked = compare(Options.read({"sources": [str(board_folder)], "resamples": 199}))
@@ -107,6 +107,18 @@ def test_a_kl_of_another_run_or_prompt_is_not_shown(options: Make, board_folder:
     other = compare(Options.read({"sources": [str(board_folder)], "resamples": 199}))
     assert other is not None
     assert other["rows"][1]["kl"] is None
+
+
+def test_a_limit_measures_the_first_documents_and_the_board_says_so(
+    options: Make, board_folder: Path, work: dict[str, int]
+) -> None:
+    board = board_with_kl(options, board_folder, strategies="sequential,parallel", kl_limit=5)
+    assert work == {"runs": 0, "prompts": 5}
+    measured = [sample["doc_id"] for sample in board["samples"]["toy_choice"] if sample["runs"]["parallel"]["kl"]]
+    assert measured == [0, 1, 2, 3, 4]
+    assert board["rows"][1]["tasks"]["toy_choice"]["kl"]["documents"] == 5
+    told = "toy_choice: the KL of parallel is over 5 of 12 documents (asked for were the first 5 of each task;"
+    assert any(note.startswith(told) for note in board["notes"])
 
 
 def test_different_numbers_of_tokens_are_told(options: Make, board_folder: Path) -> None:
