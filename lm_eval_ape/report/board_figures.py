@@ -51,6 +51,7 @@ def score_by_length(board: Mapping[str, Any]) -> Figure:
     lengths = board["lengths"]
     buckets, rows = lengths["buckets"], lengths["rows"]
     figure, (axes,) = _panels(1)
+    figure.set_figwidth(2 * _WIDTH)
     places = np.arange(len(buckets))
     shifts = np.linspace(-0.18, 0.18, len(rows)) if len(rows) > 1 else [0.0]
     for (label, scores), style, shift in zip(rows.items(), series(len(rows)), shifts, strict=True):
