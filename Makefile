@@ -5,7 +5,7 @@ BIN := .venv/bin
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types format bench clean
+.PHONY: help setup demo picture test check lint types format bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -21,6 +21,9 @@ setup: .venv/ready ## make .venv with the package and all tools, at the versions
 
 demo: .venv/ready ## compare encoding strategies on the shipped model, offline
 	$(BIN)/lm-eval-ape demo
+
+picture: .venv/ready ## docs/report.png from the demo's report; needs chromium and chromedriver
+	$(BIN)/python docs/report_picture.py
 
 test: .venv/ready ## run all tests
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses $(JOBS)

@@ -47,18 +47,23 @@ def surface(content: Mapping[str, Any]) -> Figure:
     middle = (values.min() + values.max()) / 2
     for row, column in np.ndindex(values.shape):
         dark = values[row, column] > middle
-        center = {"ha": "center", "va": "center", "fontsize": 8, "color": "white" if dark else "black"}
+        center: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "color": "white" if dark else "black"}
         axes.text(column + 0.5, row + 0.5, f"{values[row, column]:.3g}", **center)
     axes.set_xticks(np.arange(len(scales)) + 0.5, [f"{scale:g}" for scale in scales])
     axes.set_yticks(np.arange(len(temperatures)) + 0.5, [f"{temperature:g}" for temperature in temperatures])
     for (name, point), marker in zip(_marked(content).items(), ("s", "D", "o"), strict=True):
         if point.temperature in temperatures and point.scale in scales:
             place = scales.index(point.scale) + 0.5, temperatures.index(point.temperature) + 0.5
-            outline = {"marker": marker, "markerfacecolor": "none", "markersize": 27, "linestyle": "none"}
+            outline: dict[str, Any] = {
+                "marker": marker,
+                "markerfacecolor": "none",
+                "markersize": 27,
+                "linestyle": "none",
+            }
             # Black in white, to be seen on every colour.
             axes.plot(*place, **outline, markeredgecolor="white", markeredgewidth=5)
             axes.plot(*place, **outline, markeredgecolor="black", markeredgewidth=2)
-            sign = {**outline, "markersize": 9, "markeredgecolor": INK, "markeredgewidth": 1.5}
+            sign: dict[str, Any] = {**outline, "markersize": 9, "markeredgecolor": INK, "markeredgewidth": 1.5}
             axes.plot([], [], **sign, label=f"{name} {point}")
     figure.legend(loc="outside lower center", ncols=1)
     title = f"Mean KL to the teacher in nats, {len(content['samples'])} samples"
@@ -108,7 +113,12 @@ def kl_and_score(content: Mapping[str, Any]) -> Figure:
     marked = {**_marked(content), "label-tuned": Point(oracle["attn_temperature"], oracle["attn_scale"])}
     for index, ((name, point), style) in enumerate(zip(marked.items(), series(5)[1:], strict=True)):
         if point in scores and point in means:
-            shape = {"marker": style.marker, "edgecolors": style.color, "facecolors": "none", "linewidths": 1.8}
+            shape: dict[str, Any] = {
+                "marker": style.marker,
+                "edgecolors": style.color,
+                "facecolors": "none",
+                "linewidths": 1.8,
+            }
             axes.scatter(means[point], scores[point], s=60 + 70 * index, label=f"{name} {point}", **shape)
     rho = labels["spearman"]["rho"]
     axes.set(xlabel="mean KL (nats)", ylabel=labels["metric"])

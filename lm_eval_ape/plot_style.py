@@ -24,7 +24,7 @@ HEAT = "cividis_r"
 _COLORS = (INK, "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = (("o", "●"), ("s", "■"), ("D", "◆"), ("P", "✚"), ("X", "✖"), ("*", "★"), ("h", "⬢"), ("p", "⬟"))
 _LINES = ("-", "--", "-.", ":")
-_RC: dict[str, Any] = {
+_RC: dict[Any, Any] = {
     # Names of tasks and strategies are text, whatever signs they hold.
     "text.parse_math": False,
     "svg.fonttype": "none",
@@ -59,7 +59,7 @@ class Series(NamedTuple):
     glyph: str
 
     @property
-    def options(self) -> dict[str, str]:
+    def options(self) -> dict[str, Any]:
         """As arguments of `Axes.plot` and `Axes.errorbar`."""
         return {"color": self.color, "marker": self.marker, "linestyle": self.line}
 

@@ -108,6 +108,9 @@ def test_the_wheel_holds_one_package_and_the_hook(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"lm_eval_ape", "lm_eval_ape.pth"}
     assert {f"lm_eval_ape/{folder}/__init__.py" for folder in ("tasks", "calibration", "run_configs")} <= set(names)
+    assets = {path.relative_to(REPOSITORY).as_posix() for path in REPOSITORY.glob("lm_eval_ape/report/assets/**/*.*")}
+    assert {"lm_eval_ape/report/assets/page.js", "lm_eval_ape/report/assets/sections/board.html"} <= assets
+    assert assets <= set(names)
     assert not [name for name in names if "__pycache__" in name]
     yaml_files = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "tasks").rglob("*.yaml")}
     assert {f"lm_eval_ape/{path}" for path in yaml_files} <= set(names)

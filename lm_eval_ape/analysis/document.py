@@ -162,8 +162,7 @@ def read(path: Path) -> dict[str, Any]:
         raise ApeError(f"{path} is no analysis of `lm-eval-ape analyze`: it has no {', '.join(missing)}.")
     if content["schema_version"] != SCHEMA_VERSION:
         raise ApeError(
-            f"{path} has schema version {content['schema_version']!r}, but this version reads {SCHEMA_VERSION}; make it "
-            "again, or use the version of lm-eval-ape that made it "
-            f"({content['versions'].get('lm_eval_ape', 'unknown')})."
+            f"{path} has schema version {content['schema_version']!r}, but this version reads {SCHEMA_VERSION}; make "
+            "it again, or use the version of lm-eval-ape that made it."
         )
     return dict(content)

@@ -38,7 +38,8 @@ output (--output_path):
   board.md, board.csv, board.json          the tables; the last one with every sample, setting and command
   STRATEGY/MODEL/results_*.json, samples_*.jsonl, and STRATEGY/run.json with lengths and times of all requests
   STRATEGY/kl.json                         with --kl_tokens: the KL of every prompt, token by token; it needs no label,
-                                           and no score or time holds any of it. cache/ keeps the teachers.
+                                           and no score or time holds any of it. cache/ keeps the teachers
+                                           (K x vocabulary x 4 bytes a prompt; --kl_limit 32 keeps few).
 
 examples:
   lm-eval-ape compare --model_args pretrained=MODEL --tasks ape_longbench_2wikimqa_test,ape_longbench_hotpotqa_test \\

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 STRATEGIES = ("sequential", "parallel", "sink", "ape")
 TASKS = ("ape_pocket_onehop_test", "ape_pocket_twohop_test")
-KL_TOKENS = 8
+KL_TOKENS, KL_LIMIT = 8, 32
 EPILOG = """\
 The same evaluation of one strategy with the harness's own command line:
   lm_eval --model ape-hf --model_args pretrained=pocket,strategy=ape,chunking=passages --tasks ape_pocket_twohop_test
@@ -83,7 +83,9 @@ def compare(args: argparse.Namespace, folder: Path, command: Sequence[str]) -> M
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     given = {"tasks": TASKS, "strategies": STRATEGIES, "limit": args.limit, "batch_size": args.batch_size}
-    board = run(Options.read({**_options(args, folder), **given, "kl_tokens": KL_TOKENS}), command)
+    board = run(
+        Options.read({**_options(args, folder), **given, "kl_tokens": KL_TOKENS, "kl_limit": KL_LIMIT}), command
+    )
     assert board is not None
     return board
 
@@ -93,7 +95,10 @@ def show(board: Mapping[str, Any], args: argparse.Namespace, console: Console) -
     from rich.table import Table
 
     console.print(f"{args.limit} questions a task over {args.passages} passages in {args.chunks} chunks")
-    caption = f"QA F1 x 100 ± standard error; KL from sequential in nats, {KL_TOKENS} tokens; seconds for both tasks"
+    caption = (
+        f"QA F1 x 100 ± standard error; KL from sequential (nats), {KL_TOKENS} tokens of the first {KL_LIMIT} "
+        "questions; seconds for both tasks"
+    )
     table = Table("strategy", caption=caption, caption_justify="left")
     names = {task: task.removeprefix("ape_pocket_").removesuffix("_test") for task in TASKS}
     for header in (*names.values(), *(f"KL {name}" for name in names.values()), "seconds"):

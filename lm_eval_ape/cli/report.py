@@ -1,4 +1,4 @@
-"""`lm-eval-ape report`: one HTML page of comparisons and calibrations."""
+"""`lm-eval-ape report`: one HTML page of comparisons, calibrations and analyses."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 
 DESCRIPTION = """\
-Make one HTML page of what `lm-eval-ape compare` and `lm-eval-ape calibrate` have written: the board, sortable; score
-and time against the length of the prompt; KL against score; each calibration's KL surface and stability; every sample
-with each strategy's answer; every setting, version and command.
+Make one HTML page of what `lm-eval-ape compare`, `calibrate` and `analyze` have written: the board, sortable; score and
+time against the length of the prompt; KL against score; each calibration's KL surface and stability; attention entropy
+against chunks and score; every sample with each strategy's answer; every setting, version and command.
 
 The page needs no network and nothing beside it: send it, publish it, print it.
 """
@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "folders", nargs="+", metavar="DIR", help="folders that hold a board.json or a calibration.json, or below them"
+        "folders", nargs="+", metavar="DIR", help="folders that hold board.json, calibration.json or analysis.json, or below them"
     )
     parser.add_argument("--output_path", metavar="DIR", help="folder for the page and its figures (default: first DIR)")
     return parser

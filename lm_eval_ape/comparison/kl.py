@@ -43,7 +43,7 @@ class StrategyKL:
         self.spec = spec
         self.place = place
         self.objective = Objective(options.kl_tokens, "teacher", "stop")
-        self.identity = {"run": dict(run), **asdict(self.objective)}
+        self.identity = {"run": dict(run), **asdict(self.objective), "limit": options.kl_limit}
 
     @property
     def needed(self) -> bool:
@@ -72,7 +72,7 @@ class StrategyKL:
         for task in with_next.values():
             # As the harness does before each run, so that the same examples are chosen.
             task.set_fewshot_seed(seed=FEWSHOT_SEED)
-        gathered = collect(lm, with_next, self._requests(), limit=self.options.limit, picked={})
+        gathered = collect(lm, with_next, self._requests(), limit=self._limit, picked={})
         meter = Meter(lm, self.objective, max_rows=1, cache=cache)
         point = Point(self.spec.settings.attn_temperature, self.spec.settings.attn_scale)
         scores = meter.scores(gathered.samples, [point])
@@ -84,6 +84,15 @@ class StrategyKL:
                 "samples": _samples(lm, meter, gathered, scores),
             }
             write_text(self.place / KL_NAME, json.dumps(content, ensure_ascii=False) + "\n")
+
+    @property
+    def _limit(self) -> float | None:
+        """The first so many documents of each task."""
+        ran, own = self.options.limit, self.options.kl_limit
+        if own is None:
+            return ran
+        # Documents of the KL that a share below 1 did not run are on no board.
+        return own if ran is None or ran < 1 else min(own, ran)
 
     def _requests(self) -> CalibrationOptions:
         options = self.options

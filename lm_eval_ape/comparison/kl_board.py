@@ -67,6 +67,8 @@ class Divergences:
             elif (count := len(self._means(task))) < len(task.keys):
                 reasons = f"{left_out['too_long']} prompts in all are longer than the model's window"
                 reasons += f", {left_out['no_context']} have no context"
+                if limit := self.run.kl["identity"].get("limit"):
+                    reasons = f"asked for were the first {limit} of each task; {reasons}"
                 found.append(
                     f"{task.task}: the KL of {label} is over {count} of {len(task.keys)} documents ({reasons})."
                 )

@@ -11,7 +11,7 @@ from lm_eval_ape.errors import ApeError
 from lm_eval_ape.options import HarnessOptions, about
 
 DEFAULT_STRATEGIES = "sequential,parallel,sink,ape"
-_RUNNING = ("tasks", "strategies", "limit", "num_fewshot", "gen_kwargs", "device", "kl_tokens")
+_RUNNING = ("tasks", "strategies", "limit", "num_fewshot", "gen_kwargs", "device", "kl_tokens", "kl_limit")
 
 
 def read_strategies(name: str, value: Any) -> tuple[str, ...]:
@@ -73,6 +73,10 @@ class Options(HarnessOptions):
             values.count(0), "measure each strategy's KL from the sequential model over so many next tokens", "K"
         ),
     )
+    kl_limit: int | None = field(
+        default=None,
+        metadata=about(values.count(1), "measure the KL of the first N documents of each task alone", "N"),
+    )
     gen_kwargs: dict[str, Any] = field(
         default_factory=dict,
         metadata=about(values.arguments, "generation settings over the tasks' own", "KEY=VALUE,..."),
@@ -98,6 +102,8 @@ class Options(HarnessOptions):
         """Refuse a comparison of nothing, and options about runs where nothing is run."""
         if self.wandb_config_args and not self.wandb_args:
             raise ApeError("wandb_config_args goes with wandb_args: --wandb_args project=NAME.")
+        if self.kl_limit and not self.kl_tokens:
+            raise ApeError("kl_limit says of how many documents to measure the KL; add --kl_tokens 8 or drop it.")
         if self.runs:
             self._check_runs()
         elif not self.sources:

@@ -51,6 +51,7 @@ def score_by_length(board: Mapping[str, Any]) -> Figure:
     lengths = board["lengths"]
     buckets, rows = lengths["buckets"], lengths["rows"]
     figure, (axes,) = _panels(1)
+    figure.set_figwidth(2 * _WIDTH)
     places = np.arange(len(buckets))
     shifts = np.linspace(-0.18, 0.18, len(rows)) if len(rows) > 1 else [0.0]
     for (label, scores), style, shift in zip(rows.items(), series(len(rows)), shifts, strict=True):
@@ -128,9 +129,14 @@ def kl_and_score(board: Mapping[str, Any], tasks: Sequence[str]) -> Figure:
             kl = score and (score["kl"] or ({"mean": 0.0, "stderr": 0.0} if is_sequential(row) else None))
             if not kl:
                 continue
-            errors = {"xerr": kl["stderr"] or 0, "yerr": 100 * (score["stderr"] or 0)}
+            errors: dict[str, Any] = {"xerr": kl["stderr"] or 0, "yerr": 100 * (score["stderr"] or 0)}
             # Hollow, because strategies may lie on top of one another.
-            shape = {"color": style.color, "marker": style.marker, "linestyle": "none", "markerfacecolor": "none"}
+            shape: dict[str, Any] = {
+                "color": style.color,
+                "marker": style.marker,
+                "linestyle": "none",
+                "markerfacecolor": "none",
+            }
             axes.errorbar(
                 kl["mean"], 100 * score["score"], **errors, **shape, markersize=9, capsize=3, label=row["label"]
             )

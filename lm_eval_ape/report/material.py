@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lm_eval_ape.analysis import document as analysis_document
 from lm_eval_ape.calibration import artefact
 from lm_eval_ape.comparison import board_file
 from lm_eval_ape.errors import ApeError
@@ -36,6 +37,11 @@ KINDS: Mapping[str, Kind] = {
         "lm-eval-ape calibrate --model_args pretrained=MODEL --tasks TASK --output_path DIR",
         artefact.read,
     ),
+    "analysis": Kind(
+        analysis_document.FILE_NAME,
+        "lm-eval-ape analyze --model_args pretrained=MODEL --tasks TASK --output_path DIR",
+        analysis_document.read,
+    ),
 }
 
 
@@ -58,10 +64,11 @@ class Material(NamedTuple):
 
     boards: tuple[Found, ...]
     calibrations: tuple[Found, ...]
+    analyses: tuple[Found, ...]
 
 
 def find(folders: Sequence[str]) -> Material:
-    """Read all boards and calibrations in some folders and below.
+    """Read all boards, calibrations and analyses in some folders and below.
 
     Args:
         folders: Folders, or the files themselves.
@@ -76,7 +83,7 @@ def find(folders: Sequence[str]) -> Material:
     if not any(found.values()):
         names = " and no ".join(kind.file_name for kind in KINDS.values())
         raise ApeError(f"There is no {names} in {', '.join(map(str, places))} or below. {_makers()}")
-    return Material(found["board"], found["calibration"])
+    return Material(found["board"], found["calibration"], found["analysis"])
 
 
 def _makers() -> str:

@@ -66,10 +66,12 @@ def render(material: Material, figures: Figures) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # Rows keep the board's order.
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "ensure_ascii": False}
     script = (_ASSETS / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     models = [row["model"] for board in material.boards for row in board.content["rows"]]
-    models += [calibration.content["model"]["pretrained"] for calibration in material.calibrations]
+    models += [found.content["model"]["pretrained"] for found in (*material.calibrations, *material.analyses)]
     return environment.get_template("page.html").render(
         title="Parallel context encoding: " + ", ".join(dict.fromkeys(models)),
         models=list(dict.fromkeys(models)),

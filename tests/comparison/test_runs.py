@@ -103,6 +103,17 @@ def test_documents_that_are_the_same_to_the_letter_are_paired_in_their_order(run
     assert "toy_choice: 3 rows repeat a document; equal ones are paired in their order." in found["notes"]
 
 
+def test_a_document_that_one_run_has_more_often_is_counted_and_left_out(run_hf: RunHF, tmp_path: Path) -> None:
+    run_hf(tmp_path / "twice", [*DOCS[:6], *DOCS[:3]])
+    run_hf(tmp_path / "once", DOCS[:6])
+    found = board(tmp_path / "twice", tmp_path / "once")
+    assert found["tasks"]["toy_choice"]["documents"] == 6
+    twice, once = (entry["label"] for entry in found["rows"])
+    assert any(note.endswith(f"left out are 3 of {twice}.") for note in found["notes"])
+    assert {len(sample["runs"]) for sample in found["samples"]["toy_choice"]} == {2}
+    assert once.endswith("(once)")
+
+
 def test_other_prompts_and_versions_of_a_task_are_said(hf_run: Path, run_hf: RunHF, tmp_path: Path) -> None:
     run_hf(tmp_path / "other", description="Be brief. ", metadata={"version": 3.0})
     notes = board(hf_run, tmp_path / "other")["notes"]

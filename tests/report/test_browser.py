@@ -30,6 +30,7 @@ def browser(report_folder: Path) -> Iterator[Any]:
         "--disable-gpu",
         "--disable-dev-shm-usage",
         "--disable-background-networking",
+        "--force-prefers-reduced-motion",
     ):
         options.add_argument(flag)
     options.binary_location = CHROMIUM
@@ -50,11 +51,8 @@ def texts(browser: Any, selector: str) -> list[str]:
 
 
 def click_header(browser: Any, name: str) -> Any:
-    (header,) = [
-        cell
-        for cell in browser.find_elements("css selector", "table.sortable:first-of-type thead th")
-        if cell.text.split("\n")[0].strip(" ↕↑↓") == name and cell.is_displayed()
-    ][:1]
+    headers = browser.find_elements("css selector", "table.sortable")[0].find_elements("css selector", "thead th")
+    header = next(cell for cell in headers if cell.get_property("textContent") == name)
     header.find_element("css selector", "button").click()
     return header
 
@@ -130,8 +128,8 @@ def test_samples_are_filtered_by_task_disagreement_and_text(browser: Any, whole_
     differing = sum(len({run["score"] for run in sample["runs"].values()}) > 1 for sample in samples)
     assert change(browser, "which", "scores").startswith(f"{differing} of 240 samples")
     change(browser, "which", "")
-    assert change(browser, "text", "document 17. rhine").startswith("1 of 240 samples")
-    assert "#17" in texts(browser, ".list .doc")[0]
+    assert change(browser, "text", "document 17. rhine").startswith("2 of 240 samples")
+    assert texts(browser, ".list .doc") == ["toy_choice #17", "toy_choice #117"]
     change(browser, "text", "")
     change(browser, "task", "")
 

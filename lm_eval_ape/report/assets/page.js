@@ -148,7 +148,11 @@
       }
       details.append(summary);
       details.addEventListener("toggle", () => {
-        if (details.open && details.children.length === 1) details.append(this.opened(sample));
+        if (!details.open || details.children.length > 1) return;
+        details.append(this.opened(sample));
+        // The question stands at the prompt's end.
+        const prompt = details.querySelector("blockquote");
+        prompt.scrollTop = prompt.scrollHeight;
       });
       const item = make("li");
       item.append(details);

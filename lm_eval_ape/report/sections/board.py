@@ -111,7 +111,8 @@ def _direction(mean: float, higher: bool) -> str:
 
 def _scores(table: tables.Table, styles: Mapping[str, Series]) -> Sortable:
     """The table of scores with its task on every line, so that lines can be sorted, and verdicts in words."""
-    rows, tasks = [], []
+    rows: list[list[Cell]] = []
+    tasks: list[str] = []
     for cells in table.rows:
         tasks.append(cells[0] or tasks[-1])
         task = tasks[-1]
