@@ -37,7 +37,10 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "folders", nargs="+", metavar="DIR", help="folders that hold board.json, calibration.json or analysis.json, or below them"
+        "folders",
+        nargs="+",
+        metavar="DIR",
+        help="folders that hold board.json, calibration.json or analysis.json, or below them",
     )
     parser.add_argument("--output_path", metavar="DIR", help="folder for the page and its figures (default: first DIR)")
     return parser
