@@ -24,6 +24,7 @@ from lm_eval_ape.errors import ApeError
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.pocket import pocket_path
 from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.report.page import report
 from lm_eval_ape.strategy import resolve
 
 MODEL = {"pretrained": "pocket", "chunking": "passages"}
@@ -184,3 +185,35 @@ def test_a_damaged_analysis_is_told_in_a_sentence(tmp_path: Path) -> None:
 def test_the_command_without_arguments_prints_its_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["analyze"]) == 0
     assert "Say why parallel encoding hurts" in capsys.readouterr().out
+
+
+def test_the_report_shows_an_analysis_and_escapes_what_it_says(
+    analysed: tuple[dict[str, Any], Path], tmp_path: Path
+) -> None:
+    hostile = "<script>alert(1)</script>"
+    text = (analysed[1] / "analysis.json").read_text(encoding="utf-8").replace("parallel[chunks=2]", hostile)
+    (tmp_path / "analysis.json").write_text(text, encoding="utf-8")
+    page = report([str(tmp_path)]).read_text(encoding="utf-8")
+    assert "Entropy and score" in page
+    assert page.count("<svg") == 5
+    assert "&lt;script&gt;alert(1)" in page
+    assert hostile not in page
+
+
+def test_attention_alone_needs_no_score(tmp_path: Path) -> None:
+    options = Options.read(
+        {
+            "model_args": {**MODEL, "max_chunks": 3},
+            "tasks": "ape_pocket_needle_test",
+            "strategies": "sequential,sink",
+            "probe_limit": 2,
+            "scores": False,
+            "output_path": str(tmp_path),
+        }
+    )
+    content = analyze(options)
+    assert content is not None
+    assert [case["chunks"] for case in content["cases"]] == [1, None]
+    assert content["cases"][1]["tasks"]["ape_pocket_needle_test"]["mean_chunks"] == 3
+    assert content["correlations"] == {}
+    assert not (tmp_path / "board").joinpath("board.json").exists()
