@@ -13,6 +13,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from lm_eval_ape.calibration.candidates import Candidate, key_of, read_key
 from lm_eval_ape.calibration.choice import Floats
 from lm_eval_ape.calibration.grid import Point
 from lm_eval_ape.calibration.identity import model_key, score_key
@@ -54,12 +55,12 @@ class Meter:
         self.scorer = Scorer(lm, objective, max_rows)
         self.teachers = TeacherStore(cache and cache / "teacher", self.model)
         self.journal = Journal(cache, "kl", lm.rank)
-        self.known: dict[str, dict[Point, Score]] = defaultdict(dict)
+        self.known: dict[str, dict[Point | str, Score]] = defaultdict(dict)
         for record in self.journal.records():
-            points = (Point(*pair) for pair in record["points"])
+            points = map(read_key, record["points"])
             self.known[record["key"]].update(zip(points, map(Score, record["kl"], record["positions"]), strict=True))
 
-    def measure(self, samples: Sequence[Sample], points: Sequence[Point]) -> Measured:
+    def measure(self, samples: Sequence[Sample], points: Sequence[Candidate]) -> Measured:
         """Measure all points on all samples; every process gets the whole result.
 
         Raises:
@@ -79,19 +80,20 @@ class Meter:
             np.array([[score.positions for score in row] for row in scores]),
         )
 
-    def _sample(self, sample: Sample, points: Sequence[Point], on_scored: Callable[[int], Any]) -> list[Score]:
+    def _sample(self, sample: Sample, points: Sequence[Candidate], on_scored: Callable[[int], Any]) -> list[Score]:
         key = score_key(self.model, self.lm.settings, self.objective, self.scorer.ends, sample)
         known = self.known[key]
-        missing = [point for point in points if point not in known]
+        missing = [point for point in points if key_of(point) not in known]
         on_scored(len(points) - len(missing))
         if missing:
             scores = self._score(sample, missing, on_scored)
-            known.update(zip(missing, scores, strict=True))
+            keys = list(map(key_of, missing))
+            known.update(zip(keys, scores, strict=True))
             kl, positions = zip(*scores, strict=True)
-            self.journal.append({"key": key, "points": missing, "kl": kl, "positions": positions})
-        return [known[point] for point in points]
+            self.journal.append({"key": key, "points": keys, "kl": kl, "positions": positions})
+        return [known[key_of(point)] for point in points]
 
-    def _score(self, sample: Sample, points: Sequence[Point], on_scored: Callable[[int], Any]) -> list[Score]:
+    def _score(self, sample: Sample, points: Sequence[Candidate], on_scored: Callable[[int], Any]) -> list[Score]:
         ids, name = sample.prompt.ids, str(sample)
         try:
             teacher = self.teachers.get(self.lm, ids, self.objective.num_tokens, self.scorer.ends, name)

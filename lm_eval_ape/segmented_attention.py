@@ -21,7 +21,7 @@ from transformers.modeling_utils import AttentionInterface
 from lm_eval_ape.attend import attend
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.merge import Attended, merge, scale_context
-from lm_eval_ape.segments import Role, Segment, SegmentedLayer
+from lm_eval_ape.segments import Reading, Role, Segment, SegmentedLayer
 
 ATTENTION_NAME = "lm_eval_ape"
 
@@ -76,27 +76,30 @@ def segmented_attention(  # noqa: PLR0917 (transformers passes these by position
     for reader in reading.readers:
         rows = slice(first, first + reader.rows * repeats)
         first = rows.stop
-        temperature = _factor(reading.temperature, layer.index, rows, repeats, query.device)
-        scale = _factor(reading.scale, layer.index, rows, repeats, query.device)
+        factors = _factors(reading, layer.index, rows, repeats, query.device)
         window = _Window(sliding_window, reader.start, key.shape[2])
-        groups: dict[Role, list[Attended]] = {"prefix": [Attended(tail.out[rows], tail.lse[rows])], "context": []}
+        groups: dict[Role, list[Attended]] = {"prefix": [], "context": []}
         for segment in reader.segments:
             mask = window.mask(segment, query.shape[2], query.device)
             if isinstance(mask, str):
                 continue
             keys, values = segment.keys[layer.index], segment.values[layer.index]
+            temperature, _ = factors[segment.role]
             seen, factor = query[rows], scaling
-            if segment.role == "context" and isinstance(temperature, Tensor):
+            if isinstance(temperature, Tensor):
                 # Divided in T's own precision: half precision would round T itself.
                 seen = (seen / temperature.unsqueeze(-1)).to(seen.dtype)
-            elif segment.role == "context":
+            else:
                 # A number goes into the softmax scaling, where half-precision queries do not round it.
                 factor = scaling / temperature
             groups[segment.role].append(read(seen, keys, values, scaling=factor, mask=mask))
-        if groups["context"]:
-            context = merge(groups["context"])
-            groups["prefix"].append(scale_context(context, temperature, scale, reading.scale_mode))
-        outputs.append(merge(groups["prefix"]).out)
+        parts = [Attended(tail.out[rows], tail.lse[rows])]
+        for role, group in groups.items():
+            temperature, scale = factors[role]
+            if group and (role == "context" or reading.tempers_prefix):
+                group = [scale_context(merge(group), temperature, scale, reading.scale_mode)]
+            parts += group
+        outputs.append(merge(parts).out)
     out = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
     return out.to(query.dtype).transpose(1, 2).contiguous(), None
 
@@ -127,6 +130,20 @@ class _Window:
             return "hidden"
         positions = torch.arange(first, last + 1).unsqueeze(1)
         return (positions - segment.positions < self.size)[None, None].to(device)
+
+
+def _factors(
+    reading: Reading, layer: int, rows: slice, repeats: int, device: torch.device
+) -> dict[Role, tuple[float | Tensor, float | Tensor]]:
+    """T and S of some rows in one layer, for each role."""
+    pairs: dict[Role, tuple[float | Tensor, float | Tensor]] = {
+        "prefix": (reading.prefix_temperature, reading.prefix_scale),
+        "context": (reading.temperature, reading.scale),
+    }
+    return {
+        role: (_factor(t, layer, rows, repeats, device), _factor(s, layer, rows, repeats, device))
+        for role, (t, s) in pairs.items()
+    }
 
 
 def _factor(factor: float | Tensor, layer: int, rows: slice, repeats: int, device: torch.device) -> float | Tensor:

@@ -65,7 +65,7 @@ class Strategies:
         runs = []
         for number, (spec, place) in enumerate(wanted, start=1):
             results_file = finished[number - 1]
-            what = f"[{number}/{len(wanted)}] {spec.label}: {describe(asdict(spec.settings))}"
+            what = f"[{number}/{len(wanted)}] {spec.label}: {describe(spec.settings.record)}"
             if results_file is not None:
                 logger.info("%s; finished before, taken from %s", what, place)
             else:
