@@ -108,6 +108,18 @@ def score_key(model: str, settings: Settings, objective: Objective, ends: Sequen
     )
 
 
+def fit_key(
+    model: str,
+    settings: Settings,
+    objective: Objective,
+    ends: Sequence[int],
+    samples: Sequence[Sample],
+    plan: Sequence[Any],
+) -> str:
+    """Digest of all that a fit of T and S depends on."""
+    return _digest([[score_key(model, settings, objective, ends, sample) for sample in samples], list(plan)])
+
+
 def label_key(
     model: str, settings: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]], asked: Mapping[str, Any]
 ) -> str:

@@ -88,7 +88,13 @@ class Labels:
         self._known = {(r["key"], read_key(r["point"])): r["scores"] for r in journal.records()}
 
     def score(
-        self, point: Candidate, tasks: Mapping[str, Task], key: str, *, limit: float | None, picked: Mapping[str, list[int]]
+        self,
+        point: Candidate,
+        tasks: Mapping[str, Task],
+        key: str,
+        *,
+        limit: float | None,
+        picked: Mapping[str, list[int]],
     ) -> dict[Document, float]:
         """Score one point.
 

@@ -21,7 +21,7 @@ from lm_eval_ape.calibration.journal import Journal
 from lm_eval_ape.calibration.objective import Objective
 from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.calibration.scoring import Score, Scorer
-from lm_eval_ape.calibration.teacher import TeacherStore
+from lm_eval_ape.calibration.teacher import Teacher, TeacherStore
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.model import ApeHFLM
 
@@ -93,11 +93,15 @@ class Meter:
             self.journal.append({"key": key, "points": keys, "kl": kl, "positions": positions})
         return [known[key_of(point)] for point in points]
 
+    def teacher(self, sample: Sample) -> Teacher:
+        """A sample's teacher, from disk if it is there."""
+        ids = sample.prompt.ids
+        return self.teachers.get(self.lm, ids, self.objective.num_tokens, self.scorer.ends, str(sample))
+
     def _score(self, sample: Sample, points: Sequence[Candidate], on_scored: Callable[[int], Any]) -> list[Score]:
         ids, name = sample.prompt.ids, str(sample)
         try:
-            teacher = self.teachers.get(self.lm, ids, self.objective.num_tokens, self.scorer.ends, name)
-            return self.scorer.score(sample.prompt, teacher, points, name, on_scored)
+            return self.scorer.score(sample.prompt, self.teacher(sample), points, name, on_scored)
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
                 raise

@@ -58,6 +58,11 @@ class Factors:
         """Layers and heads of the tables."""
         return len(self.temperature), len(self.temperature[0])
 
+    @property
+    def single(self) -> bool:
+        """Whether they are no more than one T and one S."""
+        return self.shape == (1, 1) and self.prefix_temperature is None
+
     @cached_property
     def digest(self) -> str:
         """Digest of all numbers: what tells these tables from others."""

@@ -95,10 +95,10 @@ def segmented_attention(  # noqa: PLR0917 (transformers passes these by position
             groups[segment.role].append(read(seen, keys, values, scaling=factor, mask=mask))
         parts = [Attended(tail.out[rows], tail.lse[rows])]
         for role, group in groups.items():
-            temperature, scale = factors[role]
             if group and (role == "context" or reading.tempers_prefix):
-                group = [scale_context(merge(group), temperature, scale, reading.scale_mode)]
-            parts += group
+                parts.append(scale_context(merge(group), *factors[role], reading.scale_mode))
+            else:
+                parts += group
         outputs.append(merge(parts).out)
     out = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
     return out.to(query.dtype).transpose(1, 2).contiguous(), None

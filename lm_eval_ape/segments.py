@@ -76,8 +76,8 @@ class Reading:
         temperature: T, which divides the logits of context keys.
         scale: S, which weighs the context in the merge (see `merge.scale_context`).
         scale_mode: `lse`, `value` or `additive`.
-        prefix_temperature: Likewise of prefix keys; with `prefix_scale` 1 the prefix is read as ordinary attention does.
-        prefix_scale: Likewise of the prefix.
+        prefix_temperature: T of prefix keys; with `prefix_scale` 1 the prefix is read as ordinary attention does.
+        prefix_scale: S of the prefix.
         backend: `auto` or the name of a rung in `kernels.LADDER`.
         used: Counts the rungs that served.
     """
