@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from lm_eval_ape.calibration.grid import Point
 from lm_eval_ape.factors import Factors, Table
 
-Candidate = Point | Factors
+Candidate: TypeAlias = Point | Factors
 
 
 def factors_of(candidate: Candidate) -> Factors:

@@ -83,7 +83,7 @@ def descend(
     parts = part(len(samples), validation_share=options.validation_share, folds=folds, seed=options.seed)
     teachers = [meter.teacher(sample) for sample in samples]
     keep = None if options.keep_gib is None else int(options.keep_gib * GIB)
-    key = fit_key(meter.model, lm.settings, meter.objective, meter.scorer.ends, samples, [asdict(plan), parts])
+    key = fit_key(meter.model, lm.settings, meter.objective, meter.scorer.ends, samples, plan=[asdict(plan), parts])
     fit = Fit(
         lm,
         plan,

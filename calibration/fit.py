@@ -166,7 +166,7 @@ class Fit:
                 self.teachers[number],
                 parameters[needed],
                 trains[needed],
-                str(sample),
+                sample=str(sample),
             )
             found.append((number, needed, own))
         if self.lm.world_size > 1:

@@ -1,8 +1,8 @@
 """KL and its gradient with respect to log T and log S, for rows of factors on one prompt.
 
-Keys and values of prefix and chunks do not depend on T and S: they are read as constants, and only the pass of the query
-(and of the teacher's tokens after it) is differentiated. Rows with T and S of their own share the context's keys, as the
-points of a grid do, and their gradients do not mix.
+Keys and values of prefix and chunks do not depend on T and S: they are read as constants, and only the pass of the
+query (and of the teacher's tokens after it) is differentiated. Rows with T and S of their own share the context's keys,
+as the points of a grid do, and their gradients do not mix.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Differentiator:
         self.recomputes = False
 
     def differentiate(
-        self, prompt: Prompt, reader: Reader, teacher: Teacher, parameters: Tensor, wanted: Tensor, sample: str
+        self, prompt: Prompt, reader: Reader, teacher: Teacher, parameters: Tensor, wanted: Tensor, *, sample: str
     ) -> Gradient:
         """KL(teacher || student) of each row over the teacher's tokens, and its slope.
 
@@ -85,7 +85,7 @@ class Differentiator:
         while done < len(parameters):
             piece = slice(done, done + rows)
             try:
-                parts.append(self._batch(prompt, reader, teacher, parameters[piece], wanted[piece], sample))
+                parts.append(self._batch(prompt, reader, teacher, parameters[piece], wanted[piece], sample=sample))
             except RuntimeError as error:
                 if not should_reduce_batch_size(error):
                     raise
@@ -108,7 +108,7 @@ class Differentiator:
         return Gradient(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
     def _batch(
-        self, prompt: Prompt, reader: Reader, teacher: Teacher, parameters: Tensor, wanted: Tensor, sample: str
+        self, prompt: Prompt, reader: Reader, teacher: Teacher, parameters: Tensor, wanted: Tensor, *, sample: str
     ) -> Gradient:
         device, model = input_device(self.lm.model), self.lm.model
         precision = torch.promote_types(model.dtype, torch.float32)

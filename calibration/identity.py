@@ -114,6 +114,7 @@ def fit_key(
     objective: Objective,
     ends: Sequence[int],
     samples: Sequence[Sample],
+    *,
     plan: Sequence[Any],
 ) -> str:
     """Digest of all that a fit of T and S depends on."""

@@ -108,7 +108,8 @@ class Options(GradientOptions):
         self.check_gradient(given)
         if self.lists_factors and self.output_path is None:
             raise ApeError(
-                "T and S of layers, heads or the prefix do not fit into model_args and are loaded from calibration.json: name a folder for it with --output_path."
+                "T and S of layers, heads or the prefix do not fit into model_args and are loaded from "
+                "calibration.json: name a folder for it with --output_path."
             )
         if self.lists_factors and "," in str(self.output_path):
             raise ApeError(

@@ -118,8 +118,8 @@ def gradient_sentences(gradient: Mapping[str, Any]) -> list[str]:
     fitting, validation = len(gradient["fitting"]), len(gradient["validation"])
     stop = f"{validation} samples for validation" if validation else "the fitting samples, as none are for validation"
     lines = [
-        f"By gradient, granularity {gradient['granularity']}: step {step} of {len(gradient['training']) - 1} is best on "
-        f"{stop}: KL {gradient['stopping'][0]:.4g} to {gradient['stopping'][step]:.4g}; on {fitting} fitting samples "
+        f"By gradient, granularity {gradient['granularity']}: of {len(gradient['training']) - 1} steps, {step} is best "
+        f"on {stop}: KL {gradient['stopping'][0]:.4g} to {gradient['stopping'][step]:.4g}; on {fitting} fitting samples "
         f"{gradient['training'][0]:.4g} to {gradient['training'][step]:.4g}."
     ]
     if tried := gradient["held_out"]:

@@ -123,8 +123,9 @@ class OnePassLayer(SegmentedLayer):
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Return the pass's own keys and values, the reading attached to the keys."""
-        key_states.lm_eval_ape_layer = self
-        return key_states, value_states
+        keys: Any = key_states
+        keys.lm_eval_ape_layer = self
+        return keys, value_states
 
 
 class SegmentedCache(Cache):
