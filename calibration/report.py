@@ -119,8 +119,8 @@ def gradient_sentences(gradient: Mapping[str, Any]) -> list[str]:
     stop = f"{validation} samples for validation" if validation else "the fitting samples, as none are for validation"
     lines = [
         f"By gradient, granularity {gradient['granularity']}: of {len(gradient['training']) - 1} steps, {step} is best "
-        f"on {stop}: KL {gradient['stopping'][0]:.4g} to {gradient['stopping'][step]:.4g}; on {fitting} fitting samples "
-        f"{gradient['training'][0]:.4g} to {gradient['training'][step]:.4g}."
+        f"on {stop}: KL {gradient['stopping'][0]:.4g} to {gradient['stopping'][step]:.4g}; on {fitting} fitting "
+        f"samples {gradient['training'][0]:.4g} to {gradient['training'][step]:.4g}."
     ]
     if tried := gradient["held_out"]:
         means = ", ".join(f"{one['penalty']}: {one['mean_kl']:.4g}" for one in tried)

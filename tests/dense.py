@@ -60,8 +60,9 @@ def lay_out(
 class DenseAttention:
     """transformers' attention signature; T and S are numbers or (rows, layers, heads)."""
 
-    def __init__(self, layout: Layout, temperature: Any, scale: Any, mode: str) -> None:
+    def __init__(self, layout: Layout, temperature: Any, scale: Any, mode: str, prefix: Any = None) -> None:
         self.layout, self.temperature, self.scale, self.mode = layout, temperature, scale, mode
+        self.prefix = prefix
 
     def __call__(  # noqa: PLR0917 (transformers passes these by position)
         self,
@@ -89,6 +90,8 @@ class DenseAttention:
             allowed = allowed & (places[:, None] - places[None, :] < sliding_window)
         context = (self.layout.pieces[None, :] >= 0) & (self.layout.pieces[:, None] == QUERY) & allowed
         other = allowed & ~context
+        if self.prefix is not None:
+            return self._three_groups(module, query @ key.transpose(-1, -2) * scaling, value, allowed, (t, s))
 
         def cap(x: Tensor) -> Tensor:
             return softcap * torch.tanh(x / softcap) if softcap else x
@@ -117,6 +120,23 @@ class DenseAttention:
         return out.to(module.parameters().__next__().dtype).transpose(1, 2), None
 
 
+    def _three_groups(self, module: Any, dots: Tensor, value: Tensor, allowed: Tensor, pair: Any) -> tuple[Tensor, None]:
+        """Context and prefix, each with a T and S of its own, and the query's own keys: one row of the `lse` merge."""
+        asks = self.layout.pieces[:, None] == QUERY
+        pieces = self.layout.pieces[None, :]
+        outs, weights = [], []
+        for keys, (t, s) in ((pieces >= 0, pair), (pieces == PREFIX, self.prefix), (pieces == QUERY, (1.0, 1.0))):
+            # Tokens before the query read as ever: all keys in one group.
+            t, s = (torch.where(asks, torch.as_tensor(x, dtype=torch.float64), 1.0) for x in (t, s))
+            logits = (dots / t).masked_fill(~(allowed & keys), -math.inf)
+            lse = logits.logsumexp(-1, keepdim=True)
+            outs.append(torch.nan_to_num(torch.exp(logits - lse)) @ value)
+            weights.append(torch.where(torch.isinf(lse), lse, s * t * lse))
+        shares = torch.softmax(torch.cat(weights, -1), -1)
+        out = sum(shares[..., number : number + 1] * one for number, one in enumerate(outs))
+        return out.to(module.parameters().__next__().dtype).transpose(1, 2), None
+
+
 @contextmanager
 def _attention(model: PreTrainedModel, function: DenseAttention) -> Iterator[None]:
     AttentionInterface.register("dense_reference", function)
@@ -136,10 +156,11 @@ def dense_logits(
     temperature: Any = 1.0,
     scale: Any = 1.0,
     mode: str = "lse",
+    prefix: tuple[float, float] | None = None,
     rows: int = 1,
 ) -> Tensor:
     """Logits of the query tokens, (rows, query, vocabulary)."""
-    with _attention(model, DenseAttention(layout, temperature, scale, mode)):
+    with _attention(model, DenseAttention(layout, temperature, scale, mode, prefix)):
         ids = torch.tensor([layout.ids]).expand(rows, -1)
         whole = bool((layout.positions == layout.positions.round()).all())
         places = layout.positions.long() if whole else layout.positions
