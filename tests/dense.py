@@ -119,15 +119,16 @@ class DenseAttention:
         out = shares[..., :1] * o_ctx + shares[..., 1:] * o_oth
         return out.to(module.parameters().__next__().dtype).transpose(1, 2), None
 
-
-    def _three_groups(self, module: Any, dots: Tensor, value: Tensor, allowed: Tensor, pair: Any) -> tuple[Tensor, None]:
+    def _three_groups(
+        self, module: Any, dots: Tensor, value: Tensor, allowed: Tensor, pair: Any
+    ) -> tuple[Tensor, None]:
         """Context and prefix, each with a T and S of its own, and the query's own keys: one row of the `lse` merge."""
         asks = self.layout.pieces[:, None] == QUERY
         pieces = self.layout.pieces[None, :]
         outs, weights = [], []
-        for keys, (t, s) in ((pieces >= 0, pair), (pieces == PREFIX, self.prefix), (pieces == QUERY, (1.0, 1.0))):
+        for keys, given in ((pieces >= 0, pair), (pieces == PREFIX, self.prefix), (pieces == QUERY, (1.0, 1.0))):
             # Tokens before the query read as ever: all keys in one group.
-            t, s = (torch.where(asks, torch.as_tensor(x, dtype=torch.float64), 1.0) for x in (t, s))
+            t, s = (torch.where(asks, torch.as_tensor(x, dtype=torch.float64), 1.0) for x in given)
             logits = (dots / t).masked_fill(~(allowed & keys), -math.inf)
             lse = logits.logsumexp(-1, keepdim=True)
             outs.append(torch.nan_to_num(torch.exp(logits - lse)) @ value)

@@ -24,7 +24,6 @@ from lm_eval_ape.prompt import Prompt
 from lm_eval_ape.segments import Reader
 
 
-
 def tokens(count: int, seed: int) -> tuple[int, ...]:
     return tuple(torch.randint(5, 300, (count,), generator=torch.Generator().manual_seed(seed)).tolist())
 
@@ -138,7 +137,9 @@ def test_divergences_are_those_of_the_grids_scorer(load: Callable[..., ApeHFLM])
     setting = Setting(load())
     point = Point(0.8, 0.7)
     at = torch.tensor(point, dtype=torch.float64).log().view(1, 2, 1, 1)
-    assert float(setting(at).kl[0]) == pytest.approx(float(setting.meter.measure([SAMPLE], [point]).kl[0, 0]), abs=1e-12)
+    assert float(setting(at).kl[0]) == pytest.approx(
+        float(setting.meter.measure([SAMPLE], [point]).kl[0, 0]), abs=1e-12
+    )
 
 
 def test_activations_computed_again_change_no_slope(load: Callable[..., ApeHFLM]) -> None:
