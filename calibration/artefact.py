@@ -6,7 +6,6 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,10 +13,12 @@ import yaml
 
 from lm_eval_ape.calibration.schema import validate
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.factors import Factors
 from lm_eval_ape.pocket import model_name
-from lm_eval_ape.strategy import Settings
+from lm_eval_ape.strategy import SETTINGS, Settings
 
-SCHEMA_VERSION = 1
+# A file with T and S by gradient says 2, so that versions that know nothing of them refuse it.
+SCHEMA_VERSION, GRADIENT_VERSION = 1, 2
 FILE_NAME = "calibration.json"
 CONFIG_NAME = "run_config.yaml"
 
@@ -31,15 +32,16 @@ _FLAT_LIST = re.compile(r"\[\s[^\[\]{}\"]*\]")
 
 
 class LoadedChoice(NamedTuple):
-    """T and S of a calibration file."""
+    """T and S of a calibration file; of each layer and head where it has more than one of each."""
 
     attn_temperature: float
     attn_scale: float
+    factors: Factors | None = None
 
 
 def calibrated_settings(settings: Settings) -> dict[str, Any]:
     """The settings that a choice holds for."""
-    return {name: value for name, value in asdict(settings).items() if name not in _FREE}
+    return {name: getattr(settings, name) for name in SETTINGS if name not in _FREE}
 
 
 def load_choice(path: str, settings: Settings, arguments: Mapping[str, Any]) -> LoadedChoice:
@@ -68,6 +70,15 @@ def load_choice(path: str, settings: Settings, arguments: Mapping[str, Any]) -> 
             f"The calibration in {path} was made for something else ({'; '.join(changes)}). Calibrate again for this "
             "model and these settings, or give attn_temperature=... and attn_scale=... yourself in its place."
         )
+    return found(content)
+
+
+def found(content: Mapping[str, Any]) -> LoadedChoice:
+    """What a calibration ended with: the gradient's result where there is one, else the grid's choice."""
+    if gradient := content.get("gradient"):
+        factors = Factors.from_json(gradient["factors"])
+        point = gradient["attn_temperature"], gradient["attn_scale"]
+        return LoadedChoice(*point, None if factors.single else factors)
     return LoadedChoice(content["choice"]["attn_temperature"], content["choice"]["attn_scale"])
 
 

@@ -11,8 +11,9 @@ from lm_eval.api.task import Task
 from tqdm import tqdm
 
 from lm_eval_ape.calibration import artefact, document
+from lm_eval_ape.calibration.candidates import Candidate, middle
 from lm_eval_ape.calibration.choice import Floats, Table
-from lm_eval_ape.calibration.grid import Grid, Point
+from lm_eval_ape.calibration.grid import Grid
 from lm_eval_ape.calibration.identity import label_key
 from lm_eval_ape.calibration.journal import Journal
 from lm_eval_ape.calibration.labels import Document, Labels, Metric, aligned
@@ -73,7 +74,7 @@ class Checks:
         ranked = rank(kl, values, resample(len(documents), options.resamples, options.seed))
         return document.labels_part(self.metric, means, len(documents), oracle(means, self.metric), ranked)
 
-    def test(self, named: Mapping[str, Point], tasks: Mapping[str, Task]) -> dict[str, Any]:
+    def test(self, named: Mapping[str, Candidate], tasks: Mapping[str, Task]) -> dict[str, Any]:
         """Measure choices on rows that they were not made on.
 
         Args:
@@ -86,17 +87,17 @@ class Checks:
         options = self.options
         gathered = gather(self.lm, tasks, options, limit=options.test_limit, picked={})
         points = tuple(dict.fromkeys(named.values()))
-        table = Table(self.grid, points, self.meter.measure(gathered.samples, points).kl)
+        kl = dict(zip(points, self.meter.measure(gathered.samples, points).kl.T, strict=True))
         digests = [task_digest(task, gathered.samples) for task in tasks.values()]
         weights = resample(len(gathered.samples), options.resamples, options.seed)
         chosen = named["chosen"]
         rows: list[dict[str, Any]] = [
             {
                 "name": name,
-                "point": list(point),
-                "mean_kl": table.means[point],
-                "more_kl_than_chosen": difference(table.of(point), table.of(chosen), weights)._asdict(),
-                "kl": table.of(point).tolist(),
+                "point": list(middle(point)),
+                "mean_kl": float(kl[point].mean()),
+                "more_kl_than_chosen": difference(kl[point], kl[chosen], weights)._asdict(),
+                "kl": kl[point].tolist(),
                 "score": None,
                 "less_score_than_chosen": None,
                 "scores": None,
@@ -113,16 +114,22 @@ class Checks:
                 row["less_score_than_chosen"] = difference(values[chosen], values[point], weights)._asdict()
                 row["scores"] = values[point].tolist()
         left_out = document.left_out_part(gathered)
-        return {"tasks": digests, "samples": len(gathered.samples), "left_out": left_out, "rows": rows}
+        return {
+            "tasks": digests,
+            "samples": len(gathered.samples),
+            "left_out": left_out,
+            "metric": self.metric and self.metric.name,
+            "rows": rows,
+        }
 
     def _scores(
         self,
         tasks: Mapping[str, Task],
-        points: Sequence[Point],
+        points: Sequence[Candidate],
         digests: Sequence[Mapping[str, Any]],
         limit: float | None,
         picked: Mapping[str, list[int]],
-    ) -> dict[Point, dict[Document, float]]:
+    ) -> dict[Candidate, dict[Document, float]]:
         assert self.metric is not None
         generation = {name: task.get_config("generation_kwargs") for name, task in tasks.items()}
         asked = {"limit": limit, "picked": picked, "metric": self.metric.name, "generation": generation}

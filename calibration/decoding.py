@@ -13,7 +13,13 @@ from lm_eval_ape.errors import ApeError
 from lm_eval_ape.model import ApeHFLM
 
 
+@torch.no_grad()
 def last_logits(lm: ApeHFLM, ids: Tensor, start: int, cache: Cache, keep: int) -> Tensor:
+    """`differentiable_logits` without a gradient."""
+    return differentiable_logits(lm, ids, start, cache, keep)
+
+
+def differentiable_logits(lm: ApeHFLM, ids: Tensor, start: int, cache: Cache, keep: int) -> Tensor:
     """Append tokens to the cache and return the logits of the last ones.
 
     Args:
@@ -30,7 +36,7 @@ def last_logits(lm: ApeHFLM, ids: Tensor, start: int, cache: Cache, keep: int) -
     # Logits of a whole long prompt would need more memory than its keys and values.
     limited = "logits_to_keep" in inspect.signature(lm.model.forward).parameters
     options = {"logits_to_keep": keep} if limited else {}
-    with torch.no_grad(), lm.autocast():
+    with lm.autocast():
         output = lm.model(input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True, **options)
     # With layers on several devices the logits come from the last one.
     return output.logits[:, -keep:].to(ids.device)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from lm_eval_ape.calibration import artefact
 from lm_eval_ape.calibration.choice import Choices, Chosen, Spread, Table, edges, spread
 from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL, Point
 from lm_eval_ape.calibration.labels import Metric
@@ -102,7 +103,9 @@ def difference_part(found: Difference) -> dict[str, float]:
     return found._asdict()
 
 
-def run_config(options: Options, chosen: Point, tasks: Sequence[str], provenance: Mapping[str, Any]) -> dict[str, Any]:
+def run_config(
+    options: Options, chosen: Mapping[str, Any], tasks: Sequence[str], provenance: Mapping[str, Any]
+) -> dict[str, Any]:
     """A configuration for `lm_eval run --config`: the choice on the tasks it is meant for."""
     optional = {
         "device": options.device,
@@ -114,7 +117,7 @@ def run_config(options: Options, chosen: Point, tasks: Sequence[str], provenance
     }
     return {
         "model": "ape-hf",
-        "model_args": {**options.model_args, **_named(chosen)},
+        "model_args": {**options.model_args, **chosen},
         "tasks": list(tasks),
         "batch_size": options.batch_size,
         **{name: value for name, value in optional.items() if value is not None},
@@ -129,9 +132,22 @@ def requests_part(options: Options) -> dict[str, Any]:
     return {**{name: given[name] for name in names}, "fewshot_as_multiturn": options.multiturn}
 
 
-def model_args_line(point: Point) -> str:
-    """The choice as the harness's `--model_args` takes it."""
-    return ",".join(f"{name}={value}" for name, value in _named(point).items())
+def chosen_arguments(content: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """The model arguments that take a calibration's result up.
+
+    Args:
+        content: Of `calibration.json`.
+        path: To it or its folder, for what is more than one T and S.
+    """
+    found = artefact.found(content)
+    if found.factors is not None:
+        return {"calibration": path}
+    return _named(Point(found.attn_temperature, found.attn_scale))
+
+
+def model_args_line(content: Mapping[str, Any], path: str) -> str:
+    """The result as the harness's `--model_args` takes it."""
+    return ",".join(f"{name}={value}" for name, value in chosen_arguments(content, path).items())
 
 
 def _named(point: Point) -> dict[str, float]:

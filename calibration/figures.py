@@ -1,4 +1,4 @@
-"""Figures of a calibration: the KL surface, the resamples' choices, and KL against score."""
+"""Figures of a calibration: the KL surface, the resamples' choices, KL against score, and what a gradient found."""
 
 from __future__ import annotations
 
@@ -13,6 +13,14 @@ from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL, Point
 from lm_eval_ape.plot_style import HEAT, INK, save, series, styled
 
 _WIDTH, _HEIGHT = 5.0, 4.0
+# Most numbers written into a heat map, and about the most ticks on an axis.
+_WRITTEN, _TICKS = 128, 16
+_TITLES = {
+    "temperature": "T of the context",
+    "scale": "S of the context",
+    "prefix_temperature": "T of the prefix",
+    "prefix_scale": "S of the prefix",
+}
 
 
 def draw(content: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -25,10 +33,68 @@ def draw(content: Mapping[str, Any], folder: Path) -> list[Path]:
     Returns:
         The files written.
     """
-    figures = {"kl_surface": surface(content), "bootstrap": resamples(content)}
+    return [path for name, figure in all_figures(content).items() for path in save(figure, folder, name)]
+
+
+def all_figures(content: Mapping[str, Any]) -> dict[str, Figure]:
+    """Every figure that a calibration file has the numbers for, by name."""
+    figures: dict[str, Figure] = {}
+    gradient = content.get("gradient")
+    if not gradient or len(content["grid"]["points"]) > 2:
+        figures |= {"kl_surface": surface(content), "bootstrap": resamples(content)}
     if content["labels"]:
         figures["kl_and_score"] = kl_and_score(content)
-    return [path for name, figure in figures.items() for path in save(figure, folder, name)]
+    if gradient:
+        figures |= {"factors": factors(gradient), "training": training(gradient)}
+    return figures
+
+
+@styled()
+def factors(gradient: Mapping[str, Any]) -> Figure:
+    """T and S by layer and head as heat maps; those of the prefix below, if it has its own.
+
+    Args:
+        gradient: The part `gradient` of a calibration file.
+    """
+    tables = {name: np.array(table) for name, table in gradient["factors"].items() if table is not None}
+    layers, heads = next(iter(tables.values())).shape
+    rows = len(tables) // 2
+    size = max(_WIDTH, 0.35 * heads), rows * max(_HEIGHT / 2, 0.3 * layers)
+    figure = Figure(figsize=(2 * size[0], size[1]), layout="constrained")
+    # Orange above 1, purple below: a diverging map that is told apart with any colour vision, white at 1 on a log axis.
+    reach = max(0.05, *(float(np.abs(np.log2(table)).max()) for table in tables.values()))
+    images = []
+    for number, (name, table) in enumerate(tables.items(), start=1):
+        axes = figure.add_subplot(rows, 2, number)
+        images.append(axes.imshow(np.log2(table), cmap="PuOr_r", vmin=-reach, vmax=reach, aspect="auto"))
+        axes.grid(visible=False)
+        axes.set_xticks(range(heads) if heads <= _TICKS else range(0, heads, heads // _TICKS))
+        axes.set_yticks(range(layers) if layers <= _TICKS else range(0, layers, layers // _TICKS))
+        axes.set(xlabel="head" if heads > 1 else "all heads", ylabel="layer", title=_TITLES[name])
+        if table.size <= _WRITTEN:
+            for row, column in np.ndindex(table.shape):
+                color = "w" if abs(np.log2(table[row, column])) > 0.6 * reach else "k"
+                axes.text(column, row, f"{table[row, column]:.2f}", ha="center", va="center", color=color, fontsize=8)
+    bar = figure.colorbar(images[0], ax=figure.axes)
+    ticks = np.linspace(-reach, reach, 5)
+    bar.set_ticks(list(ticks), labels=[f"{2**tick:.2f}" for tick in ticks])
+    return figure
+
+
+@styled()
+def training(gradient: Mapping[str, Any]) -> Figure:
+    """Mean KL at each step on the fitting and on the validation samples; the step taken is marked."""
+    figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
+    axes = figure.add_subplot()
+    fitting, stopping, taken = series(3)
+    axes.plot(gradient["training"], color=fitting.color, label=f"fitting, {len(gradient['fitting'])} samples")
+    if gradient["validation"]:
+        text = f"validation, {len(gradient['validation'])} samples"
+        axes.plot(gradient["stopping"], color=stopping.color, linestyle="--", label=text)
+    axes.axvline(gradient["step"], color=taken.color, linestyle=":", label=f"taken: step {gradient['step']}")
+    axes.set(xlabel="step", ylabel="mean KL (nats)", title=f"Granularity {gradient['granularity']}")
+    axes.legend()
+    return figure
 
 
 @styled()

@@ -21,7 +21,7 @@ from lm_eval_ape.encode import input_device
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.pocket import model_name
-from lm_eval_ape.strategy import Settings
+from lm_eval_ape.strategy import SETTINGS, Settings
 
 # Values read of each weight tensor: enough to tell any two trainings apart, few enough to cost nothing.
 _VALUES = 64
@@ -119,7 +119,20 @@ def score_key(model: str, settings: Settings, objective: Objective, ends: Sequen
 
 def read_settings(settings: Settings) -> dict[str, Any]:
     """What the reading of a prompt depends on once it is cut, beside (T, S)."""
-    return {name: value for name, value in asdict(settings).items() if name not in _BEFORE_ENCODING}
+    return {name: getattr(settings, name) for name in SETTINGS if name not in _BEFORE_ENCODING}
+
+
+def fit_key(
+    model: str,
+    settings: Settings,
+    objective: Objective,
+    ends: Sequence[int],
+    samples: Sequence[Sample],
+    *,
+    plan: Sequence[Any],
+) -> str:
+    """Digest of all that a fit of T and S depends on."""
+    return digest([[score_key(model, settings, objective, ends, sample) for sample in samples], list(plan)])
 
 
 def label_key(

@@ -12,8 +12,8 @@ from accelerate.utils import broadcast_object_list
 from lm_eval.api.task import Task
 from lm_eval.evaluator import evaluate
 
+from lm_eval_ape.calibration.candidates import Candidate, key_of, read_key, settings_of
 from lm_eval_ape.calibration.choice import Floats
-from lm_eval_ape.calibration.grid import Point
 from lm_eval_ape.calibration.journal import Journal
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.errors import ApeError
@@ -60,10 +60,10 @@ def find_metric(tasks: Mapping[str, Task], name: str | None) -> Metric:
 
 
 @contextmanager
-def at(lm: ApeHFLM, point: Point) -> Iterator[None]:
-    """Let the model read contexts with a point's T and S while the context lasts."""
+def at(lm: ApeHFLM, point: Candidate) -> Iterator[None]:
+    """Let the model read contexts with a candidate's T and S while the context lasts."""
     before = lm.settings
-    lm.settings = replace(before, attn_temperature=point.temperature, attn_scale=point.scale)
+    lm.settings = replace(before, **settings_of(point))
     try:
         yield
     finally:
@@ -85,10 +85,16 @@ class Labels:
         self.options = options
         self.metric = metric
         self.journal = journal
-        self._known = {(r["key"], Point(*r["point"])): r["scores"] for r in journal.records()}
+        self._known = {(r["key"], read_key(r["point"])): r["scores"] for r in journal.records()}
 
     def score(
-        self, point: Point, tasks: Mapping[str, Task], key: str, *, limit: float | None, picked: Mapping[str, list[int]]
+        self,
+        point: Candidate,
+        tasks: Mapping[str, Task],
+        key: str,
+        *,
+        limit: float | None,
+        picked: Mapping[str, list[int]],
     ) -> dict[Document, float]:
         """Score one point.
 
@@ -106,12 +112,12 @@ class Labels:
             ApeError: The metric gives no number a document.
         """
         # Every process must take the same way, so the first one decides what is known.
-        scores = self._share(self._known.get((key, point), []))
+        scores = self._share(self._known.get((key, key_of(point)), []))
         if not scores:
             scores = self._share(self._evaluate(point, tasks, limit, picked))
-            self._known[key, point] = scores
+            self._known[key, key_of(point)] = scores
             if self.lm.rank == 0:
-                self.journal.append({"key": key, "point": point, "scores": scores})
+                self.journal.append({"key": key, "point": key_of(point), "scores": scores})
         return {(task, number): value for task, number, value in scores}
 
     def _share(self, scores: Scores) -> Scores:
@@ -120,7 +126,7 @@ class Labels:
         return shared
 
     def _evaluate(
-        self, point: Point, tasks: Mapping[str, Task], limit: float | None, picked: Mapping[str, list[int]]
+        self, point: Candidate, tasks: Mapping[str, Task], limit: float | None, picked: Mapping[str, list[int]]
     ) -> Scores:
         """Scores on the first process, none on others."""
         with at(self.lm, point):
@@ -152,7 +158,7 @@ class Labels:
 
 
 def aligned(
-    scores: Mapping[Point, Mapping[Document, float]], points: Sequence[Point], documents: Sequence[Document]
+    scores: Mapping[Candidate, Mapping[Document, float]], points: Sequence[Candidate], documents: Sequence[Document]
 ) -> Floats:
     """Scores as `(documents, points)`."""
     return np.array([[scores[point][document] for point in points] for document in documents])

@@ -13,6 +13,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from lm_eval_ape.calibration.candidates import Candidate, key_of, read_key
 from lm_eval_ape.calibration.choice import Floats
 from lm_eval_ape.calibration.grid import Point
 from lm_eval_ape.calibration.identity import model_key, score_key
@@ -20,7 +21,7 @@ from lm_eval_ape.calibration.journal import Journal
 from lm_eval_ape.calibration.objective import Objective
 from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.calibration.scoring import Score, Scorer
-from lm_eval_ape.calibration.teacher import TeacherStore
+from lm_eval_ape.calibration.teacher import Teacher, TeacherStore
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.model import ApeHFLM
 
@@ -54,15 +55,15 @@ class Meter:
         self.scorer = Scorer(lm, objective, max_rows)
         self.teachers = TeacherStore(cache and cache / "teacher", self.model)
         self.journal = Journal(cache, "kl", lm.rank)
-        self.known: dict[str, dict[Point, Score]] = defaultdict(dict)
+        self.known: dict[str, dict[Point | str, Score]] = defaultdict(dict)
         for record in self.journal.records():
             if "divergences" not in record:
                 continue
-            points = (Point(*pair) for pair in record["points"])
+            points = map(read_key, record["points"])
             scores = (Score(tuple(divergences)) for divergences in record["divergences"])
             self.known[record["key"]].update(zip(points, scores, strict=True))
 
-    def measure(self, samples: Sequence[Sample], points: Sequence[Point]) -> Measured:
+    def measure(self, samples: Sequence[Sample], points: Sequence[Candidate]) -> Measured:
         """Measure all points on all samples (see `scores`)."""
         scores = self.scores(samples, points)
         return Measured(
@@ -70,7 +71,7 @@ class Meter:
             np.array([[score.positions for score in row] for row in scores]),
         )
 
-    def scores(self, samples: Sequence[Sample], points: Sequence[Point]) -> list[list[Score]]:
+    def scores(self, samples: Sequence[Sample], points: Sequence[Candidate]) -> list[list[Score]]:
         """Score all points on all samples; every process gets the whole result.
 
         Returns:
@@ -89,23 +90,28 @@ class Meter:
             rows = gather_object(rows)
         return [scores for _, scores in sorted(rows)]
 
-    def _sample(self, sample: Sample, points: Sequence[Point], on_scored: Callable[[int], Any]) -> list[Score]:
+    def _sample(self, sample: Sample, points: Sequence[Candidate], on_scored: Callable[[int], Any]) -> list[Score]:
         key = score_key(self.model, self.lm.settings, self.objective, self.scorer.ends, sample)
         known = self.known[key]
-        missing = [point for point in points if point not in known]
+        missing = [point for point in points if key_of(point) not in known]
         on_scored(len(points) - len(missing))
         if missing:
             scores = self._score(sample, missing, on_scored)
-            known.update(zip(missing, scores, strict=True))
+            keys = list(map(key_of, missing))
+            known.update(zip(keys, scores, strict=True))
             divergences = [score.divergences for score in scores]
-            self.journal.append({"key": key, "points": missing, "divergences": divergences})
-        return [known[point] for point in points]
+            self.journal.append({"key": key, "points": keys, "divergences": divergences})
+        return [known[key_of(point)] for point in points]
 
-    def _score(self, sample: Sample, points: Sequence[Point], on_scored: Callable[[int], Any]) -> list[Score]:
+    def teacher(self, sample: Sample) -> Teacher:
+        """A sample's teacher, from disk if it is there."""
+        ids = sample.prompt.ids
+        return self.teachers.get(self.lm, ids, self.objective.num_tokens, self.scorer.ends, str(sample))
+
+    def _score(self, sample: Sample, points: Sequence[Candidate], on_scored: Callable[[int], Any]) -> list[Score]:
         ids, name = sample.prompt.ids, str(sample)
         try:
-            teacher = self.teachers.get(self.lm, ids, self.objective.num_tokens, self.scorer.ends, name)
-            return self.scorer.score(sample.prompt, teacher, points, name, on_scored)
+            return self.scorer.score(sample.prompt, self.teacher(sample), points, name, on_scored)
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
                 raise

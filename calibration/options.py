@@ -10,15 +10,16 @@ from typing import Any, ClassVar
 import yaml
 
 from lm_eval_ape import option_values as values
+from lm_eval_ape.calibration.gradient_options import GradientOptions
 from lm_eval_ape.calibration.objective import AFTER_EOS, HISTORIES
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.options import HarnessOptions, about
+from lm_eval_ape.options import about
 
 ON_TOO_LONG = ("skip", "error")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(HarnessOptions):
+class Options(GradientOptions):
     """What to calibrate, on what, and what to write. Fields are the flags of `lm-eval-ape calibrate`."""
 
     COMMAND: ClassVar[str] = "calibrate"
@@ -29,11 +30,12 @@ class Options(HarnessOptions):
     num_tokens: int = field(
         default=8, metadata=about(values.count(1), "K: compare the distributions of so many next tokens", "K")
     )
-    history: str = field(
-        default="own",
+    history: str | None = field(
+        default=None,
         metadata=about(
             values.choice(*HISTORIES),
-            "own: each model continues from its own greedy tokens; teacher: from the teacher's",
+            "own: each model continues from its own greedy tokens; teacher: from the teacher's "
+            "(default: own; with a gradient: teacher)",
             "own|teacher",
         ),
     )
@@ -75,7 +77,10 @@ class Options(HarnessOptions):
         default=None, metadata=about(values.limit, "the first N documents of each test task", "N")
     )
     resamples: int = field(default=1000, metadata=about(values.count(1), "bootstrap resamples", "N"))
-    seed: int = field(default=1234, metadata=about(values.count(0), "seed of the bootstrap", "N"))
+    seed: int = field(
+        default=1234,
+        metadata=about(values.count(0), "seed of the bootstrap, and of the order in which samples are parted", "N"),
+    )
     output_path: str | None = field(
         default=None, metadata=about(values.text, "folder for calibration.json, run_config.yaml and figures", "DIR")
     )
@@ -100,6 +105,26 @@ class Options(HarnessOptions):
             raise ApeError("limit and samples exclude each other; drop one.")
         if self.metric is not None and not self.with_labels:
             raise ApeError("metric is only read with labels; add --with_labels or drop it.")
+        self.check_gradient(given)
+        if self.lists_factors and self.output_path is None:
+            raise ApeError(
+                "T and S of layers, heads or the prefix do not fit into model_args and are loaded from "
+                "calibration.json: name a folder for it with --output_path."
+            )
+        if self.lists_factors and "," in str(self.output_path):
+            raise ApeError(
+                f"model_args cannot name a path with a comma: give another --output_path than {self.output_path}."
+            )
+
+    @property
+    def lists_factors(self) -> bool:
+        """Whether the result is more than one T and S."""
+        return self.by_gradient and (self.granularity != "model" or self.prefix_factors)
+
+    @property
+    def conditioned_on(self) -> str:
+        """The history: as given, or the method's own."""
+        return self.history or ("teacher" if self.by_gradient else "own")
 
 
 def read_file(path: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from lm_eval_ape.calibration.run import Calibration
 from lm_eval_ape.calibration.stability import STABLE_WIDTH, difference, resample
 from lm_eval_ape.errors import ApeError
 
-FIXED = ("num_tokens", "history", "temperatures", "scales", "with_labels")
+FIXED = ("method", "num_tokens", "history", "temperatures", "scales", "with_labels")
 RUNS: Mapping[str, int] = {"k1": 1, "k8": 8}
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL, Point
+from lm_eval_ape.calibration.moved import moved
 
 NAMES: Mapping[str, str] = {
     "chosen": "chosen by KL",
@@ -17,9 +18,12 @@ NAMES: Mapping[str, str] = {
     "scale_only": "S only",
     "default": "APE's default (0.9, 0.9)",
     "neutral": "untuned (1, 1)",
+    "start": "where the gradient started",
     "label_tuned": "label-tuned",
 }
 WIDTH = 140
+# Heads that the terminal lists; the file has all.
+MOVED = 10
 RIVALS: Mapping[str, Point] = {"default": DEFAULT, "neutral": NEUTRAL}
 
 
@@ -33,9 +37,15 @@ def show(content: Mapping[str, Any], console: Console | None = None) -> None:
     if console is None:
         # A file or a pipe has no width of its own, and rich would take 80.
         console = Console(stderr=True, width=None if sys.stderr.isatty() else WIDTH)
-    console.print(_surface(content))
-    for line in sentences(content):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    gradient = content.get("gradient")
+    if len(content["grid"]["points"]) > 2 or not gradient:
+        console.print(_surface(content))
+        for line in sentences(content):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if gradient:
+        console.print(_moved(gradient))
+        for line in gradient_sentences(gradient):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
     if content["test"]:
         console.print(_test(content))
 
@@ -102,6 +112,45 @@ def sentences(content: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def gradient_sentences(gradient: Mapping[str, Any]) -> list[str]:
+    """What the gradient found, a sentence each."""
+    step, plan = gradient["step"], gradient["plan"]
+    fitting, validation = len(gradient["fitting"]), len(gradient["validation"])
+    stop = f"{validation} samples for validation" if validation else "the fitting samples, as none are for validation"
+    lines = [
+        f"By gradient, granularity {gradient['granularity']}: of {len(gradient['training']) - 1} steps, {step} is best "
+        f"on {stop}: KL {gradient['stopping'][0]:.4g} to {gradient['stopping'][step]:.4g}; on {fitting} fitting "
+        f"samples {gradient['training'][0]:.4g} to {gradient['training'][step]:.4g}."
+    ]
+    if tried := gradient["held_out"]:
+        means = ", ".join(f"{one['penalty']}: {one['mean_kl']:.4g}" for one in tried)
+        lines.append(f"Penalty {gradient['penalty']}, by held-out KL ({means}).")
+    lines += [
+        f"KL less than {NAMES[name]} by {interval(found)}, on all {len(gradient['kl'])} samples of the calibration."
+        for name, found in gradient["less_kl"].items()
+    ]
+    at = [one for one in moved(gradient) if {one.temperature, one.scale} & set(map(_six, plan["bounds"]))]
+    if at:
+        lines.append(f"On a bound of {plan['bounds']}: {'; '.join(one.name for one in at)}. Widen --bounds?")
+    return lines
+
+
+def _six(value: float) -> float:
+    return round(value, 6)
+
+
+def _moved(gradient: Mapping[str, Any]) -> RichTable:
+    found = moved(gradient)
+    t, s = gradient["start"]
+    table = RichTable(title=f"Moved most from (T={t:g}, S={s:g}): {min(len(found), MOVED)} of {len(found)}")
+    for name in ("", "T", "S", "distance"):
+        table.add_column(name, justify="left" if not name else "right")
+    for one in found[:MOVED]:
+        table.add_row(one.name, f"{one.temperature:.3f}", f"{one.scale:.3f}", f"{one.distance:.3f}")
+    table.caption = "distance: length of the change of (log T, log S)"
+    return table
+
+
 def rank_sentence(found: Mapping[str, Any]) -> str:
     """A rank correlation with its interval."""
     if found["rho"] is None:
@@ -111,18 +160,20 @@ def rank_sentence(found: Mapping[str, Any]) -> str:
 
 
 def _test(content: Mapping[str, Any]) -> RichTable:
-    test, labels = content["test"], content["labels"]
+    test = content["test"]
+    # Older files name the metric beside the labels only.
+    metric = test.get("metric") or (content["labels"] or {}).get("metric")
     table = RichTable(title=f"On {test['samples']} samples that the choice never saw: {_names(test)}")
     for name in ("", "T", "S", "mean KL", "KL more than chosen [95%]"):
         table.add_column(name, justify="left" if not name else "right")
-    if labels:
-        table.add_column(labels["metric"], justify="right")
+    if metric:
+        table.add_column(metric, justify="right")
         table.add_column("less than chosen [95%]", justify="right")
     for row in test["rows"]:
         cells = [NAMES[row["name"]], *(f"{value:g}" for value in row["point"]), f"{row['mean_kl']:.4f}"]
         itself = row["point"] == test["rows"][0]["point"]
         cells.append("-" if itself else interval(row["more_kl_than_chosen"]))
-        if labels:
+        if metric:
             cells += [f"{row['score']:.4f}", "-" if itself else interval(row["less_score_than_chosen"])]
         table.add_row(*cells)
     return table

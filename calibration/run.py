@@ -15,9 +15,11 @@ from lm_eval.api.task import Task
 
 from lm_eval_ape.arguments import split_arguments
 from lm_eval_ape.calibration import artefact, document
+from lm_eval_ape.calibration.candidates import Candidate
 from lm_eval_ape.calibration.checks import Checks
 from lm_eval_ape.calibration.choice import Table, choose_all
-from lm_eval_ape.calibration.grid import Grid, Point, make_grid
+from lm_eval_ape.calibration.descent import descend, gradient_part
+from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL, Grid, Point, make_grid
 from lm_eval_ape.calibration.identity import device_name, model_facts, versions
 from lm_eval_ape.calibration.labels import Metric, find_metric
 from lm_eval_ape.calibration.measure import Meter
@@ -60,9 +62,13 @@ class Calibration:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.seconds: dict[str, float] = {}
-        self.objective = Objective(options.num_tokens, options.history, options.after_eos)
-        self.grid: Grid = make_grid(options.temperatures, options.scales, num_tokens=options.num_tokens)
-        _check_arguments(options.model_args)
+        self.objective = Objective(options.num_tokens, options.conditioned_on, options.after_eos)
+        # Without a grid, only the point that the gradient starts from.
+        axes = (
+            [(value,) for value in DEFAULT] if options.method == "gradient" else [options.temperatures, options.scales]
+        )
+        self.grid: Grid = make_grid(*axes, num_tokens=options.num_tokens)
+        _check_arguments(options)
         self.output = _folder(options.output_path)
         self.cache = _folder(options.cache_path) or (self.output and self.output / "cache")
         catalogue = Catalogue(options)
@@ -90,17 +96,24 @@ class Calibration:
         choices = choose_all(table)
         weights = resample(len(gathered.samples), options.resamples, options.seed)
         digests = [task_digest(task, gathered.samples) for task in self.tasks.values()]
-        named = choices.named
+        named: dict[str, Candidate] = {**choices.named}
+        descent = None
+        with self._timed("gradient"):
+            if options.by_gradient:
+                start = choices.chosen.point
+                samples = gathered.samples
+                descent = descend(self.lm, options, samples, start=start, meter=self.meter, cache=self.cache)
+                named = {"chosen": descent.candidate, "start": start, "default": DEFAULT, "neutral": NEUTRAL}
         checks = Checks(self.lm, options, grid=self.grid, meter=self.meter, metric=self.metric, cache=self.cache)
         labels = None
         with self._timed("labels"):
-            if self.metric:
+            if self.metric and options.method != "gradient":
                 labels = checks.labels(table, gathered, self.tasks, digests)
                 named["label_tuned"] = Point(labels["oracle"]["attn_temperature"], labels["oracle"]["attn_scale"])
         with self._timed("test"):
             test = checks.test(named, self.test_tasks) if self.test_tasks else None
         content = {
-            "schema_version": artefact.SCHEMA_VERSION,
+            "schema_version": artefact.GRADIENT_VERSION if descent else artefact.SCHEMA_VERSION,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "versions": versions(),
             "device": device_name(self.lm),
@@ -114,22 +127,25 @@ class Calibration:
             "left_out": document.left_out_part(gathered),
             "choice": document.choice_part(table, choices),
             "stability": document.stability_part(table, choices.chosen.point, weights, options.seed),
+            "gradient": gradient_part(descent, table, weights) if descent else None,
             "labels": labels,
             "test": test,
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
         }
         if self.output and self.lm.rank == 0:
-            self._write(self.output, content, choices.chosen.point)
+            self._write(self.output, content)
         return content
 
-    def _write(self, output: Path, content: Mapping[str, Any], chosen: Point) -> None:
+    def _write(self, output: Path, content: Mapping[str, Any]) -> None:
+        found = content["gradient"] or content["choice"]
         provenance = {
-            "mean_kl": content["choice"]["mean_kl"],
+            "mean_kl": found["mean_kl"],
             **content["objective"],
             "samples": len(content["samples"]),
             "tasks": list(self.tasks),
             "weights_sha256": content["model"]["weights_sha256"],
         }
+        chosen = document.chosen_arguments(content, str(output.resolve()))
         artefact.write(output, content, document.run_config(self.options, chosen, self.config_tasks, provenance))
         try:
             from lm_eval_ape.calibration.figures import draw
@@ -145,7 +161,8 @@ class Calibration:
         self.seconds[name] = perf_counter() - start
 
 
-def _check_arguments(arguments: Mapping[str, Any]) -> None:
+def _check_arguments(options: Options) -> None:
+    arguments = options.model_args
     if fixed := [name for name in ("attn_temperature", "attn_scale", "calibration") if name in arguments]:
         raise ApeError(f"model_args has {fixed[0]}, which is what a calibration finds; drop it.")
     settings, _ = split_arguments(arguments)
@@ -153,6 +170,11 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
         raise ApeError(
             f"strategy={settings.strategy} reads the context with ordinary attention, so T and S change nothing; "
             "calibrate strategy=ape."
+        )
+    if options.by_gradient and settings.selection:
+        raise ApeError(
+            f"top_chunks={settings.top_chunks} lets each query choose among the chunks, and a choice has no gradient; "
+            "use --method grid, or calibrate without top_chunks."
         )
 
 

@@ -17,13 +17,14 @@ import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor
 
+from lm_eval_ape.calibration.candidates import Candidate, factors_of
 from lm_eval_ape.calibration.decoding import check_finite, end_tokens, last_logits
 from lm_eval_ape.calibration.divergence import forward_kl, log_probabilities
-from lm_eval_ape.calibration.grid import Point
 from lm_eval_ape.calibration.objective import Objective
 from lm_eval_ape.calibration.teacher import Teacher
 from lm_eval_ape.encode import encode, input_device
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.factors import reading_factors
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.passes import passes
 from lm_eval_ape.prompt import Prompt
@@ -72,7 +73,7 @@ class Scorer:
         self,
         prompt: Prompt,
         teacher: Teacher,
-        points: Sequence[Point],
+        points: Sequence[Candidate],
         sample: str,
         on_scored: Callable[[int], None] = lambda count: None,
     ) -> list[Score]:
@@ -118,7 +119,7 @@ class Scorer:
         return scores
 
     def _own(
-        self, prompt: Prompt, reader: Reader, teacher: Teacher, points: Sequence[Point], sample: str
+        self, prompt: Prompt, reader: Reader, teacher: Teacher, points: Sequence[Candidate], sample: str
     ) -> list[Score]:
         """Each point continues from its own greedy tokens, as the teacher did from its own (Eq. 3)."""
         device = input_device(self.lm.model)
@@ -144,7 +145,7 @@ class Scorer:
         return [Score(tuple(row[:count])) for row, count in rows]
 
     def _teacher(
-        self, prompt: Prompt, reader: Reader, teacher: Teacher, points: Sequence[Point], sample: str
+        self, prompt: Prompt, reader: Reader, teacher: Teacher, points: Sequence[Candidate], sample: str
     ) -> list[Score]:
         """All points read the teacher's tokens, so one pass gives the distributions of all positions."""
         device = input_device(self.lm.model)
@@ -167,16 +168,12 @@ class Scorer:
         divergences = forward_kl(teacher.log_probs, log_probabilities(logits))
         return [Score(tuple(row)) for row in divergences.tolist()]
 
-    def _cache(self, reader: Reader, points: Sequence[Point]) -> SegmentedCache:
-        """A cache of one row a point; T and S are `(rows, 1, 1)`, the same for all layers and heads."""
+    def _cache(self, reader: Reader, points: Sequence[Candidate]) -> SegmentedCache:
+        """A cache of one row a point, each with its own T and S."""
         settings, device = self.lm.settings, input_device(self.lm.model)
-        factors = torch.tensor(points, dtype=torch.float64).to(
-            device, torch.promote_types(self.lm.model.dtype, torch.float32)
-        )
         reading = Reading(
             (replace(reader, rows=len(points)),),
-            temperature=factors[:, 0, None, None],
-            scale=factors[:, 1, None, None],
+            **reading_factors([factors_of(point) for point in points], device, self.lm.model.dtype)._asdict(),
             scale_mode=settings.scale_mode,
             backend=settings.attn_backend,
             selection=settings.selection,

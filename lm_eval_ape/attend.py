@@ -10,6 +10,7 @@ from collections import Counter
 
 from torch import Tensor
 
+from lm_eval_ape import attention_gradient
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.kernels import BACKENDS, LADDER, Call, Rung
 from lm_eval_ape.merge import Attended
@@ -61,7 +62,7 @@ def attend(
     rung = _choose(call, backend)
     if used is not None:
         used[rung.name] += 1
-    attended = rung.run(call)
+    attended = attention_gradient.run(rung.run, call)
     if fold:
         out = _unfold(attended.out, rows, heads, length)
         attended = Attended(out, _unfold(attended.lse.unsqueeze(-1), rows, heads, length).squeeze(-1))

@@ -6,7 +6,7 @@ Each rung of the ladder says in a sentence why it cannot serve a call; the last 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -150,30 +150,47 @@ def _eager(call: Call) -> Attended:
     """Plain matrix products in float32 (float64 stays), in blocks of queries so that memory stays bounded."""
     batch, heads, length, _ = call.query.shape
     kv_heads, keys, width = call.value.shape[1:]
-    dtype = torch.float64 if call.query.dtype == torch.float64 else torch.float32
-    key = call.key.to(dtype).unsqueeze(2).transpose(-1, -2)
+    dtype = _eager_dtype(call)
     value = call.value.to(dtype).unsqueeze(2)
-    query = call.query.reshape(batch, kv_heads, heads // kv_heads, length, -1)
-    mask = None if call.mask is None else call.mask.expand(batch, heads, length, keys)
     out = call.query.new_empty(batch, heads, length, width)
     lse = torch.empty(batch, heads, length, dtype=dtype, device=call.query.device)
-    block = max(1, EAGER_BLOCK_ELEMENTS // max(1, batch * heads * keys))
-    for start in range(0, length, block):
-        rows = slice(start, min(start + block, length))
-        logits = (query[..., rows, :].to(dtype) @ key) * call.scaling
-        if call.softcap:
-            logits = call.softcap * torch.tanh(logits / call.softcap)
-        logits = logits.reshape(batch, heads, -1, keys)
-        if call.causal:
-            ahead = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).triu(start + 1)
-            logits = logits.masked_fill(ahead, -math.inf)
-        if mask is not None:
-            logits = logits.masked_fill(~mask[:, :, rows], -math.inf)
+    for rows in query_blocks(call):
+        logits = block_logits(call, rows)
         lse[:, :, rows] = logits.logsumexp(-1)
         weights = torch.exp(logits - lse[:, :, rows].nan_to_num(neginf=0.0).unsqueeze(-1))
         weights = weights.reshape(batch, kv_heads, heads // kv_heads, -1, keys)
         out[:, :, rows] = (weights @ value).reshape(batch, heads, -1, width).to(out.dtype)
     return Attended(out, lse)
+
+
+def query_blocks(call: Call) -> Iterator[slice]:
+    """Blocks of queries whose logits stay below `EAGER_BLOCK_ELEMENTS`."""
+    batch, heads, length, _ = call.query.shape
+    block = max(1, EAGER_BLOCK_ELEMENTS // max(1, batch * heads * call.key.shape[2]))
+    yield from (slice(start, min(start + block, length)) for start in range(0, length, block))
+
+
+def block_logits(call: Call, rows: slice) -> Tensor:
+    """Logits of a block of queries, capped and masked, `(batch, heads, block, keys)` in float32 (float64 stays)."""
+    batch, heads, length, _ = call.query.shape
+    kv_heads, keys = call.key.shape[1:3]
+    dtype = _eager_dtype(call)
+    key = call.key.to(dtype).unsqueeze(2).transpose(-1, -2)
+    query = call.query.reshape(batch, kv_heads, heads // kv_heads, length, -1)
+    logits = (query[..., rows, :].to(dtype) @ key) * call.scaling
+    if call.softcap:
+        logits = call.softcap * torch.tanh(logits / call.softcap)
+    logits = logits.reshape(batch, heads, -1, keys)
+    if call.causal:
+        ahead = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).triu(rows.start + 1)
+        logits = logits.masked_fill(ahead, -math.inf)
+    if call.mask is not None:
+        logits = logits.masked_fill(~call.mask.expand(batch, heads, length, keys)[:, :, rows], -math.inf)
+    return logits
+
+
+def _eager_dtype(call: Call) -> torch.dtype:
+    return torch.float64 if call.query.dtype == torch.float64 else torch.float32
 
 
 def _repeat_kv(call: Call) -> tuple[Tensor, Tensor]:

@@ -78,4 +78,8 @@ def scale_context(context: Attended, temperature: float | Tensor, scale: float |
 
 def _times(lse: Tensor, factor: float | Tensor) -> Tensor:
     """Multiply, keeping `-inf` (no key at all) as it is whatever the factor."""
-    return torch.where(lse == -math.inf, lse, lse * factor)
+    if not (isinstance(factor, Tensor) and factor.requires_grad):
+        return torch.where(lse == -math.inf, lse, lse * factor)
+    # Infinity must not reach the product either: a factor's gradient would be 0 * inf.
+    empty = lse == -math.inf
+    return (lse.masked_fill(empty, 0.0) * factor).masked_fill(empty, -math.inf)

@@ -10,7 +10,7 @@ import json
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from lm_eval_ape.arguments import split_arguments
 from lm_eval_ape.cache_guard import guard
 from lm_eval_ape.encode import encode
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.factors import reading_factors
 from lm_eval_ape.passes import passes
 from lm_eval_ape.prompt import Prompt, Source, Splitter
 from lm_eval_ape.rolling import rolling_loglikelihood
@@ -91,7 +92,7 @@ class ApeHFLM(HFLM):
 
     def get_model_info(self) -> dict[str, Any]:
         """What made a number, for the results file: the parent's facts, the settings, and the kernels that ran."""
-        encoding = {"version": __version__, **asdict(self.settings), "attn_backends_used": sorted(self.used)}
+        encoding = {"version": __version__, **self.settings.record, "attn_backends_used": sorted(self.used)}
         return {**super().get_model_info(), "lm_eval_ape": encoding}
 
     def set_cache_hook(self, cache_hook: CacheHook) -> None:
@@ -104,7 +105,7 @@ class ApeHFLM(HFLM):
                 "delta": self.delta,
                 "dtype": str(self.model.dtype),
             }
-            guard(responses, {**model, **asdict(self.settings)})
+            guard(responses, {**model, **self.settings.record})
         super().set_cache_hook(cache_hook)
 
     # Requests
@@ -310,10 +311,13 @@ class ApeHFLM(HFLM):
 
     def reading(self, readers: Sequence[Reader]) -> Reading:
         """How a batch reads its segments under the settings, T and S with them."""
+        temperature, scale = self.settings.attn_temperature, self.settings.attn_scale
+        factors: dict[str, Any] = {"temperature": temperature, "scale": scale}
+        if self.settings.factors is not None:
+            factors = reading_factors([self.settings.factors], self.device, self.model.dtype)._asdict()
         return Reading(
             tuple(readers),
-            temperature=self.settings.attn_temperature,
-            scale=self.settings.attn_scale,
+            **factors,
             scale_mode=self.settings.scale_mode,
             backend=self.settings.attn_backend,
             selection=self.settings.selection,

@@ -6,7 +6,7 @@ with its temperature and scale.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +22,7 @@ from lm_eval_ape.attend import attend
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.merge import Attended, merge, scale_context
 from lm_eval_ape.probe import Asked, Part
-from lm_eval_ape.segments import Segment, SegmentedLayer
+from lm_eval_ape.segments import Reading, Role, Segment, SegmentedLayer
 from lm_eval_ape.selected_chunks import Ask, choose_over_layers, read_selected, visible_tokens
 
 ATTENTION_NAME = "lm_eval_ape"
@@ -94,8 +94,7 @@ def segmented_attention(  # noqa: PLR0917 (transformers passes these by position
             Asked(query[rows], scaling, softcap),
             None if attention_mask is None else attention_mask[rows],
             _Window(sliding_window, reader.start, key.shape[2]),
-            _factor(reading.temperature, layer.index, rows, repeats, query.device),
-            _factor(reading.scale, layer.index, rows, repeats, query.device),
+            _factors(reading, layer.index, rows, repeats, query.device),
         )
         groups, parts = [Attended(tail.out[rows], tail.lse[rows])], []
         for segment in reader.segments:
@@ -123,8 +122,7 @@ class _Rows:
         asked: The queries, and how the layer attends.
         mask: Boolean `(rows, 1, query, tail)` over the tail, or None where it is plainly causal.
         window: The layer's sliding window.
-        temperature: T, a number or `(rows or 1, heads or 1, 1)`.
-        scale: S, likewise.
+        factors: T and S by role, each a number or `(rows or 1, heads or 1, 1)`.
     """
 
     layer: SegmentedLayer
@@ -132,8 +130,7 @@ class _Rows:
     asked: Asked
     mask: Tensor | None
     window: _Window
-    temperature: float | Tensor
-    scale: float | Tensor
+    factors: Mapping[Role, tuple[float | Tensor, float | Tensor]]
 
     def read(self, segment: Segment, others: Sequence[Attended]) -> Part | None:
         """Attend to a segment; None where its window hides it.
@@ -148,24 +145,31 @@ class _Rows:
             return None
         reading, index = self.layer.reading, self.layer.index
         keys, values = segment.keys[index], segment.values[index]
-        attended = partial(attend, softcap=softcap, backend=reading.backend, used=reading.used)
-        if segment.role == "prefix":
-            prefix = attended(query, keys, values, scaling=scaling, mask=mask)
-            return Part("prefix", keys, 1.0, mask, prefix, prefix)
-        if isinstance(self.temperature, Tensor):
+        temperature, scale = self.factors[segment.role]
+        if isinstance(temperature, Tensor):
             # Divided in T's own precision: half precision would round T itself.
-            query = (query / self.temperature.unsqueeze(-1)).to(query.dtype)
+            query = (query / temperature.unsqueeze(-1)).to(query.dtype)
         else:
             # A number goes into the softmax scaling, where half-precision queries do not round it.
-            scaling = scaling / self.temperature
-        scaled = partial(scale_context, temperature=self.temperature, scale=self.scale, mode=reading.scale_mode)
-        if reading.selection is None or reading.selection.top_chunks >= len(segment.lengths):
-            context = attended(query, keys, values, scaling=scaling, mask=mask)
-        else:
+            scaling = scaling / temperature
+        scaled = partial(scale_context, temperature=temperature, scale=scale, mode=reading.scale_mode)
+        if segment.role == "context" and reading.selects(segment):
             ask = Ask(query, scaling, mask, softcap, _tokens(self.mask), merge(others).lse)
-            context = read_selected(ask, segment, self.layer, self.number, scaled)
+            attended = read_selected(ask, segment, self.layer, self.number, scaled)
             mask = visible_tokens(self.layer, self.number, segment, mask)
-        return Part("context", keys, self.temperature, mask, context, scaled(context))
+        else:
+            attended = attend(
+                query,
+                keys,
+                values,
+                scaling=scaling,
+                mask=mask,
+                softcap=softcap,
+                backend=reading.backend,
+                used=reading.used,
+            )
+        tempered = segment.role == "context" or reading.tempers_prefix
+        return Part(segment.role, keys, temperature, mask, attended, scaled(attended) if tempered else attended)
 
 
 def _tokens(mask: Tensor | None) -> Tensor | None:
@@ -199,6 +203,20 @@ class _Window:
             return "hidden"
         positions = torch.arange(first, last + 1).unsqueeze(1)
         return (positions - segment.positions < self.size)[None, None].to(device)
+
+
+def _factors(
+    reading: Reading, layer: int, rows: slice, repeats: int, device: torch.device
+) -> dict[Role, tuple[float | Tensor, float | Tensor]]:
+    """T and S of some rows in one layer, for each role."""
+    pairs: dict[Role, tuple[float | Tensor, float | Tensor]] = {
+        "prefix": (reading.prefix_temperature, reading.prefix_scale),
+        "context": (reading.temperature, reading.scale),
+    }
+    return {
+        role: (_factor(t, layer, rows, repeats, device), _factor(s, layer, rows, repeats, device))
+        for role, (t, s) in pairs.items()
+    }
 
 
 def _factor(factor: float | Tensor, layer: int, rows: slice, repeats: int, device: torch.device) -> float | Tensor:

@@ -27,7 +27,8 @@ class Segment:
     """Keys and values of tokens that were encoded once and are only read from then on.
 
     Attributes:
-        role: `prefix` keys are read as ordinary attention reads them, `context` keys with T and S.
+        role: `context` keys are read with T and S; `prefix` keys as ordinary attention reads them, or with a T and S of
+            their own.
         keys: One tensor a layer, `(1, kv_heads, tokens, head_dim)`, rotary positions applied.
         values: One tensor a layer, `(1, kv_heads, tokens, value_dim)`.
         positions: `(tokens,)`, on the CPU; real-valued where positions are stretched.
@@ -80,6 +81,8 @@ class Reading:
         temperature: T, which divides the logits of context keys.
         scale: S, which weighs the context in the merge (see `merge.scale_context`).
         scale_mode: `lse`, `value` or `additive`.
+        prefix_temperature: T of prefix keys; with `prefix_scale` 1 the prefix is read as ordinary attention does.
+        prefix_scale: S of the prefix.
         backend: `auto` or the name of a rung in `kernels.LADDER`.
         selection: How a query chooses among the chunks; None to read all of them.
         probe: Collects statistics of the attention rows; None for none.
@@ -90,10 +93,22 @@ class Reading:
     temperature: float | Tensor = 1.0
     scale: float | Tensor = 1.0
     scale_mode: str = "lse"
+    prefix_temperature: float | Tensor = 1.0
+    prefix_scale: float | Tensor = 1.0
     backend: str = "auto"
     selection: Selection | None = None
     probe: Probe | None = None
     used: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def tempers_prefix(self) -> bool:
+        """Whether the prefix has a T and S of its own."""
+        pair = self.prefix_temperature, self.prefix_scale
+        return any(isinstance(factor, Tensor) or factor != 1.0 for factor in pair)
+
+    def selects(self, context: Segment) -> bool:
+        """Whether only some of a context's chunks are read."""
+        return self.selection is not None and self.selection.top_chunks < len(context.lengths)
 
     @property
     def rows(self) -> int:
@@ -127,9 +142,19 @@ class SegmentedLayer(DynamicLayer):
         return keys, values
 
 
+class OnePassLayer(SegmentedLayer):
+    """A layer for one single pass: it keeps no tail, so the pass may run a layer twice (activation checkpointing)."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Return the pass's own keys and values, the reading attached to the keys."""
+        keys: Any = key_states
+        keys.lm_eval_ape_layer = self
+        return keys, value_states
+
+
 class SegmentedCache(Cache):
     """The tail's cache for a batch that reads segments; its length is the tail's alone."""
 
-    def __init__(self, reading: Reading, num_layers: int) -> None:
-        super().__init__(layers=[SegmentedLayer(reading, index) for index in range(num_layers)])
+    def __init__(self, reading: Reading, num_layers: int, layer: type[SegmentedLayer] = SegmentedLayer) -> None:
+        super().__init__(layers=[layer(reading, index) for index in range(num_layers)])
         self.reading = reading

@@ -13,6 +13,7 @@ from typing import Any
 
 from lm_eval_ape.chunking import CHUNKINGS
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.factors import Factors
 from lm_eval_ape.kernels import BACKENDS
 from lm_eval_ape.merge import SCALE_MODES
 from lm_eval_ape.positions import POSITIONS
@@ -50,6 +51,8 @@ class Settings:
         context_field: Field of the task's document whose text is the context.
         no_context: What to do with a prompt without a context: `error` or `sequential`.
         attn_backend: `auto` or one rung of the attention ladder.
+        factors: T and S of each layer and head in place of the two numbers (which are then their geometric means); no
+            argument of its own, but what `calibration=PATH` may hold.
     """
 
     strategy: str = "ape"
@@ -74,6 +77,13 @@ class Settings:
     context_field: str = "context"
     no_context: str = "error"
     attn_backend: str = "auto"
+    factors: Factors | None = None
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """All settings as JSON types; a digest stands for the factors."""
+        record = {name: getattr(self, name) for name in SETTINGS}
+        return record if self.factors is None else {**record, "factors_sha256": self.factors.digest}
 
     @property
     def parallel(self) -> bool:
@@ -139,7 +149,7 @@ _CHOICES = {
 _POSITIVE = ("attn_temperature", "attn_scale")
 _COUNTS = ("chunk_tokens", "max_chunks", "chunks", "top_chunks")
 _TEXTS = ("separator", "prefix", "context_field")
-SETTINGS = tuple(field.name for field in fields(Settings))
+SETTINGS = tuple(field.name for field in fields(Settings) if field.name != "factors")
 
 
 def resolve(given: Mapping[str, Any]) -> Settings:

@@ -39,6 +39,7 @@ def check(model: PreTrainedModel, settings: Settings) -> None:
     config = model.config.get_text_config()
     if reason := next(_reasons(model, config, settings), None):
         raise ApeError(f"{name} cannot run with strategy={settings.strategy}: {reason}.")
+    _check_factors(config, settings)
     divergence = _probe(model, config, settings)
     tolerance = _TOLERANCE.get(model.dtype, _HALF_TOLERANCE)
     if not divergence <= tolerance:
@@ -46,6 +47,18 @@ def check(model: PreTrainedModel, settings: Settings) -> None:
             f"{name} cannot run with strategy={settings.strategy}: with one chunk and T=S=1 its next-token "
             f"distributions should be the sequential ones, but their KL divergence is {divergence:.2g} nats "
             f"({tolerance:g} would be rounding in {model.dtype})."
+        )
+
+
+def _check_factors(config: PreTrainedConfig, settings: Settings) -> None:
+    """Refuse tables of T and S for another number of layers or heads."""
+    if settings.factors is None:
+        return
+    own = config.num_hidden_layers, config.num_attention_heads
+    if any(given not in (1, wanted) for given, wanted in zip(settings.factors.shape, own, strict=True)):
+        raise ApeError(
+            f"The calibration has T and S for {settings.factors.shape[0]} layers of {settings.factors.shape[1]} heads, "
+            f"but the model has {own[0]} of {own[1]}; calibrate this model."
         )
 
 

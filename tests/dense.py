@@ -134,11 +134,17 @@ class Selecting:
 class DenseAttention:
     """transformers' attention signature; T and S are numbers or (rows, layers, heads)."""
 
-    def __init__(
-        self, layout: Layout, temperature: Any, scale: Any, mode: str, selecting: Selecting | None = None
+    def __init__(  # noqa: PLR0917
+        self,
+        layout: Layout,
+        temperature: Any,
+        scale: Any,
+        mode: str,
+        selecting: Selecting | None = None,
+        prefix: Any = None,
     ) -> None:
         self.layout, self.temperature, self.scale, self.mode = layout, temperature, scale, mode
-        self.selecting = selecting
+        self.selecting, self.prefix = selecting, prefix
         # Post-rotation keys and values of the last forward pass by layer, and what queries read in their place.
         self.seen: dict[int, tuple[Tensor, Tensor]] = {}
         # Probabilities and logits of the last forward pass by layer, (rows, heads, tokens, tokens); hidden logits -inf.
@@ -177,6 +183,8 @@ class DenseAttention:
             allowed = allowed & (self.layout.distances() < sliding_window)
         context = (self.layout.pieces[None, :] >= 0) & (self.layout.pieces[:, None] == QUERY) & allowed
         other = allowed & ~context
+        if self.prefix is not None:
+            return self._three_groups(module, query @ key.transpose(-1, -2) * scaling, value, allowed, (t, s))
 
         def cap(x: Tensor) -> Tensor:
             return softcap * torch.tanh(x / softcap) if softcap else x
@@ -212,6 +220,24 @@ class DenseAttention:
         out = shares[..., :1] * o_ctx + shares[..., 1:] * o_oth
         return out.to(module.parameters().__next__().dtype).transpose(1, 2), None
 
+    def _three_groups(
+        self, module: Any, dots: Tensor, value: Tensor, allowed: Tensor, pair: Any
+    ) -> tuple[Tensor, None]:
+        """Context and prefix, each with a T and S of its own, and the query's own keys: one row of the `lse` merge."""
+        asks = self.layout.pieces[:, None] == QUERY
+        pieces = self.layout.pieces[None, :]
+        outs, weights = [], []
+        for keys, given in ((pieces >= 0, pair), (pieces == PREFIX, self.prefix), (pieces == QUERY, (1.0, 1.0))):
+            # Tokens before the query read as ever: all keys in one group.
+            t, s = (torch.where(asks, torch.as_tensor(x, dtype=torch.float64), 1.0) for x in given)
+            logits = (dots / t).masked_fill(~(allowed & keys), -math.inf)
+            lse = logits.logsumexp(-1, keepdim=True)
+            outs.append(torch.nan_to_num(torch.exp(logits - lse)) @ value)
+            weights.append(torch.where(torch.isinf(lse), lse, s * t * lse))
+        shares = torch.softmax(torch.cat(weights, -1), -1)
+        out = sum(shares[..., number : number + 1] * one for number, one in enumerate(outs))
+        return out.to(module.parameters().__next__().dtype).transpose(1, 2), None
+
 
 @contextmanager
 def _attention(model: PreTrainedModel, function: DenseAttention) -> Iterator[None]:
@@ -232,6 +258,7 @@ def dense_logits(
     temperature: Any = 1.0,
     scale: Any = 1.0,
     mode: str = "lse",
+    prefix: tuple[float, float] | None = None,
     rows: int = 1,
     selecting: Selecting | None = None,
     sequential: tuple[str, ...] = (),
@@ -240,7 +267,7 @@ def dense_logits(
 
     `sequential` names what the query reads of the context as the ordinary model has it: `keys`, `values`.
     """
-    attention = DenseAttention(layout, temperature, scale, mode, selecting)
+    attention = DenseAttention(layout, temperature, scale, mode, selecting, prefix)
     if sequential:
         ordinary = DenseAttention(sequential_layout(layout.ids, 1), 1.0, 1.0, "lse")
         _forward(model, ordinary, rows)

@@ -186,6 +186,21 @@ def test_temperature_and_scale_per_row_layer_and_head_over_shared_keys(family: s
     assert (got - expected).abs().max() < EXACT
 
 
+@pytest.mark.parametrize("as_tables", [False, True])
+def test_a_temperature_and_scale_of_the_prefix_match_the_dense_reference(as_tables: bool) -> None:
+    model = tiny.make_model()
+    settings = resolve({"attn_temperature": 0.7, "attn_scale": 0.8})
+    prompt = prompt_of(CHUNKS)
+    pair: tuple[Any, Any] = (1.3, 0.6)
+    given = [torch.full((1, 3, 4), x, dtype=torch.float64) for x in pair] if as_tables else pair
+    reader = encode(model, prompt, settings)
+    got = query_logits(model, [reader], [prompt], settings, prefix_temperature=given[0], prefix_scale=given[1])[0]
+    layout = dense.lay_out(PREFIX, CHUNKS, QUERY, "shared", True)
+    expected = dense.dense_logits(model, layout, temperature=0.7, scale=0.8, prefix=pair)
+    assert (got - expected).abs().max() < EXACT
+    assert (got - run(model, prompt, settings)).abs().max() > 1e-3
+
+
 def test_beams_share_their_rows_segments() -> None:
     model = tiny.make_model()
     settings = resolve({"strategy": "sink"})

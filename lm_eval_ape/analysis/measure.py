@@ -80,8 +80,9 @@ class Observer:
 
     def _sample(self, sample: Sample, settings: Settings) -> Attention:
         prompt = sample.prompt
-        content: list[Any] = [self.model, read_settings(settings), settings.attn_temperature, settings.attn_scale]
-        key = digest([*content, prompt.prefix, prompt.chunks, prompt.query])
+        factors = settings.factors and settings.factors.digest
+        content: list[Any] = [settings.attn_temperature, settings.attn_scale, factors, read_settings(settings)]
+        key = digest([self.model, *content, prompt.prefix, prompt.chunks, prompt.query])
         if key not in self.known:
             self.known[key] = look(self.lm, prompt, settings)
             self.journal.append({"key": key, "attention": self.known[key]._asdict()})

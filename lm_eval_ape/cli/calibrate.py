@@ -18,6 +18,10 @@ For each sample the sequential model (the teacher) continues the prompt by K gre
 then all (T, S) points of the grid are scored as one batch, and the point with the least mean KL is chosen. A bootstrap
 over samples tells how sure that is.
 
+With --method gradient, T and S of each layer or head are learned instead, by gradient descent on the same divergence:
+the chunks' keys and values stay as they are and only the query's pass is differentiated. A part of the samples tells
+when to stop, and a penalty holds the heads together, its strength chosen by cross-validation over samples.
+
 The last line on stdout is the choice as --model_args takes it; all else goes to stderr. A run that was killed goes on
 where it stopped when it is started again with the same --output_path.
 """
@@ -27,10 +31,15 @@ grids:
   0.6,0.7,0.8,0.85,0.9,0.95,1.0 of each for K>1 (49 points). (0.9, 0.9), (1, 1) and the lines T at S=0.9 and S at T=0.9
   are always measured; beside the grid they cannot be chosen.
 
+gradient (--method gradient, grid+gradient; all flags whose text starts with "gradient:"):
+  Both models read the teacher's tokens (--history teacher). More than one T and S cannot stand in model_args: the last
+  line is then calibration=OUTPUT_PATH, for --model_args, for compare as ape@OUTPUT_PATH, and in run_config.yaml.
+
 output (--output_path):
   calibration.json  the choice, every sample's KL, every statistic, and what made them
   run_config.yaml   for lm_eval run --config
-  *.png, *.svg      the KL surface, the resamples' choices, KL against score (with matplotlib)
+  *.png, *.svg      the KL surface, the resamples' choices, KL against score, T and S by layer and head, the training
+                    curve (with matplotlib)
   cache/            teachers and results; a larger grid, another history or a smaller K computes only what is new
 
 examples:
@@ -46,6 +55,12 @@ examples:
 
   # the paper's calibration; flags win over the file
   lm-eval-ape calibrate --config FILE.yaml --model_args pretrained=MODEL
+
+  # T and S of each head, learned from the grid's choice on
+  lm-eval-ape calibrate --model_args pretrained=MODEL --tasks TASK --limit 32 --method grid+gradient \
+    --granularity head --output_path out
+  lm-eval-ape compare --model_args pretrained=MODEL --tasks TASK_test --strategies sequential,ape,ape@out \
+    --output_path board
 
   # two processes
   torchrun --nproc-per-node 2 -m lm_eval_ape calibrate --model_args pretrained=MODEL --tasks TASK --output_path out
@@ -92,7 +107,6 @@ def main(arguments: Sequence[str]) -> int:
 def _calibrate(options: Options) -> str | None:
     """The choice as a line; None on every process but the first."""
     from lm_eval_ape.calibration import document, report
-    from lm_eval_ape.calibration.grid import Point
     from lm_eval_ape.calibration.run import Calibration
 
     calibration = Calibration(options)
@@ -100,4 +114,4 @@ def _calibrate(options: Options) -> str | None:
     if calibration.lm.rank != 0:
         return None
     report.show(content)
-    return document.model_args_line(Point(content["choice"]["attn_temperature"], content["choice"]["attn_scale"]))
+    return document.model_args_line(content, str(options.output_path))

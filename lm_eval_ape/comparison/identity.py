@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from lm_eval.api.task import Task
@@ -53,7 +52,7 @@ def shared_identity(lm: ApeHFLM, options: Options, tasks: Mapping[str, Task]) ->
 
 def identity(shared: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     """One strategy's identity."""
-    return {"settings": json.loads(json.dumps(asdict(settings))), **shared}
+    return {"settings": json.loads(json.dumps(settings.record)), **shared}
 
 
 def _task(task: Task) -> dict[str, Any]:

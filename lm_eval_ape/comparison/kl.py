@@ -14,6 +14,7 @@ from typing import Any
 
 from lm_eval.api.task import Task
 
+from lm_eval_ape.calibration.candidates import Candidate
 from lm_eval_ape.calibration.grid import Point
 from lm_eval_ape.calibration.measure import Meter
 from lm_eval_ape.calibration.objective import Objective
@@ -74,7 +75,8 @@ class StrategyKL:
             task.set_fewshot_seed(seed=FEWSHOT_SEED)
         gathered = collect(lm, with_next, self._requests(), limit=self._limit, picked={})
         meter = Meter(lm, self.objective, max_rows=1, cache=cache)
-        point = Point(self.spec.settings.attn_temperature, self.spec.settings.attn_scale)
+        settings = self.spec.settings
+        point: Candidate = settings.factors or Point(settings.attn_temperature, settings.attn_scale)
         scores = meter.scores(gathered.samples, [point])
         if lm.rank == 0:
             content = {

@@ -83,7 +83,7 @@ class Strategies:
         ]
         finished = [self._finished(one) for one in wanted]
         for number, (one, results_file) in enumerate(zip(wanted, finished, strict=True), start=1):
-            what = f"[{number}/{len(wanted)}] {one.spec.label}: {describe(asdict(one.spec.settings))}"
+            what = f"[{number}/{len(wanted)}] {one.spec.label}: {describe(one.spec.settings.record)}"
             if results_file is not None:
                 logger.info("%s; finished before, taken from %s", what, one.place)
                 continue

@@ -112,6 +112,8 @@ def temperature_and_scale(settings: Mapping[str, Any]) -> str:
     """T and S in words."""
     if settings["strategy"] == "sequential":
         return "one sequence"
+    if digest := settings.get("factors_sha256"):
+        return f"T and S by layer and head ({digest[:8]})"
     return f"T={settings['attn_temperature']:g} S={settings['attn_scale']:g}"
 
 

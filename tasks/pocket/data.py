@@ -10,7 +10,7 @@ from lm_eval_ape.tasks.splits import CALIBRATION_ROWS, Part
 
 # As many as LongBench's 2WikiMultihopQA has for test beside the calibration rows.
 TEST_ROWS = 168
-_OPTIONS = ("pocket_dataset", "pocket_part", "pocket_passages", "pocket_fillers")
+_OPTIONS = ("pocket_dataset", "pocket_part", "pocket_passages", "pocket_fillers", "pocket_calibration_rows")
 
 
 def load_pocket(
@@ -19,16 +19,18 @@ def load_pocket(
     pocket_part: Part = "all",
     pocket_passages: int = 10,
     pocket_fillers: int = 2,
+    pocket_calibration_rows: int = CALIBRATION_ROWS,
     **metadata: object,
 ) -> dict[str, Rows]:
     """Generates one dataset, or a part of it, as the split `test`; the same rows every time.
 
     Args:
         pocket_dataset: Kind of question, one of `pocket.questions.DATASETS`.
-        pocket_part: `calibration` (32 rows), `test` (168 rows) or `all`; calibration and test rows share no
-            combination of entities.
+        pocket_part: `calibration`, `test` (168 rows) or `all`; calibration and test rows share no combination of
+            entities.
         pocket_passages: Passages of a context (for classification: labelled examples).
         pocket_fillers: Sentences of a passage beside its facts.
+        pocket_calibration_rows: Rows of the calibration part; more of them begin with the same ones.
         **metadata: What else the harness knows; unused.
 
     Raises:
@@ -38,14 +40,14 @@ def load_pocket(
     if unknown:
         raise ApeError(
             f"Unknown metadata {unknown[0]!r}.{nearest(unknown[0], _OPTIONS)} The pocket tasks' options are "
-            "pocket_passages and pocket_fillers."
+            "pocket_passages, pocket_fillers and pocket_calibration_rows."
         )
     if pocket_dataset not in DATASETS or pocket_part not in get_args(Part):
         raise ApeError(
             f"There is no part {pocket_part!r} of {pocket_dataset!r}: the pocket datasets are {', '.join(DATASETS)}, "
             f"each with the parts {', '.join(get_args(Part))}."
         )
-    counts = {"calibration": CALIBRATION_ROWS, "test": TEST_ROWS}
+    counts = {"calibration": pocket_calibration_rows, "test": TEST_ROWS}
     try:
         rows = [
             row

@@ -1,0 +1,47 @@
+"""Encoded contexts kept between the steps of a fit, as far as memory is granted."""
+
+from __future__ import annotations
+
+import torch
+
+from lm_eval_ape.encode import encode, input_device
+from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.segments import Reader
+
+GIB = 2**30
+
+
+class Contexts:
+    """Encodes contexts and keeps the first ones that fit; the others are encoded again whenever they are asked for.
+
+    Args:
+        lm: The model.
+        limit: Bytes of keys and values to keep; None for half of the GPU's free memory, and for all of them on the CPU.
+    """
+
+    def __init__(self, lm: ApeHFLM, limit: int | None) -> None:
+        self.lm = lm
+        device = input_device(lm.model)
+        if limit is None and device.type == "cuda":
+            limit = torch.cuda.mem_get_info(device)[0] // 2
+        self.limit = limit
+        self.kept: dict[int, Reader] = {}
+        self.bytes = 0
+
+    def get(self, number: int, prompt: Prompt) -> Reader:
+        """The encoded context of a sample, given its number."""
+        if number in self.kept:
+            return self.kept[number]
+        with self.lm.autocast():
+            reader = encode(self.lm.model, prompt, self.lm.settings, used=self.lm.used)
+        size = sum(
+            tensor.nbytes
+            for segment in reader.segments
+            for layers in (segment.keys, segment.values)
+            for tensor in layers
+        )
+        if self.limit is None or self.bytes + size <= self.limit:
+            self.kept[number] = reader
+            self.bytes += size
+        return reader

@@ -1,0 +1,183 @@
+"""KL and its gradient with respect to log T and log S, for rows of factors on one prompt.
+
+Keys and values of prefix and chunks do not depend on T and S: they are read as constants, and only the pass of the
+query (and of the teacher's tokens after it) is differentiated. Rows with T and S of their own share the context's keys,
+as the points of a grid do, and their gradients do not mix.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from lm_eval_ape.calibration.decoding import check_finite, differentiable_logits
+from lm_eval_ape.calibration.divergence import forward_kl, log_probabilities
+from lm_eval_ape.calibration.teacher import Teacher
+from lm_eval_ape.encode import input_device
+from lm_eval_ape.errors import ApeError
+from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.segmented_attention import reading_segments
+from lm_eval_ape.segments import OnePassLayer, Reader, Reading, SegmentedCache
+
+logger = logging.getLogger(__name__)
+
+
+class Gradient(NamedTuple):
+    """Divergences of rows on a prompt.
+
+    Attributes:
+        kl: Mean over the teacher's positions, in nats, `(rows,)`, float64 on the CPU.
+        slope: Its derivative by each parameter, of the parameters' shape, or zeros where none was asked for.
+    """
+
+    kl: Tensor
+    slope: Tensor
+
+
+class Differentiator:
+    """Differentiates prompts' divergences, a batch of rows at a time.
+
+    A row's parameters are log T, log S and, if the prefix has a pair of its own, log T and log S of the prefix, each
+    `(layers or 1, heads or 1)`.
+
+    Args:
+        lm: The model; how it encodes and merges is read from its settings, T and S are not.
+        max_rows: Most rows in one batch. Where memory does not suffice, layers first compute their activations again in
+            the backward pass instead of keeping them, then the batch is halved; both for good.
+    """
+
+    def __init__(self, lm: ApeHFLM, max_rows: int | None = None) -> None:
+        self.lm = lm
+        self.max_rows = max_rows
+        self.recomputes = False
+
+    def differentiate(
+        self, prompt: Prompt, reader: Reader, teacher: Teacher, parameters: Tensor, wanted: Tensor, *, sample: str
+    ) -> Gradient:
+        """KL(teacher || student) of each row over the teacher's tokens, and its slope.
+
+        Args:
+            prompt: The prompt, with at least one chunk.
+            reader: Its encoded prefix and chunks.
+            teacher: Its teacher, cut to K tokens.
+            parameters: `(rows, 2 or 4, layers or 1, heads or 1)`, float64 on the CPU.
+            wanted: Boolean `(rows,)`: the rows whose slope is asked for.
+            sample: Where the prompt comes from, for errors.
+
+        Raises:
+            ApeError: Logits are not finite, or memory does not suffice for a single row.
+        """
+        parts: list[Gradient] = []
+        done, rows = 0, min(self.max_rows or len(parameters), len(parameters))
+        while done < len(parameters):
+            piece = slice(done, done + rows)
+            try:
+                parts.append(self._batch(prompt, reader, teacher, parameters[piece], wanted[piece], sample=sample))
+            except RuntimeError as error:
+                if not should_reduce_batch_size(error):
+                    raise
+                if self.recomputes and rows == 1:
+                    raise ApeError(
+                        f"{sample}: memory does not suffice to differentiate one pass of its {len(prompt.query)} query "
+                        f"tokens over {len(prompt.ids)} tokens; free some, or calibrate on shorter samples or with a "
+                        "smaller dtype."
+                    ) from error
+                if self.recomputes:
+                    rows = self.max_rows = -(-rows // 2)
+                self.recomputes = True
+                logger.warning("%s: memory is short; going on with %d rows, activations not kept.", sample, rows)
+            else:
+                done += len(parts[-1].kl)
+                continue
+            # Outside of the handler, whose traceback would keep the failed batch alive.
+            gc.collect()
+            clear_device_cache()
+        return Gradient(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+    def _batch(
+        self, prompt: Prompt, reader: Reader, teacher: Teacher, parameters: Tensor, wanted: Tensor, *, sample: str
+    ) -> Gradient:
+        device, model = input_device(self.lm.model), self.lm.model
+        precision = torch.promote_types(model.dtype, torch.float32)
+        leaf = parameters.to(device, precision, copy=True).requires_grad_(bool(wanted.any()))
+        steps = len(teacher.tokens)
+        ids = torch.tensor([[*prompt.query, *teacher.tokens[: steps - 1].tolist()]], device=device)
+        with ExitStack() as stack:
+            stack.enter_context(torch.set_grad_enabled(leaf.requires_grad))
+            stack.enter_context(_frozen(model))
+            stack.enter_context(reading_segments(model))
+            if self.recomputes:
+                stack.enter_context(recomputing(model))
+            cache = self._cache(reader, leaf)
+            logits = differentiable_logits(self.lm, ids.expand(len(leaf), -1), reader.start, cache, keep=steps)
+            names = [f"row {number} of T and S" for number in range(len(leaf))]
+            check_finite(logits.detach(), names, 1, sample)
+            kl = forward_kl(teacher.log_probs, log_probabilities(logits)).mean(-1)
+            if leaf.requires_grad:
+                (kl * wanted.to(kl)).sum().backward()
+        slope = torch.zeros_like(parameters) if leaf.grad is None else leaf.grad.to("cpu", torch.float64)
+        return Gradient(kl.detach().to("cpu", torch.float64), slope)
+
+    def _cache(self, reader: Reader, parameters: Tensor) -> SegmentedCache:
+        settings = self.lm.settings
+        factors = parameters.exp()
+        names = ("temperature", "scale", "prefix_temperature", "prefix_scale")
+        given: dict[str, Any] = {name: factors[:, number] for number, name in enumerate(names[: factors.shape[1]])}
+        reading = Reading(
+            (replace(reader, rows=len(parameters)),),
+            **given,
+            scale_mode=settings.scale_mode,
+            backend=settings.attn_backend,
+            used=self.lm.used,
+        )
+        layers = self.lm.model.config.get_text_config().num_hidden_layers
+        return SegmentedCache(reading, layers, OnePassLayer)
+
+
+@contextmanager
+def _frozen(model: PreTrainedModel) -> Iterator[None]:
+    """Let no weight ask for a gradient while the context lasts: activations are then not kept for it."""
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    try:
+        for weight in trained:
+            weight.requires_grad_(False)
+        yield
+    finally:
+        for weight in trained:
+            weight.requires_grad_(True)
+
+
+@contextmanager
+def recomputing(model: PreTrainedModel) -> Iterator[None]:
+    """Let every decoder layer keep its input only and compute the rest again in the backward pass.
+
+    transformers' own switch works in training mode and takes the cache away; here each layer's `forward` is wrapped.
+    """
+    layers: Sequence[GradientCheckpointingLayer] = [
+        module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)
+    ]
+    # Weights that are offloaded have a `forward` of their own already.
+    before = [vars(layer).get("forward") for layer in layers]
+    try:
+        for layer in layers:
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
+        yield
+    finally:
+        for layer, forward in zip(layers, before, strict=True):
+            if forward is None:
+                del layer.forward
+            else:
+                layer.forward = forward
