@@ -15,7 +15,7 @@ from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-WIDTH, HEIGHT = 1180, 1560
+WIDTH, HEIGHT = 1280, 1650
 
 
 def main() -> None:
@@ -37,8 +37,8 @@ def main() -> None:
         data = driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})["data"]
     finally:
         driver.quit()
-    # 128 colours suffice for text and lines, and make a third of the file.
-    picture = Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB").quantize(128)
+    # 256 colours suffice for text and lines, and make a third of the file.
+    picture = Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB").quantize(256)
     picture.save(args.picture, optimize=True)
     print(f"{args.picture}, {args.picture.stat().st_size // 1000} kB")
 

@@ -10,7 +10,8 @@ from typing import Any
 from lm_eval_ape.calibration.identity import versions
 from lm_eval_ape.comparison.board_file import SCHEMA_VERSION
 from lm_eval_ape.comparison.costs import costs
-from lm_eval_ape.comparison.kl_board import Divergences, mismatch
+from lm_eval_ape.comparison.kl_board import Divergences
+from lm_eval_ape.comparison.kl_board import notes as kl_notes
 from lm_eval_ape.comparison.lengths import Lengths, by_length, difference_part, measure
 from lm_eval_ape.comparison.matching import Matched, averaged, find_baseline, match
 from lm_eval_ape.comparison.runs import Run
@@ -60,8 +61,7 @@ def make_board(
     labels = [run.label for run in runs]
     lengths = measure(matched, runs)
     divergences = {run.label: Divergences(run) for run in runs}
-    notes += [note for part in divergences.values() for note in part.notes(matched)]
-    notes += mismatch(list(divergences.values()))
+    notes += kl_notes(list(divergences.values()), matched)
     chance = {"resamples": resamples, "seed": seed}
     return {
         "schema_version": SCHEMA_VERSION,

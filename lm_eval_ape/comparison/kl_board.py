@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -54,25 +54,46 @@ class Divergences:
             return None
         return {name: self.run.kl["identity"][name] for name in ("num_tokens", "history", "after_eos")}
 
-    def notes(self, matched: Sequence[Matched]) -> list[str]:
-        """A sentence for each task of which some documents have no divergence."""
+    def whole_texts(self, matched: Sequence[Matched]) -> list[str]:
+        """Tasks that have no next token."""
+        texts = self.run.kl["whole_texts"] if self.run.kl else ()
+        return [task.task for task in matched if task.task in texts and self.run.label in task.scores]
+
+    def gaps(self, matched: Sequence[Matched]) -> Iterator[tuple[str, str]]:
+        """Each task of which some documents have no divergence, and how many have one and why."""
         if self.run.kl is None:
-            return []
-        label, left_out, found = self.run.label, self.run.kl["left_out"], []
+            return
+        limit, left_out = self.run.kl["identity"].get("limit"), self.run.kl["left_out"]
+        reasons = [f"asked for were the first {limit} of each task"] if limit else []
+        reasons += [f"{count} prompts are longer than the model's window"] if (count := left_out["too_long"]) else []
+        reasons += [f"{count} prompts have no context"] if (count := left_out["no_context"]) else []
         for task in matched:
-            if label not in task.scores:
+            if self.run.label not in task.scores or task.task in self.run.kl["whole_texts"]:
                 continue
-            if task.task in self.run.kl["whole_texts"]:
-                found.append(f"{task.task} scores whole texts, so {label} has no next token to measure a KL of there.")
-            elif (count := len(self._means(task))) < len(task.keys):
-                reasons = f"{left_out['too_long']} prompts in all are longer than the model's window"
-                reasons += f", {left_out['no_context']} have no context"
-                if limit := self.run.kl["identity"].get("limit"):
-                    reasons = f"asked for were the first {limit} of each task; {reasons}"
-                found.append(
-                    f"{task.task}: the KL of {label} is over {count} of {len(task.keys)} documents ({reasons})."
-                )
-        return found
+            if (count := len(self._means(task))) < len(task.keys):
+                why = f" ({'; '.join(reasons)})" if reasons else ""
+                yield task.task, f"{count} of {len(task.keys)} documents{why}"
+
+
+def notes(divergences: Sequence[Divergences], matched: Sequence[Matched]) -> list[str]:
+    """A sentence for everything that has no divergence; what several runs or tasks share is said once."""
+    found: list[str] = []
+    texts: dict[str, list[str]] = {}
+    gaps: dict[tuple[str, str], list[str]] = {}
+    for part in divergences:
+        for task in part.whole_texts(matched):
+            texts.setdefault(task, []).append(part.run.label)
+        for task, share in part.gaps(matched):
+            gaps.setdefault((task, share), []).append(part.run.label)
+    found += [
+        f"{task} scores whole texts, so there is no next token to measure the KL of {', '.join(labels)} at."
+        for task, labels in texts.items()
+    ]
+    alike: dict[tuple[str, str], list[str]] = {}
+    for (task, share), labels in gaps.items():
+        alike.setdefault((", ".join(labels), share), []).append(task)
+    found += [f"{', '.join(tasks)}: the KL of {labels} is over {share}." for (labels, share), tasks in alike.items()]
+    return found + mismatch(divergences)
 
 
 def mismatch(divergences: Sequence[Divergences]) -> list[str]:

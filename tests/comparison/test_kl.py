@@ -117,8 +117,8 @@ def test_a_limit_measures_the_first_documents_and_the_board_says_so(
     measured = [sample["doc_id"] for sample in board["samples"]["toy_choice"] if sample["runs"]["parallel"]["kl"]]
     assert measured == [0, 1, 2, 3, 4]
     assert board["rows"][1]["tasks"]["toy_choice"]["kl"]["documents"] == 5
-    told = "toy_choice: the KL of parallel is over 5 of 12 documents (asked for were the first 5 of each task;"
-    assert any(note.startswith(told) for note in board["notes"])
+    share = "5 of 12 documents (asked for were the first 5 of each task)"
+    assert f"toy_answer, toy_choice: the KL of parallel is over {share}." in board["notes"]
 
 
 def test_different_numbers_of_tokens_are_told(options: Make, board_folder: Path) -> None:
@@ -155,6 +155,7 @@ def test_whole_texts_have_no_next_token_and_the_board_says_so(options: Make, toy
         limit=2,
         strategies="sequential,parallel",
     )
-    assert "toy_text scores whole texts, so parallel has no next token to measure a KL of there." in board["notes"]
+    told = "toy_text scores whole texts, so there is no next token to measure the KL of parallel at."
+    assert told in board["notes"]
     assert board["rows"][1]["tasks"]["toy_text"]["kl"] is None
     assert board["rows"][1]["tasks"]["toy_choice"]["kl"]["documents"] == 2
