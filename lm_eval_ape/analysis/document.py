@@ -23,6 +23,8 @@ from lm_eval_ape.strategy import SETTINGS
 
 SCHEMA_VERSION = 1
 FILE_NAME = "analysis.json"
+ALL = "all"
+"""Name of the group of all cases among the correlations."""
 _KEYS = ("schema_version", "created", "command", "versions", "model", "device", "tasks", "cases", "correlations")
 
 
@@ -113,7 +115,13 @@ def _norms(norms: Sequence[Sequence[Sequence[float | None]]]) -> list[list[float
 def _correlations(
     options: Options, observed: Sequence[tuple[Case, Looks]], tasks: Sequence[str], board: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Of entropy and score over cases, by task, on the documents whose attention was looked at in every case."""
+    """Of entropy and score by task, over all cases and over those of each strategy with the sequential model.
+
+    The documents are those whose attention was looked at in every case.
+    """
+    families = dict.fromkeys(case.family for case, _ in observed)
+    groups = {ALL: [True] * len(observed)}
+    groups |= {name: [case.family in (name, "sequential") for case, _ in observed] for name in families}
     found: dict[str, Any] = {}
     for task in tasks:
         pair = _aligned(task, observed, board)
@@ -122,9 +130,15 @@ def _correlations(
         entropies, scores = pair
         found[task] = {
             "documents": len(entropies),
-            **{
-                kind: correlate(kind, entropies, scores, resamples=options.resamples, seed=options.seed)._asdict()
-                for kind in ("pearson", "spearman")
+            "groups": {
+                name: {
+                    kind: correlate(
+                        kind, entropies[:, own], scores[:, own], resamples=options.resamples, seed=options.seed
+                    )._asdict()
+                    for kind in ("pearson", "spearman")
+                }
+                for name, own in groups.items()
+                if name == ALL or sum(own) > 2
             },
         }
     return found

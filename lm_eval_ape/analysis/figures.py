@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lm_eval_ape import plot_style
+from lm_eval_ape.analysis.document import ALL
 from lm_eval_ape.plot_style import series, styled
 
 _WIDTH, _HEIGHT, _COLUMNS = 5.0, 3.6, 3
@@ -106,7 +107,7 @@ def entropy_and_score(content: Mapping[str, Any]) -> Figure:
             for case, look in zip(cases, looks, strict=True):
                 place = (look["entropy"], 100 * look["score"]["score"])
                 axes.annotate(f" {case['chunks'] or ''}", place, fontsize=8)
-        pearson = content["correlations"][task]["pearson"]["value"]
+        pearson = content["correlations"][task]["groups"][ALL]["pearson"]["value"]
         title = task if pearson is None else f"{task}: Pearson's r {pearson:+.2f}"
         axes.set(xlabel="attention entropy (nats)", ylabel="score x100", title=title)
     _legend(figure, panels[0])

@@ -20,8 +20,8 @@ CAPTION = (
     "score x100 ± standard error. One chunk is the sequential model."
 )
 CORRELATION = (
-    "Over cases, on the documents whose attention was looked at; 95% interval over resamples of the documents; p as if "
-    "cases were independent, which they are not."
+    "Over all cases, and over those of each strategy with the sequential model, on the documents whose attention was "
+    "looked at; 95% interval over resamples of the documents; p as if cases were independent, which they are not."
 )
 
 
@@ -53,20 +53,23 @@ def _cases(content: Mapping[str, Any]) -> Table:
 
 
 def _correlations(content: Mapping[str, Any]) -> Table:
-    headers = ["Tasks", "Correlation", "Value", "95% interval", "p", "Cases", "Documents"]
+    headers = ["Tasks", "Cases of", "Correlation", "Value", "95% interval", "p", "Cases", "Documents"]
     rows = []
     for task, found in content["correlations"].items():
         name = task
-        for kind in ("pearson", "spearman"):
-            one = found[kind]
-            if one["value"] is None:
-                cells = ["none: one of the two is the same for all", "", ""]
-            else:
-                ends = "" if one["low"] is None else f"[{one['low']:+.3f}, {one['high']:+.3f}]"
-                cells = [f"{one['value']:+.3f}", ends, f"{one['p_value']:.3f}"]
-            rows.append([name, kind, *cells, str(one["settings"]), str(found["documents"])])
-            name = ""
+        for group, correlations in found["groups"].items():
+            for kind, one in correlations.items():
+                rows.append([name, group, kind, *_correlation(one), str(one["settings"]), str(found["documents"])])
+                name = ""
     return Table("Entropy and score", CORRELATION, headers, rows)
+
+
+def _correlation(found: Mapping[str, Any]) -> list[str]:
+    """Value, interval and p."""
+    if found["value"] is None:
+        return ["none: one of the two is the same for all", "", ""]
+    ends = "" if found["low"] is None else f"[{found['low']:+.3f}, {found['high']:+.3f}]"
+    return [f"{found['value']:+.3f}", ends, f"{found['p_value']:.3f}"]
 
 
 def _number(value: float | None, digits: int, times: float = 1.0) -> str:
@@ -78,7 +81,9 @@ def show(content: Mapping[str, Any], console: Console) -> None:
     for table in tables(content):
         drawn = RichTable(title=table.title, caption=table.caption)
         for header in table.headers:
-            drawn.add_column(header, justify="left" if header in ("Tasks", "Strategy", "Correlation") else "right")
+            drawn.add_column(
+                header, justify="left" if header in ("Tasks", "Strategy", "Cases of", "Correlation") else "right"
+            )
         for cells in table.rows:
             if cells[0] and drawn.row_count:
                 drawn.add_section()
