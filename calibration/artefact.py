@@ -15,7 +15,7 @@ import yaml
 from lm_eval_ape.calibration.schema import validate
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.pocket import model_name
-from lm_eval_ape.strategy import Settings
+from lm_eval_ape.strategy import STRATEGIES, Settings
 
 SCHEMA_VERSION = 1
 FILE_NAME = "calibration.json"
@@ -56,7 +56,9 @@ def load_choice(path: str, settings: Settings, arguments: Mapping[str, Any]) -> 
     model = {name: arguments.get(name, default) for name, default in _MODEL.items()}
     model["pretrained"] = getattr(model["pretrained"], "name_or_path", model["pretrained"])
     here = {**{name: _name(value) for name, value in model.items()}, **calibrated_settings(settings)}
-    there = {**{name: _name(content["model"][name]) for name in _MODEL}, **content["settings"]}
+    # A file of an earlier version lacks settings that it did not know: what they are by default is what it did.
+    defaults = asdict(Settings(strategy=settings.strategy, **STRATEGIES[settings.strategy]))
+    there = {**defaults, **{name: _name(content["model"][name]) for name in _MODEL}, **content["settings"]}
     changes = [
         f"{name}={there.get(name)!r} there, {here[name]!r} here" for name in here if there.get(name) != here[name]
     ]

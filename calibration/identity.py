@@ -27,6 +27,15 @@ from lm_eval_ape.strategy import Settings
 _VALUES = 64
 
 
+# Settings that a sample's KL does not depend on once its prompt is cut: (T, S), names, the kernel, and how it was cut.
+_BEFORE_ENCODING = frozenset(
+    """
+    strategy attn_temperature attn_scale attn_backend no_context chunking chunk_tokens max_chunks separator prefix
+    context_field
+    """.split()
+)
+
+
 @torch.no_grad()
 def weights_digest(model: PreTrainedModel) -> str:
     """Digest of a model's weights, from their names, shapes, precision and some evenly spaced values."""
@@ -101,7 +110,7 @@ def score_key(model: str, settings: Settings, objective: Objective, ends: Sequen
         [
             model,
             list(ends),
-            [settings.shared_prefix, settings.positions, settings.scale_mode],
+            {name: value for name, value in asdict(settings).items() if name not in _BEFORE_ENCODING},
             asdict(objective),
             [sample.prompt.prefix, sample.prompt.chunks, sample.prompt.query],
         ]

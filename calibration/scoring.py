@@ -24,6 +24,7 @@ from lm_eval_ape.calibration.teacher import Teacher
 from lm_eval_ape.encode import encode, input_device
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.passes import passes
 from lm_eval_ape.prompt import Prompt
 from lm_eval_ape.segmented_attention import reading_segments
 from lm_eval_ape.segments import Reader, Reading, SegmentedCache
@@ -156,7 +157,18 @@ class Scorer:
         steps = len(teacher.tokens)
         ids = torch.tensor([[*prompt.query, *teacher.tokens[: steps - 1].tolist()]], device=device)
         cache = self._cache(reader, points)
-        logits = last_logits(self.lm, ids.expand(len(points), -1), reader.start, cache, keep=steps)
+        query = len(prompt.query)
+        parts = [
+            last_logits(
+                self.lm,
+                ids[:, part].expand(len(points), -1),
+                reader.start + part.start,
+                cache,
+                keep=part.stop - max(part.start, query - 1),
+            )
+            for part in passes(ids.shape[1], query, self.lm.settings.selection)
+        ]
+        logits = torch.cat(parts, dim=1)
         check_finite(logits, [f"the point {point}" for point in points], 1, sample)
         divergence = forward_kl(teacher.log_probs, log_probabilities(logits))
         return divergence.mean(-1), torch.full((len(points),), steps, device=device)
@@ -173,6 +185,7 @@ class Scorer:
             scale=factors[:, 1, None, None],
             scale_mode=settings.scale_mode,
             backend=settings.attn_backend,
+            selection=settings.selection,
             used=self.lm.used,
         )
         return SegmentedCache(reading, self.lm.model.config.get_text_config().num_hidden_layers)

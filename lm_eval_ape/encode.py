@@ -58,7 +58,7 @@ def encode(
     Args:
         model: A causal language model that `support.check` accepts.
         prompt: The prompt; one without chunks gives a reader without segments.
-        settings: `positions`, `shared_prefix` and `attn_backend` are read.
+        settings: `positions`, `shared_prefix`, `keys_from`, `values_from` and `attn_backend` are read.
         used: Counts the attention rungs that served.
         on_logits: Called with the logits of prefix and chunks, which are not computed otherwise; nothing is then
             taken from a store.
@@ -80,6 +80,7 @@ def encode(
     def tell(piece: Piece, logits: Tensor) -> None:
         if piece is layout.prefix:
             on_logits(PREFIX, logits)
+        if piece is layout.prefix or piece is layout.whole:
             return
         for number in numbers[piece.key]:
             lead = layout.lead if number == 0 else 0
@@ -88,7 +89,7 @@ def encode(
             on_logits(number, logits[lead:])
 
     encoder.on_logits = tell
-    return _readers([layout], encoder.all([layout], None))[0]
+    return _readers([layout], encoder.all([layout], None), settings)[0]
 
 
 def encode_all(
@@ -107,7 +108,7 @@ def encode_all(
     Args:
         model: A causal language model that `support.check` accepts.
         prompts: The prompts; one without chunks gives a reader without segments.
-        settings: `positions`, `shared_prefix` and `attn_backend` are read.
+        settings: `positions`, `shared_prefix`, `keys_from`, `values_from` and `attn_backend` are read.
         used: Counts the attention rungs that served.
         store: Where encoded pieces are looked up and kept.
 
@@ -117,7 +118,7 @@ def encode_all(
     layouts = [plan(prompt, settings) if prompt.chunks else None for prompt in prompts]
     encoder = _Encoder(model, settings.attn_backend, Counter() if used is None else used)
     pieces = encoder.all([layout for layout in layouts if layout], store)
-    return _readers(layouts, pieces)
+    return _readers(layouts, pieces, settings)
 
 
 class _Encoder:
@@ -139,9 +140,9 @@ class _Encoder:
         self._pieces([layout.prefix for layout in layouts if layout.prefix], prefixes, store, found)
         for layout in layouts:
             if layout.prefix and layout.prefix.ids not in prefixes:
-                layers = found[layout.prefix.key]
-                prefixes[layout.prefix.ids] = _segment("prefix", layers, layout.prefix.positions)
-        self._pieces([piece for layout in layouts for piece in layout.context], prefixes, store, found)
+                prefixes[layout.prefix.ids] = _prefix(found[layout.prefix.key])
+        rest = [piece for layout in layouts for piece in (*layout.context, layout.whole) if piece]
+        self._pieces(rest, prefixes, store, found)
         return found
 
     def _pieces(
@@ -212,45 +213,55 @@ class _Encoder:
         ]
 
 
-def _readers(layouts: Sequence[Plan | None], pieces: dict[str, Layers]) -> list[Reader]:
+def _readers(layouts: Sequence[Plan | None], pieces: dict[str, Layers], settings: Settings) -> list[Reader]:
     """Put the pieces of each prompt together; prompts with the same pieces share their segments.
 
-    The pieces are used up layer by layer, so that the copies need the memory of one layer, not of all.
+    Pieces are used up layer by layer, so that the copies need the memory of one layer, not of all.
     """
     distinct = {layout.key: layout for layout in layouts if layout}
-    prefixes = {}
-    for layout in distinct.values():
-        if layout.prefix:
-            prefixes.setdefault(
-                layout.prefix.key, _segment("prefix", pieces[layout.prefix.key], layout.prefix.positions)
-            )
+    prefixes = {layout.prefix.key: _prefix(pieces[layout.prefix.key]) for layout in distinct.values() if layout.prefix}
     leads: dict[tuple[str, ...], Layers] = {key: [] for key in distinct}
     contexts: dict[tuple[str, ...], Layers] = {key: [] for key in distinct}
-    owned = {piece.key for layout in distinct.values() for piece in layout.context}
-    layers = len(next(iter(pieces.values()), []))
-    for number in range(layers):
+    used = {piece.key for layout in distinct.values() for piece in (*layout.context, layout.whole) if piece}
+    for number in range(len(next(iter(pieces.values()), []))):
         for key, layout in distinct.items():
             parts = [pieces[piece.key][number] for piece in layout.context]
             if layout.lead:
-                leads[key].append((parts[0][0][:, :, : layout.lead].clone(), parts[0][1][:, :, : layout.lead].clone()))
-                parts[0] = (parts[0][0][:, :, layout.lead :], parts[0][1][:, :, layout.lead :])
-            contexts[key].append((_one_row([k for k, _ in parts]), _one_row([v for _, v in parts])))
-        for name in owned:
+                lead = _cut(parts[0], 0, layout.lead)
+                leads[key].append((lead[0].contiguous(), lead[1].contiguous()))
+                parts[0] = _cut(parts[0], layout.lead)
+            keys, values = _one_row([k for k, _ in parts]), _one_row([v for _, v in parts])
+            if layout.whole:
+                # Oracles (Zhang et al. 2024): the context's keys or values as the ordinary model has them.
+                whole = pieces[layout.whole.key][number]
+                sequential = _cut(whole, whole[0].shape[2] - sum(layout.lengths))
+                keys = sequential[0].contiguous() if settings.keys_from == "sequential" else keys
+                values = sequential[1].contiguous() if settings.values_from == "sequential" else values
+            contexts[key].append((keys, values))
+        for name in used:
             pieces[name][number] = (torch.empty(0), torch.empty(0))
-    segments = {}
+    segments: dict[tuple[str, ...], tuple[Segment, ...]] = {}
     for key, layout in distinct.items():
-        own = [_segment("context", contexts[key], layout.positions)]
-        if layout.prefix:
-            own.insert(0, prefixes[layout.prefix.key])
-        elif layout.lead:
-            own.insert(0, _segment("prefix", leads[key], torch.arange(layout.lead)))
-        segments[key] = tuple(own)
+        prefix = [prefixes[layout.prefix.key]] if layout.prefix else []
+        if layout.lead:
+            prefix = [_prefix(leads[key])]
+        segments[key] = (*prefix, _segment("context", contexts[key], layout.positions, layout.lengths))
     return [Reader(segments[layout.key], layout.query) if layout else Reader((), 0) for layout in layouts]
+
+
+def _cut(part: tuple[Tensor, Tensor], first: int, last: int | None = None) -> tuple[Tensor, Tensor]:
+    """Some tokens of a layer's keys and values."""
+    return part[0][:, :, first:last], part[1][:, :, first:last]
 
 
 def _one_row(parts: list[Tensor]) -> Tensor:
     return parts[0].contiguous() if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
-def _segment(role: Role, layers: Layers, positions: Tensor) -> Segment:
-    return Segment(role, tuple(keys for keys, _ in layers), tuple(values for _, values in layers), positions)
+def _prefix(layers: Layers) -> Segment:
+    length = layers[0][0].shape[2]
+    return _segment("prefix", [(k.contiguous(), v.contiguous()) for k, v in layers], torch.arange(length), (length,))
+
+
+def _segment(role: Role, layers: Layers, positions: Tensor, lengths: tuple[int, ...]) -> Segment:
+    return Segment(role, tuple(k for k, _ in layers), tuple(v for _, v in layers), positions, lengths)

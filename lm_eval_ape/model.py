@@ -28,6 +28,7 @@ from lm_eval_ape.arguments import split_arguments
 from lm_eval_ape.cache_guard import guard
 from lm_eval_ape.encode import encode
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.passes import passes
 from lm_eval_ape.prompt import Prompt, Source, Splitter
 from lm_eval_ape.rolling import rolling_loglikelihood
 from lm_eval_ape.segmented_attention import reading_segments
@@ -62,6 +63,7 @@ class ApeHFLM(HFLM):
         self._prompts: dict[str, Prompt] = {}
         self._batch: list[Prompt] = []
         self._reader: Reader | None = None
+        self._query_tokens = 0
         if not torch.cuda.is_available() and str(rest.get("device", "cuda")).startswith("cuda"):
             # lm_eval's command line says cuda:0 where nothing was asked for.
             rest["device"] = "cpu"
@@ -258,14 +260,19 @@ class ApeHFLM(HFLM):
         if not any(prompt.chunks for prompt in known):
             return super()._loglikelihood_tokens(queries, disable_tqdm=disable_tqdm, override_bs=override_bs)
         groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+        selection = self.settings.selection
         for index, prompt in enumerate(known):
-            groups[prompt.prefix, prompt.chunks].append(index)
+            # Where a query's tokens choose chunks together, a batch has one query, whose length is that of a pass.
+            own = prompt.query if selection and selection.whole_pass else ()
+            groups[prompt.prefix, prompt.chunks, own].append(index)
         answers: dict[int, tuple[float, bool]] = {}
         quiet = disable_tqdm or self.rank != 0
         with tqdm(total=len(requests), desc="Running loglikelihood requests", disable=quiet) as progress:
             for indices in groups.values():
+                prompt = known[indices[0]]
                 with self.autocast():
-                    self._reader = encode(self.model, known[indices[0]], self.settings, used=self.used)
+                    self._reader = encode(self.model, prompt, self.settings, used=self.used)
+                self._query_tokens = len(prompt.query)
                 try:
                     scored = super()._loglikelihood_tokens(
                         [queries[index] for index in indices],
@@ -283,10 +290,14 @@ class ApeHFLM(HFLM):
             return super()._model_call(inps, attn_mask, labels)
         reader = replace(self._reader, rows=inps.shape[0])
         positions = torch.arange(reader.start, reader.start + inps.shape[1], device=inps.device)
+        positions = positions.expand_as(inps)
+        cache = self._cache([reader])
         with torch.no_grad(), self.autocast(), reading_segments(self.model):
-            return self.model(
-                inps, position_ids=positions.expand_as(inps), past_key_values=self._cache([reader])
-            ).logits
+            logits = [
+                self.model(inps[:, part], position_ids=positions[:, part], past_key_values=cache).logits
+                for part in passes(inps.shape[1], self._query_tokens, self.settings.selection)
+            ]
+        return logits[0] if len(logits) == 1 else torch.cat(logits, dim=1)
 
     def _reading(self, readers: Sequence[Reader]) -> Reading:
         return Reading(
@@ -295,6 +306,7 @@ class ApeHFLM(HFLM):
             scale=self.settings.attn_scale,
             scale_mode=self.settings.scale_mode,
             backend=self.settings.attn_backend,
+            selection=self.settings.selection,
             used=self.used,
         )
 

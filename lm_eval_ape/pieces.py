@@ -6,6 +6,7 @@ import hashlib
 from array import array
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -54,13 +55,17 @@ class Plan(NamedTuple):
         prefix: The shared prefix, or None where there is none.
         context: The pieces that hold the chunks; without a shared prefix the first one begins with the prefix.
         lead: How many tokens of the first piece are prefix.
-        positions: Of the context's tokens, `(tokens,)`.
+        whole: Prefix and chunks in one sequence, for oracles that take their keys or values from it; else None.
+        lengths: Tokens of each chunk.
+        positions: Of the context's tokens as they are read, `(tokens,)`.
         query: Position of the query's first token.
     """
 
     prefix: Piece | None
     context: tuple[Piece, ...]
     lead: int
+    whole: Piece | None
+    lengths: tuple[int, ...]
     positions: Tensor
     query: int
 
@@ -82,19 +87,26 @@ def plan(prompt: Prompt, settings: Settings) -> Plan:
     the first chunk are one piece, as in the ordinary text, and later chunks stand alone; either way one chunk is
     exactly the sequential prompt.
     """
-    lengths = [len(chunk) for chunk in prompt.chunks]
+    lengths = tuple(map(len, prompt.chunks))
     start = len(prompt.prefix)
     rows = chunk_positions(lengths, start, settings.positions)
-    query = query_start(lengths, start, settings.positions)
-    positions = torch.cat(rows)
+    prefix, lead = None, 0
     if settings.shared_prefix:
-        chunks = tuple(Piece(prompt.prefix, ids, row) for ids, row in zip(prompt.chunks, rows, strict=True))
+        chunks = [Piece(prompt.prefix, ids, row) for ids, row in zip(prompt.chunks, rows, strict=True)]
         prefix = Piece((), prompt.prefix, torch.arange(start)) if start else None
-        return Plan(prefix, chunks, 0, positions, query)
-    first = torch.cat([torch.arange(start).to(rows[0].dtype), rows[0]])
-    ids = ((*prompt.prefix, *prompt.chunks[0]), *prompt.chunks[1:])
-    chunks = tuple(Piece((), chunk, row) for chunk, row in zip(ids, [first, *rows[1:]], strict=True))
-    return Plan(None, chunks, start, positions, query)
+    else:
+        lead = start
+        first = torch.cat([torch.arange(start).to(rows[0].dtype), rows[0]])
+        ids = ((*prompt.prefix, *prompt.chunks[0]), *prompt.chunks[1:])
+        chunks = [Piece((), chunk, row) for chunk, row in zip(ids, [first, *rows[1:]], strict=True)]
+    positions, mode, whole = torch.cat(rows), settings.positions, None
+    if "sequential" in (settings.keys_from, settings.values_from):
+        everything = (*prompt.prefix, *chain.from_iterable(prompt.chunks))
+        whole = Piece((), everything, torch.arange(len(everything)))
+    if settings.keys_from == "sequential":
+        # Positions go with the keys, which have been rotated by them.
+        positions, mode = torch.arange(start, start + sum(lengths)), "serial"
+    return Plan(prefix, tuple(chunks), lead, whole, lengths, positions, query_start(lengths, start, mode))
 
 
 def batches(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:

@@ -110,7 +110,7 @@ class Splitter:
         cuts = self._cuts(text[start:end], start, starts, first, after)
         prefix, context, query = tuple(ids[:first]), ids[first:after], tuple(ids[after:])
         lengths, dropped = [b - a for a, b in pairwise(cuts)], 0
-        if not self.settings.parallel or self.settings.positions == "serial":
+        if self.settings.one_sequence:
             context, lengths, dropped = _drop_middle(context, lengths, room)
             self._note("lose the middle of their context, which the model's window cannot hold", bool(dropped))
         if not self.settings.parallel or not context:
@@ -181,7 +181,7 @@ class Splitter:
 
     def _chunk(self, lengths: list[int], room: int) -> list[int]:
         chunks = cut_tokens(lengths, self.settings.chunk_tokens, self.settings.max_chunks)
-        if max(chunks, default=0) > room and self.settings.positions != "serial":
+        if max(chunks, default=0) > room and not self.settings.one_sequence:
             self._note("have chunks that the model's window cannot hold, which are cut again", True)
             chunks = cut_tokens(chunks, room, None)
         return chunks

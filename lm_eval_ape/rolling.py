@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lm_eval_ape.encode import PREFIX, encode, input_device
+from lm_eval_ape.passes import passes
 from lm_eval_ape.prompt import Prompt
 from lm_eval_ape.segmented_attention import reading_segments
 from lm_eval_ape.segments import Reading, SegmentedCache
@@ -47,14 +48,13 @@ def rolling_loglikelihood(
         precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return float(precise.log_softmax(-1).gather(-1, targets).sum())
 
-    def score_pieces(numbers: Sequence[int], logits: Tensor) -> None:
+    def score_piece(number: int, logits: Tensor) -> None:
         nonlocal total
-        for number, row in zip(numbers, logits, strict=True):
-            piece = prompt.prefix if number == PREFIX else prompt.chunks[number]
-            total += score(row[:-1], piece[1:])
-            ends[number] = row[-1:].clone()
+        piece = prompt.prefix if number == PREFIX else prompt.chunks[number]
+        total += score(logits[:-1], piece[1:])
+        ends[number] = logits[-1:].clone()
 
-    reader = encode(model, prompt, settings, used=reading.used, on_logits=score_pieces)
+    reader = encode(model, prompt, settings, used=reading.used, on_logits=score_piece)
     for number, chunk in enumerate(prompt.chunks):
         before = ends[PREFIX]
         if number > 0 and not settings.shared_prefix:
@@ -66,6 +66,8 @@ def rolling_loglikelihood(
         inputs = torch.tensor([prompt.query[:-1]], device=device)
         positions = torch.arange(reader.start, reader.start + inputs.shape[1], device=device)[None]
         with reading_segments(model):
-            output = model(inputs, position_ids=positions, past_key_values=cache)
-        total += score(output.logits[0], prompt.query[1:])
+            # The query is scored, so tokens that choose chunks together would see what they are to foretell.
+            for part in passes(inputs.shape[1], 1, reading.selection):
+                output = model(inputs[:, part], position_ids=positions[:, part], past_key_values=cache)
+                total += score(output.logits[0], prompt.query[part.start + 1 : part.stop + 1])
     return total

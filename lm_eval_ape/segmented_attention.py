@@ -21,7 +21,8 @@ from transformers.modeling_utils import AttentionInterface
 from lm_eval_ape.attend import attend
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.merge import Attended, merge, scale_context
-from lm_eval_ape.segments import Role, Segment, SegmentedLayer
+from lm_eval_ape.segments import Segment, SegmentedLayer
+from lm_eval_ape.selected_chunks import Ask, choose_over_layers, read_selected
 
 ATTENTION_NAME = "lm_eval_ape"
 
@@ -73,32 +74,44 @@ def segmented_attention(  # noqa: PLR0917 (transformers passes these by position
     # `generate` repeats each row for its beams or samples; a reader's rows then come in as many more.
     repeats = query.shape[0] // reading.rows
     outputs, first = [], 0
-    for reader in reading.readers:
+    for number, reader in enumerate(reading.readers):
         rows = slice(first, first + reader.rows * repeats)
         first = rows.stop
         temperature = _factor(reading.temperature, layer.index, rows, repeats, query.device)
         scale = _factor(reading.scale, layer.index, rows, repeats, query.device)
         window = _Window(sliding_window, reader.start, key.shape[2])
-        groups: dict[Role, list[Attended]] = {"prefix": [Attended(tail.out[rows], tail.lse[rows])], "context": []}
+        groups = [Attended(tail.out[rows], tail.lse[rows])]
+        context = None
         for segment in reader.segments:
             mask = window.mask(segment, query.shape[2], query.device)
             if isinstance(mask, str):
                 continue
             keys, values = segment.keys[layer.index], segment.values[layer.index]
+            if segment.role == "prefix":
+                groups.append(read(query[rows], keys, values, scaling=scaling, mask=mask))
+                continue
             seen, factor = query[rows], scaling
-            if segment.role == "context" and isinstance(temperature, Tensor):
+            if isinstance(temperature, Tensor):
                 # Divided in T's own precision: half precision would round T itself.
                 seen = (seen / temperature.unsqueeze(-1)).to(seen.dtype)
-            elif segment.role == "context":
+            else:
                 # A number goes into the softmax scaling, where half-precision queries do not round it.
                 factor = scaling / temperature
-            groups[segment.role].append(read(seen, keys, values, scaling=factor, mask=mask))
-        if groups["context"]:
-            context = merge(groups["context"])
-            groups["prefix"].append(scale_context(context, temperature, scale, reading.scale_mode))
-        outputs.append(merge(groups["prefix"]).out)
+            scaled = partial(scale_context, temperature=temperature, scale=scale, mode=reading.scale_mode)
+            if reading.selection is None or reading.selection.top_chunks >= len(segment.lengths):
+                context = scaled(read(seen, keys, values, scaling=factor, mask=mask))
+            else:
+                tokens = _tokens(attention_mask, rows, query.shape[2])
+                ask = Ask(seen, factor, mask, softcap, tokens, merge(groups).lse)
+                context = scaled(read_selected(ask, segment, layer, number, scaled))
+        outputs.append(merge(groups if context is None else [*groups, context]).out)
     out = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
     return out.to(query.dtype).transpose(1, 2).contiguous(), None
+
+
+def _tokens(mask: Tensor | None, rows: slice, queries: int) -> Tensor | None:
+    """Which of the queries are tokens, `(rows, queries)`: padding does not see itself. None where all are."""
+    return None if mask is None else mask[rows, 0, :, -queries:].diagonal(dim1=-2, dim2=-1)
 
 
 @dataclass(frozen=True)
@@ -154,6 +167,7 @@ def reading_segments(model: PreTrainedModel) -> Iterator[None]:
     previous = decoder.config._attn_implementation
     # A cache that the checkpoint asks `generate` for would be a second one beside the segments' own.
     generation, cache = model.generation_config, model.generation_config.cache_implementation
+    survey = decoder.register_forward_pre_hook(choose_over_layers, with_kwargs=True)
     try:
         generation.cache_implementation = None
         decoder.set_attn_implementation(ATTENTION_NAME)
@@ -164,5 +178,6 @@ def reading_segments(model: PreTrainedModel) -> Iterator[None]:
             )
         yield
     finally:
+        survey.remove()
         generation.cache_implementation = cache
         decoder.set_attn_implementation(previous)

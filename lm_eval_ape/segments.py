@@ -16,6 +16,8 @@ from typing import Any, Literal
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
+from lm_eval_ape.selection import Selection
+
 Role = Literal["prefix", "context"]
 
 
@@ -28,12 +30,14 @@ class Segment:
         keys: One tensor a layer, `(1, kv_heads, tokens, head_dim)`, rotary positions applied.
         values: One tensor a layer, `(1, kv_heads, tokens, value_dim)`.
         positions: `(tokens,)`, on the CPU; real-valued where positions are stretched.
+        lengths: Tokens of each chunk, in order; of a prefix, all of them.
     """
 
     role: Role
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
     positions: Tensor
+    lengths: tuple[int, ...]
 
     def __len__(self) -> int:
         return self.positions.shape[0]
@@ -76,6 +80,7 @@ class Reading:
         scale: S, which weighs the context in the merge (see `merge.scale_context`).
         scale_mode: `lse`, `value` or `additive`.
         backend: `auto` or the name of a rung in `kernels.LADDER`.
+        selection: How a query chooses among the chunks; None to read all of them.
         used: Counts the rungs that served.
     """
 
@@ -84,6 +89,7 @@ class Reading:
     scale: float | Tensor = 1.0
     scale_mode: str = "lse"
     backend: str = "auto"
+    selection: Selection | None = None
     used: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -93,12 +99,23 @@ class Reading:
 
 
 class SegmentedLayer(DynamicLayer):
-    """An ordinary cache layer for the tail, whose keys carry what else there is to read."""
+    """An ordinary cache layer for the tail, whose keys carry what else there is to read.
+
+    Attributes:
+        reading: What is read, and how.
+        index: The layer's number.
+        chosen: By the reader's number, the chunks that the last choice kept, boolean
+            `(rows, heads or 1, query or 1, chunks)`.
+        surveyed: While scores of all layers are gathered, by the reader's number, this layer's
+            `(rows, heads, query, chunks)`; None otherwise.
+    """
 
     def __init__(self, reading: Reading, index: int) -> None:
         super().__init__()
         self.reading = reading
         self.index = index
+        self.chosen: dict[int, Tensor] = {}
+        self.surveyed: dict[int, Tensor] | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append to the tail and return it, the reading attached to its keys."""
@@ -112,3 +129,4 @@ class SegmentedCache(Cache):
 
     def __init__(self, reading: Reading, num_layers: int) -> None:
         super().__init__(layers=[SegmentedLayer(reading, index) for index in range(num_layers)])
+        self.reading = reading

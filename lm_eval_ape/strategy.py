@@ -16,8 +16,10 @@ from lm_eval_ape.errors import ApeError
 from lm_eval_ape.kernels import BACKENDS
 from lm_eval_ape.merge import SCALE_MODES
 from lm_eval_ape.positions import POSITIONS
+from lm_eval_ape.selection import SELECT_OVER, Selection
 
 NO_CONTEXT = ("error", "sequential")
+PASSES = ("parallel", "sequential")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,11 @@ class Settings:
         separator: Text between pieces for `chunking=separator`; it stays with the piece before it.
         prefix: Text to put before a context that no text stands before.
         positions: `shared`, `stretched` or `serial` (see `positions`).
+        top_chunks: How many chunks a query token reads, the best by their attention; None for all (see `selection`).
+        select_over: Over what a chunk's score is taken: `none`, `T`, `HT` or `LHT`.
+        reselect: Whether every generated token chooses its chunks anew; otherwise the query's pass decides for all.
+        keys_from: Which pass gives the context's keys: `parallel`, or `sequential` for an oracle.
+        values_from: Which pass gives its values, likewise.
         context_field: Field of the task's document whose text is the context.
         no_context: What to do with a prompt without a context: `error` or `sequential`.
         attn_backend: `auto` or one rung of the attention ladder.
@@ -52,6 +59,11 @@ class Settings:
     separator: str = "\n\n"
     prefix: str = ""
     positions: str = "shared"
+    top_chunks: int | None = None
+    select_over: str = "HT"
+    reselect: bool = True
+    keys_from: str = "parallel"
+    values_from: str = "parallel"
     context_field: str = "context"
     no_context: str = "error"
     attn_backend: str = "auto"
@@ -60,6 +72,16 @@ class Settings:
     def parallel(self) -> bool:
         """Whether the context is cut into chunks at all."""
         return self.strategy != "sequential"
+
+    @property
+    def one_sequence(self) -> bool:
+        """Whether the model's window must hold the whole prompt at once."""
+        return not self.parallel or "sequential" in (self.keys_from, self.values_from) or self.positions == "serial"
+
+    @property
+    def selection(self) -> Selection | None:
+        """How a query chooses among the chunks; None if it reads all of them."""
+        return None if self.top_chunks is None else Selection(self.top_chunks, self.select_over, self.reselect)
 
 
 DEFAULT_STRATEGY = "ape"
@@ -74,6 +96,11 @@ STRATEGIES: Mapping[str, Mapping[str, Any]] = {
     "sink": {},
     # Adaptive Parallel Encoding (Yang et al., ICLR 2025) with its default T and S.
     "ape": {"attn_temperature": 0.9, "attn_scale": 0.9},
+    # Each query reads the two chunks that its attention likes best (Zhang et al., 2024), alone or with sinks.
+    "selective": {"shared_prefix": False, "top_chunks": 2},
+    "sink+selective": {"top_chunks": 2},
+    # An oracle (Zhang et al., 2024): keys of the sequential pass, so that the values alone are parallel encoding's.
+    "value_only": {"shared_prefix": False, "keys_from": "sequential"},
 }
 
 _CHOICES = {
@@ -81,11 +108,14 @@ _CHOICES = {
     "scale_mode": SCALE_MODES,
     "chunking": CHUNKINGS,
     "positions": POSITIONS,
+    "select_over": SELECT_OVER,
+    "keys_from": PASSES,
+    "values_from": PASSES,
     "no_context": NO_CONTEXT,
     "attn_backend": ("auto", *BACKENDS),
 }
 _POSITIVE = ("attn_temperature", "attn_scale")
-_COUNTS = ("chunk_tokens", "max_chunks")
+_COUNTS = ("chunk_tokens", "max_chunks", "top_chunks")
 _TEXTS = ("separator", "prefix", "context_field")
 SETTINGS = tuple(field.name for field in fields(Settings))
 
@@ -107,6 +137,11 @@ def resolve(given: Mapping[str, Any]) -> Settings:
         settings = Settings(**{**asdict(settings), "chunk_tokens": DEFAULT_CHUNK_TOKENS})
     if settings.chunking == "separator" and not settings.separator:
         raise ApeError("chunking=separator needs a separator, but got an empty one; for example separator=\\n\\n.")
+    if settings.select_over == "none" and not settings.reselect:
+        raise ApeError(
+            "reselect=False keeps the chunks that the query's tokens choose together, but with select_over=none each "
+            "token chooses for itself; use select_over=HT, LHT or T, or leave reselect=True."
+        )
     if name == "sequential":
         idle = [key for key in _POSITIVE if getattr(settings, key) != 1.0]
         if idle:

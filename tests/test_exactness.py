@@ -51,6 +51,7 @@ def query_logits(
         tuple(replace(reader, start=start) for reader, start in zip(readers, starts, strict=True)),
         scale_mode=settings.scale_mode,
         backend=settings.attn_backend,
+        selection=settings.selection,
         **factors,
     )
     with reading_segments(model):
@@ -74,8 +75,12 @@ def reference(model: PreTrainedModel, prompt: Prompt, settings: Settings, **fact
         list(prompt.query),
         settings.positions,
         settings.shared_prefix,
+        settings.keys_from == "sequential",
     )
     given = {"temperature": settings.attn_temperature, "scale": settings.attn_scale, **factors}
+    given["sequential"] = tuple(side for side in ("keys", "values") if getattr(settings, f"{side}_from") != "parallel")
+    if settings.top_chunks:
+        given["selecting"] = dense.Selecting(settings.top_chunks, settings.select_over, [len(prompt.query)])
     return dense.dense_logits(model, layout, mode=settings.scale_mode, **given)
 
 
