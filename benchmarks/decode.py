@@ -1,7 +1,7 @@
 """Decoding: seconds a token of transformers' own `generate` with sdpa attention, against reading chunks.
 
-Both have read the same prompt; the time is between one new token's logits and the next one's, inside `generate`, so that
-prefill does not count.
+Both have read the same prompt; the time is between one new token's logits and the next one's, inside `generate`, so
+that prefill does not count.
 
     python benchmarks/decode.py --tokens 4096 8192 --chunks 4
 """
@@ -114,7 +114,10 @@ def main() -> None:
         ratio = ratios(seconds["chunks"], seconds["sdpa"])
         milliseconds = {name: Spread.of([1e3 * value for value in values]) for name, values in seconds.items()}
         table.add(
-            str(tokens), milliseconds["sdpa"].text("{:.1f}"), milliseconds["chunks"].text("{:.1f}"), ratio.text("{:.2f}")
+            str(tokens),
+            milliseconds["sdpa"].text("{:.1f}"),
+            milliseconds["chunks"].text("{:.1f}"),
+            ratio.text("{:.2f}"),
         )
         figures.append({"tokens": tokens, "ratio": ratio, **seconds})
     finish(args, [table], figures)

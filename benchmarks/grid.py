@@ -66,7 +66,8 @@ def main() -> None:
         f"Calibration of one sample, {what}",
         "context tokens|history|teacher s|encoding s|scoring s|scoring / (teacher + encoding)|counted".split("|"),
     )
-    rows: list[tuple[list[str], list[str]]] = []
+    gained: list[list[str]] = []
+    needed: list[list[str]] = []
     figures: list[dict[str, Any]] = []
     for tokens in args.tokens:
         prompt = make_prompt(shape, context=tokens, chunks=args.chunks, query=args.query)
@@ -114,36 +115,43 @@ def main() -> None:
                 "one_by_one": ratios(seconds["one_by_one"], seconds["scoring"]),
             }
             memory = {
-                "one point": peak(lambda scorer=scorer, prompt=prompt, teacher=teacher: scorer.score(
-                    prompt, teacher, points[:1], "benchmark"), args.device),
-                "all points": peak(lambda scorer=scorer, prompt=prompt, teacher=teacher: scorer.score(
-                    prompt, teacher, points, "benchmark"), args.device),
+                "one point": peak(
+                    lambda scorer=scorer, prompt=prompt, teacher=teacher: scorer.score(
+                        prompt, teacher, points[:1], "benchmark"
+                    ),
+                    args.device,
+                ),
+                "all points": peak(
+                    lambda scorer=scorer, prompt=prompt, teacher=teacher: scorer.score(
+                        prompt, teacher, points, "benchmark"
+                    ),
+                    args.device,
+                ),
             }
-            rows.append(
-                (
-                    [str(tokens), history, gains["encoding_each"].text("{:.1f}"), f"{allowed:.1f}"]
-                    + [gains["one_by_one"].text("{:.2f}")],
-                    [str(tokens), history, *(f"{value:.0f}" for value in memory.values())]
-                    + [f"{memory['all points'] / memory['one point']:.2f}"],
-                )
+            where = [str(tokens), history]
+            gained.append(
+                [*where, gains["encoding_each"].text("{:.1f}"), f"{allowed:.1f}", gains["one_by_one"].text("{:.2f}")]
+            )
+            needed.append(
+                [*where, *map("{:.0f}".format, memory.values()), f"{memory['all points'] / memory['one point']:.2f}"]
             )
             figures.append(
                 {"tokens": tokens, "history": history, "counted": counted, "allowed": allowed, "gains": gains}
                 | {"memory_mib": memory, "seconds": seconds}
             )
-    gained = Table(
+    rivals = Table(
         f"One batch against its rivals, times faster ({len(few)} of their {len(points)} points timed)",
         ["context tokens", "history", "than encoding each", "counted", "than one by one over kept KV"],
     )
-    for row, _ in rows:
-        gained.add(*row)
-    needed = Table(
+    for row in gained:
+        rivals.add(*row)
+    peaks = Table(
         "Peak memory of encoding and scoring, the process with its model, MiB",
         ["context tokens", "history", "one point", "all points", "all / one"],
     )
-    for _, row in rows:
-        needed.add(*row)
-    finish(args, [costs, gained, needed], figures)
+    for row in needed:
+        peaks.add(*row)
+    finish(args, [costs, rivals, peaks], figures)
 
 
 if __name__ == "__main__":

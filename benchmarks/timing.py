@@ -85,7 +85,10 @@ def parser(description: str | None, *, repeats: int = 3) -> argparse.ArgumentPar
     flags.add_argument("--repeats", type=int, default=repeats, help="timed rounds (default: %(default)s)")
     flags.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's own choice)")
     flags.add_argument(
-        "--clock", choices=("wall", "cpu"), default="wall", help="cpu: processor seconds, for a busy machine, with --threads 1"
+        "--clock",
+        choices=("wall", "cpu"),
+        default="wall",
+        help="cpu: processor seconds, for a busy machine, with --threads 1",
     )
     flags.add_argument("--json", type=Path, help="also write the figures to this file")
     return flags

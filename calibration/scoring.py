@@ -79,12 +79,12 @@ class Scorer:
         Raises:
             ApeError: A point's logits are not finite, or memory does not suffice for a single point.
         """
-        return self.score_reader(self.read(prompt), prompt, teacher, points, sample, on_scored)
+        return self.score_reader(self.read(prompt), prompt, teacher, points, sample=sample, on_scored=on_scored)
 
     def read(self, prompt: Prompt) -> Reader:
         """Encode a prompt's prefix and chunks, which serve every point."""
         with self.lm.autocast():
-            return encode(self.lm.model, prompt, self.lm.settings, used=self.lm.used)
+            return encode(self.lm.model, prompt, self.lm.settings, used=self.lm.used, store=self.lm.store)
 
     def score_reader(
         self,
@@ -92,6 +92,7 @@ class Scorer:
         prompt: Prompt,
         teacher: Teacher,
         points: Sequence[Point],
+        *,
         sample: str,
         on_scored: Callable[[int], None] = lambda count: None,
     ) -> list[Score]:

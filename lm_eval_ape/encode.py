@@ -207,8 +207,10 @@ class _Encoder:
             for piece, logits in zip(batch, output.logits, strict=True):
                 self.on_logits(piece, logits[: len(piece)])
         return [
-            [(layer.keys[row : row + 1, :, : len(piece)], layer.values[row : row + 1, :, : len(piece)])
-             for layer in cache.layers]
+            [
+                (layer.keys[row : row + 1, :, : len(piece)], layer.values[row : row + 1, :, : len(piece)])
+                for layer in cache.layers
+            ]
             for row, piece in enumerate(batch)
         ]
 
