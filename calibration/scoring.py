@@ -89,8 +89,24 @@ class Scorer:
         Raises:
             ApeError: A point's logits are not finite, or memory does not suffice for a single point.
         """
+        return self.score_reader(self.read(prompt), prompt, teacher, points, sample=sample, on_scored=on_scored)
+
+    def read(self, prompt: Prompt) -> Reader:
+        """Encode a prompt's prefix and chunks, which serve every point."""
         with self.lm.autocast():
-            reader = encode(self.lm.model, prompt, self.lm.settings, used=self.lm.used)
+            return encode(self.lm.model, prompt, self.lm.settings, used=self.lm.used, store=self.lm.store)
+
+    def score_reader(
+        self,
+        reader: Reader,
+        prompt: Prompt,
+        teacher: Teacher,
+        points: Sequence[Candidate],
+        *,
+        sample: str,
+        on_scored: Callable[[int], None] = lambda count: None,
+    ) -> list[Score]:
+        """Score every point on a prompt that `read` has encoded (see `score`)."""
         measure = self._own if self.objective.history == "own" else self._teacher
         scores: list[Score] = []
         rows = min(self.max_rows or len(points), len(points))

@@ -15,7 +15,9 @@ from lm_eval_ape.pocket import POCKET, pocket_path
 from lm_eval_ape.strategy import SETTINGS, Settings, resolve
 
 # Arguments of ours that say nothing about how a prompt is read.
-OWN = ("request_log", "calibration")
+OWN = ("request_log", "calibration", "kv_cache_bytes", "kv_cache_dir", "kv_cache_dir_bytes")
+# Those of them that change no number, only what is kept.
+IDLE = ("request_log", "kv_cache_bytes", "kv_cache_dir", "kv_cache_dir_bytes")
 
 # What transformers' `from_pretrained` takes beside fields of the model's configuration.
 FROM_PRETRAINED = frozenset(

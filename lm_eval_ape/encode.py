@@ -1,31 +1,40 @@
-"""From a prompt's prefix and chunks to segments: every piece is encoded once, on its own."""
+"""From prompts' prefixes and chunks to segments: every piece is encoded once, on its own, or found in the store."""
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from itertools import chain, groupby
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import Protocol
 
 import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lm_eval_ape.positions import chunk_positions, query_start
+from lm_eval_ape.pieces import Piece, Plan, batches, plan
 from lm_eval_ape.prompt import Prompt
 from lm_eval_ape.segmented_attention import reading_segments
 from lm_eval_ape.segments import Reader, Reading, Role, Segment, SegmentedCache
 from lm_eval_ape.strategy import Settings
 
-# Tokens that one forward pass may hold: enough to keep a GPU busy, few enough to bound activations.
-ENCODE_TOKENS = 8192
-
 # The prefix's number beside the chunks' 0, 1, ...
 PREFIX = -1
-# Receives the numbers of pieces and their logits, `(pieces, tokens, vocabulary)`.
-OnLogits = Callable[[Sequence[int], Tensor], None]
-# Keys and values of each layer, `(chunks, kv_heads, tokens, head_dim)`.
+# Receives the number of a prefix or chunk and its logits, `(tokens, vocabulary)`.
+OnLogits = Callable[[int, Tensor], None]
+# Keys and values of each layer, `(1, kv_heads, tokens, head_dim)`.
 Layers = list[tuple[Tensor, Tensor]]
+
+
+class Store(Protocol):
+    """Where encoded pieces are kept (see `store.KVStore`)."""
+
+    def get(self, piece: Piece, backend: str) -> Layers | None:
+        """A piece's keys and values, if they are kept."""
+
+    def put(self, piece: Piece, backend: str, layers: Layers) -> None:
+        """Keep a piece's keys and values."""
 
 
 def input_device(model: PreTrainedModel) -> torch.device:
@@ -42,131 +51,219 @@ def encode(
     *,
     used: Counter[str] | None = None,
     on_logits: OnLogits | None = None,
+    store: Store | None = None,
 ) -> Reader:
-    """Encode a prompt's prefix and chunks.
-
-    A chunk attends to itself, causally, and to the prefix if that is shared. Without a shared prefix the prefix and
-    the first chunk are one piece, as in the ordinary text, and later chunks stand alone; either way one chunk is
-    exactly the sequential prompt.
+    """Encode a prompt's prefix and chunks (see `encode_all`).
 
     Args:
         model: A causal language model that `support.check` accepts.
         prompt: The prompt; one without chunks gives a reader without segments.
         settings: `positions`, `shared_prefix`, `keys_from`, `values_from` and `attn_backend` are read.
         used: Counts the attention rungs that served.
-        on_logits: Called with the logits of every piece, which are not computed otherwise.
+        on_logits: Called with the logits of prefix and chunks, which are not computed otherwise; nothing is then
+            taken from a store.
+        store: Where encoded pieces are looked up and kept.
 
     Returns:
         The segments, on the model's devices, and the position at which the query starts.
     """
+    if on_logits is None:
+        return encode_all(model, [prompt], settings, used=used, store=store)[0]
     if not prompt.chunks:
         return Reader((), 0)
-    encoder = _Encoder(model, settings.attn_backend, Counter() if used is None else used, on_logits)
-    lengths = [len(chunk) for chunk in prompt.chunks]
-    start = len(prompt.prefix)
-    positions = chunk_positions(lengths, start, settings.positions)
-    prefix_positions = torch.arange(start)
-    prefix = None
-    pieces: list[Layers] = []
-    if prompt.prefix and settings.shared_prefix:
-        layers, logits = encoder.run([prompt.prefix], [prefix_positions])
-        encoder.tell([PREFIX], logits)
-        prefix = _segment("prefix", [layers], prefix_positions, [start])
-    elif prompt.prefix:
-        row = torch.cat([prefix_positions.to(positions[0].dtype), positions[0]])
-        layers, logits = encoder.run([(*prompt.prefix, *prompt.chunks[0])], [row])
-        encoder.tell([PREFIX], logits[:, :start])
-        encoder.tell([0], logits[:, start:])
-        own = [(k[:, :, :start], v[:, :, :start]) for k, v in layers]
-        prefix = _segment("prefix", [own], prefix_positions, [start])
-        pieces.append([(k[:, :, start:], v[:, :, start:]) for k, v in layers])
-    shared = prefix if settings.shared_prefix else None
-    for batch in _batches(range(len(pieces), len(lengths)), lengths):
-        ids, rows = [prompt.chunks[number] for number in batch], [positions[number] for number in batch]
-        layers, logits = encoder.run(ids, rows, shared)
-        encoder.tell(batch, logits)
-        pieces.append(layers)
-    context = _segment("context", pieces, torch.cat(positions), lengths)
-    if "sequential" in (settings.keys_from, settings.values_from):
-        context = _with_sequential(context, encoder, prompt, settings)
-    segments = (context,) if prefix is None else (prefix, context)
-    mode = "serial" if settings.keys_from == "sequential" else settings.positions
-    return Reader(segments, query_start(lengths, start, mode))
+    layout = plan(prompt, settings)
+    encoder = _Encoder(model, settings.attn_backend, Counter() if used is None else used, logits=True)
+    numbers: dict[str, list[int]] = {}
+    for number, piece in enumerate(layout.context):
+        numbers.setdefault(piece.key, []).append(number)
+
+    def tell(piece: Piece, logits: Tensor) -> None:
+        if piece is layout.prefix:
+            on_logits(PREFIX, logits)
+        if piece is layout.prefix or piece is layout.whole:
+            return
+        for number in numbers[piece.key]:
+            lead = layout.lead if number == 0 else 0
+            if lead:
+                on_logits(PREFIX, logits[:lead])
+            on_logits(number, logits[lead:])
+
+    encoder.on_logits = tell
+    return _readers([layout], encoder.all([layout], None), settings)[0]
 
 
-def _with_sequential(context: Segment, encoder: _Encoder, prompt: Prompt, settings: Settings) -> Segment:
-    """The context with keys or values as the ordinary model has them, for oracles (Zhang et al. 2024)."""
-    start = len(prompt.prefix)
-    ids = (*prompt.prefix, *chain.from_iterable(prompt.chunks))
-    layers, _ = encoder.run([ids], [torch.arange(len(ids))])
-    sequential = _segment("context", [[(k[:, :, start:], v[:, :, start:]) for k, v in layers]], context.positions, [])
-    if settings.values_from == "sequential":
-        context = replace(context, values=sequential.values)
-    if settings.keys_from == "sequential":
-        # Positions go with the keys, which have been rotated by them.
-        context = replace(context, keys=sequential.keys, positions=torch.arange(start, len(ids)))
-    return context
+def encode_all(
+    model: PreTrainedModel,
+    prompts: Sequence[Prompt],
+    settings: Settings,
+    *,
+    used: Counter[str] | None = None,
+    store: Store | None = None,
+) -> list[Reader]:
+    """Encode several prompts' prefixes and chunks together.
+
+    What several prompts have in common is encoded once; chunks of about the same length, whosever they are, share a
+    batch. Prompts that differ only in their queries get the very same segments.
+
+    Args:
+        model: A causal language model that `support.check` accepts.
+        prompts: The prompts; one without chunks gives a reader without segments.
+        settings: `positions`, `shared_prefix`, `keys_from`, `values_from` and `attn_backend` are read.
+        used: Counts the attention rungs that served.
+        store: Where encoded pieces are looked up and kept.
+
+    Returns:
+        For each prompt its segments, on the model's devices, and the position at which its query starts.
+    """
+    layouts = [plan(prompt, settings) if prompt.chunks else None for prompt in prompts]
+    encoder = _Encoder(model, settings.attn_backend, Counter() if used is None else used)
+    pieces = encoder.all([layout for layout in layouts if layout], store)
+    return _readers(layouts, pieces, settings)
 
 
 class _Encoder:
-    """Runs pieces of a prompt through the model and hands out the keys and values that they leave."""
+    """Runs pieces of prompts through the model and hands out the keys and values that they leave."""
 
-    def __init__(self, model: PreTrainedModel, backend: str, used: Counter[str], on_logits: OnLogits | None) -> None:
+    def __init__(self, model: PreTrainedModel, backend: str, used: Counter[str], *, logits: bool = False) -> None:
         self.model = model
         # Without the head over the vocabulary where nobody asks for logits.
-        self.network = model if on_logits else model.get_decoder()
+        self.network = model if logits else model.get_decoder()
         self.layers = model.config.get_text_config().num_hidden_layers
         self.backend = backend
         self.used = used
-        self.on_logits = on_logits
+        self.on_logits: Callable[[Piece, Tensor], None] | None = None
+
+    def all(self, layouts: Sequence[Plan], store: Store | None) -> dict[str, Layers]:
+        """Keys and values of all pieces of some prompts, by the pieces' keys: prefixes first, which the chunks see."""
+        found: dict[str, Layers] = {}
+        prefixes: dict[tuple[int, ...], Segment] = {}
+        self._pieces([layout.prefix for layout in layouts if layout.prefix], prefixes, store, found)
+        for layout in layouts:
+            if layout.prefix and layout.prefix.ids not in prefixes:
+                prefixes[layout.prefix.ids] = _prefix(found[layout.prefix.key])
+        rest = [piece for layout in layouts for piece in (*layout.context, layout.whole) if piece]
+        self._pieces(rest, prefixes, store, found)
+        return found
+
+    def _pieces(
+        self,
+        pieces: Iterable[Piece],
+        prefixes: Mapping[tuple[int, ...], Segment],
+        store: Store | None,
+        found: dict[str, Layers],
+    ) -> None:
+        missing: dict[str, Piece] = {}
+        for piece in pieces:
+            if piece.key in found or piece.key in missing:
+                continue
+            kept = store.get(piece, self.backend) if store else None
+            if kept is None:
+                missing[piece.key] = piece
+            else:
+                found[piece.key] = kept
+        for batch in batches(list(missing.values())):
+            for piece, layers in zip(batch, self._batch(batch, prefixes), strict=True):
+                found[piece.key] = layers
+                if store:
+                    store.put(piece, self.backend, layers)
+
+    def _batch(self, batch: Sequence[Piece], prefixes: Mapping[tuple[int, ...], Segment]) -> list[Layers]:
+        """Encode pieces in one batch; in halves where memory does not suffice."""
+        try:
+            return self._run(batch, prefixes)
+        except RuntimeError as error:
+            if len(batch) == 1 or not should_reduce_batch_size(error):
+                raise
+        # Outside of the handler, whose traceback would keep the failed batch alive.
+        gc.collect()
+        clear_device_cache()
+        half = len(batch) // 2
+        return self._batch(batch[:half], prefixes) + self._batch(batch[half:], prefixes)
 
     @torch.no_grad()
-    def run(
-        self, ids: Sequence[Sequence[int]], positions: Sequence[Tensor], prefix: Segment | None = None
-    ) -> tuple[Layers, Tensor]:
-        """Encode pieces of one length in one batch; their logits, `(pieces, tokens, vocabulary)`, if asked for."""
-        segments = () if prefix is None else (prefix,)
-        reader = Reader(segments, start=int(positions[0][0]), rows=len(ids))
-        cache = SegmentedCache(Reading((reader,), backend=self.backend, used=self.used), self.layers)
+    def _run(self, batch: Sequence[Piece], prefixes: Mapping[tuple[int, ...], Segment]) -> list[Layers]:
+        readers = []
+        for before, group in groupby(batch, key=lambda piece: piece.before):
+            own = list(group)
+            segments = (prefixes[before],) if before else ()
+            readers.append(Reader(segments, start=int(own[0].positions[0]), rows=len(own)))
+        cache = SegmentedCache(Reading(tuple(readers), backend=self.backend, used=self.used), self.layers)
+        width = max(map(len, batch))
+        ids = torch.zeros(len(batch), width, dtype=torch.long)
+        positions = batch[0].positions.new_empty(len(batch), width)
+        for row, piece in enumerate(batch):
+            ids[row, : len(piece)] = torch.tensor(piece.ids)
+            positions[row, : len(piece)] = piece.positions
+            positions[row, len(piece) :] = piece.positions[-1]
         device = input_device(self.model)
         with reading_segments(self.model):
             output = self.network(
-                input_ids=torch.tensor(ids, device=device),
-                position_ids=torch.stack(list(positions)).to(device),
+                input_ids=ids.to(device),
+                position_ids=positions.to(device),
                 past_key_values=cache,
                 use_cache=True,
             )
-        layers = [(layer.keys, layer.values) for layer in cache.layers]
-        return layers, output.logits if self.on_logits else torch.empty(len(ids), 0, 0)
-
-    def tell(self, numbers: Sequence[int], logits: Tensor) -> None:
-        """Hand out the logits of pieces, if asked for."""
         if self.on_logits:
-            self.on_logits(numbers, logits)
+            for piece, logits in zip(batch, output.logits, strict=True):
+                self.on_logits(piece, logits[: len(piece)])
+        return [
+            [
+                (layer.keys[row : row + 1, :, : len(piece)], layer.values[row : row + 1, :, : len(piece)])
+                for layer in cache.layers
+            ]
+            for row, piece in enumerate(batch)
+        ]
 
 
-def _batches(numbers: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Neighbouring chunks of one length, together at most `ENCODE_TOKENS` unless one alone has more."""
-    for length, group in groupby(numbers, key=lambda number: lengths[number]):
-        equal = list(group)
-        size = max(1, ENCODE_TOKENS // length)
-        yield from (equal[first : first + size] for first in range(0, len(equal), size))
+def _readers(layouts: Sequence[Plan | None], pieces: dict[str, Layers], settings: Settings) -> list[Reader]:
+    """Put the pieces of each prompt together; prompts with the same pieces share their segments.
 
-
-def _segment(role: Role, pieces: list[Layers], positions: Tensor, lengths: Sequence[int]) -> Segment:
-    """Lay pieces, each `(chunks, kv_heads, tokens, head_dim)` a layer, out in one row a layer.
-
-    The pieces are used up layer by layer, so that the copy needs the memory of one layer, not of all.
+    Pieces are used up layer by layer, so that the copies need the memory of one layer, not of all.
     """
-    keys, values = [], []
-    for layer in range(len(pieces[0])):
-        keys.append(_one_row([piece[layer][0] for piece in pieces]))
-        values.append(_one_row([piece[layer][1] for piece in pieces]))
-        for piece in pieces:
-            piece[layer] = (keys[-1][:, :, :0], values[-1][:, :, :0])
-    return Segment(role, tuple(keys), tuple(values), positions, tuple(lengths))
+    distinct = {layout.key: layout for layout in layouts if layout}
+    prefixes = {layout.prefix.key: _prefix(pieces[layout.prefix.key]) for layout in distinct.values() if layout.prefix}
+    leads: dict[tuple[str, ...], Layers] = {key: [] for key in distinct}
+    contexts: dict[tuple[str, ...], Layers] = {key: [] for key in distinct}
+    used = {piece.key for layout in distinct.values() for piece in (*layout.context, layout.whole) if piece}
+    for number in range(len(next(iter(pieces.values()), []))):
+        for key, layout in distinct.items():
+            parts = [pieces[piece.key][number] for piece in layout.context]
+            if layout.lead:
+                lead = _cut(parts[0], 0, layout.lead)
+                leads[key].append((lead[0].contiguous(), lead[1].contiguous()))
+                parts[0] = _cut(parts[0], layout.lead)
+            keys, values = _one_row([k for k, _ in parts]), _one_row([v for _, v in parts])
+            if layout.whole:
+                # Oracles (Zhang et al. 2024): the context's keys or values as the ordinary model has them.
+                whole = pieces[layout.whole.key][number]
+                sequential = _cut(whole, whole[0].shape[2] - sum(layout.lengths))
+                keys = sequential[0].contiguous() if settings.keys_from == "sequential" else keys
+                values = sequential[1].contiguous() if settings.values_from == "sequential" else values
+            contexts[key].append((keys, values))
+        for name in used:
+            pieces[name][number] = (torch.empty(0), torch.empty(0))
+    segments: dict[tuple[str, ...], tuple[Segment, ...]] = {}
+    for key, layout in distinct.items():
+        prefix = [prefixes[layout.prefix.key]] if layout.prefix else []
+        if layout.lead:
+            prefix = [_prefix(leads[key])]
+        segments[key] = (*prefix, _segment("context", contexts[key], layout.positions, layout.lengths))
+    return [Reader(segments[layout.key], layout.query) if layout else Reader((), 0) for layout in layouts]
 
 
-def _one_row(tensors: list[Tensor]) -> Tensor:
-    rows = [tensor.transpose(0, 1).flatten(1, 2).unsqueeze(0) for tensor in tensors]
-    return torch.cat(rows, dim=2)
+def _cut(part: tuple[Tensor, Tensor], first: int, last: int | None = None) -> tuple[Tensor, Tensor]:
+    """Some tokens of a layer's keys and values."""
+    return part[0][:, :, first:last], part[1][:, :, first:last]
+
+
+def _one_row(parts: list[Tensor]) -> Tensor:
+    return parts[0].contiguous() if len(parts) == 1 else torch.cat(parts, dim=2)
+
+
+def _prefix(layers: Layers) -> Segment:
+    length = layers[0][0].shape[2]
+    return _segment("prefix", [(k.contiguous(), v.contiguous()) for k, v in layers], torch.arange(length), (length,))
+
+
+def _segment(role: Role, layers: Layers, positions: Tensor, lengths: tuple[int, ...]) -> Segment:
+    return Segment(role, tuple(k for k, _ in layers), tuple(v for _, v in layers), positions, lengths)

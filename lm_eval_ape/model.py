@@ -6,36 +6,47 @@ The parent sees queries where it expects prompts; the segments that they read ar
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import CacheHook
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 from torch import Tensor
+from torch.nn.functional import pad
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from lm_eval_ape import __version__, support
 from lm_eval_ape.arguments import split_arguments
 from lm_eval_ape.cache_guard import guard
-from lm_eval_ape.encode import encode
+from lm_eval_ape.encode import encode_all, input_device
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.factors import reading_factors
+from lm_eval_ape.kv_store import KVStore, open_store
+from lm_eval_ape.option_values import byte_size
 from lm_eval_ape.passes import passes
+from lm_eval_ape.pieces import ENCODE_TOKENS
 from lm_eval_ape.prompt import Prompt, Source, Splitter
 from lm_eval_ape.rolling import rolling_loglikelihood
 from lm_eval_ape.segmented_attention import reading_segments
-from lm_eval_ape.segments import Reader, Reading, SegmentedCache
+from lm_eval_ape.segments import Reader, Reading, SegmentedCache, together
 
 logger = logging.getLogger(__name__)
+
+# Enough for hundreds of long contexts of a large model, and no danger to a disk that holds its weights.
+DEFAULT_DIR_BYTES = "50GiB"
+
+Answer = TypeVar("Answer")
 
 
 class ApeHFLM(HFLM):
@@ -46,6 +57,9 @@ class ApeHFLM(HFLM):
             package ships.
         request_log: File to which one JSON line a request is appended: its task and document, the tokens of its
             prefix, chunks and query, how many tokens were dropped, and with a retriever which chunks it kept.
+        kv_cache_bytes: Most bytes of encoded chunks to keep in memory, on the model's own device (`2GiB`); 0 for none.
+        kv_cache_dir: Folder in which encoded chunks are kept from run to run; it is made if it does not exist.
+        kv_cache_dir_bytes: Most bytes there; None for no limit.
         **arguments: Fields of `strategy.Settings`, and everything that the harness's `hf` accepts.
 
     Raises:
@@ -54,17 +68,30 @@ class ApeHFLM(HFLM):
     """
 
     def __init__(
-        self, pretrained: str | PreTrainedModel | None = None, *, request_log: str | None = None, **arguments: Any
+        self,
+        pretrained: str | PreTrainedModel | None = None,
+        *,
+        request_log: str | None = None,
+        kv_cache_bytes: int | str = 0,
+        kv_cache_dir: str | None = None,
+        kv_cache_dir_bytes: int | str | None = DEFAULT_DIR_BYTES,
+        **arguments: Any,
     ) -> None:
         self.settings, rest = split_arguments({"pretrained": pretrained, **arguments})
         self.request_log = Path(request_log).expanduser() if request_log else None
         if self.request_log and not self.request_log.parent.is_dir():
             raise ApeError(f"request_log={request_log} lies in a folder that does not exist; make it first.")
+        memory_bytes = byte_size("kv_cache_bytes", kv_cache_bytes)
+        folder_bytes = None if kv_cache_dir_bytes is None else byte_size("kv_cache_dir_bytes", kv_cache_dir_bytes)
+        folder = _folder(kv_cache_dir)
+        self.store: KVStore | None = None
         self.used: Counter[str] = Counter()
         self._prompts: dict[str, Prompt] = {}
         self._batch: list[Prompt] = []
         self._reader: Reader | None = None
         self._query_tokens = 0
+        # Set once memory has been too short for more rows.
+        self._most_rows: int | None = None
         if not torch.cuda.is_available() and str(rest.get("device", "cuda")).startswith("cuda"):
             # lm_eval's command line says cuda:0 where nothing was asked for.
             rest["device"] = "cpu"
@@ -78,6 +105,14 @@ class ApeHFLM(HFLM):
             from lm_eval_ape.calibration.identity import check_weights
 
             check_weights(path, self.model)
+        self.store = open_store(
+            self.model,
+            input_device(self.model),
+            memory_bytes=memory_bytes,
+            folder=folder,
+            folder_bytes=folder_bytes,
+            facts=str(self.mixed_precision_dtype),
+        )
 
     # Loading and provenance
 
@@ -93,7 +128,8 @@ class ApeHFLM(HFLM):
     def get_model_info(self) -> dict[str, Any]:
         """What made a number, for the results file: the parent's facts, the settings, and the kernels that ran."""
         encoding = {"version": __version__, **self.settings.record, "attn_backends_used": sorted(self.used)}
-        return {**super().get_model_info(), "lm_eval_ape": encoding}
+        kept = {"kv_cache": self.store.record()} if self.store else {}
+        return {**super().get_model_info(), "lm_eval_ape": {**encoding, **kept}}
 
     def set_cache_hook(self, cache_hook: CacheHook) -> None:
         """Take the harness's response cache, refusing one that other settings filled."""
@@ -237,8 +273,24 @@ class ApeHFLM(HFLM):
         batch, self._batch = self._batch, []
         if not any(prompt.chunks for prompt in batch):
             return super()._model_generate(context, max_length, stop, **generation_kwargs)
+        mask = generation_kwargs.pop("attention_mask")
+
+        def generate(rows: slice) -> Tensor:
+            options = {**generation_kwargs, "attention_mask": mask[rows]}
+            return self._generate_rows(batch[rows], context[rows], max_length, stop, **options)
+
+        pieces = self._in_pieces(generate, len(batch))
+        # Pieces of a batch may end after different numbers of tokens.
+        width = max(piece.shape[1] for piece in pieces)
+        padding = self.tokenizer.pad_token_id
+        return torch.cat([pad(piece, (0, width - piece.shape[1]), value=padding) for piece in pieces])
+
+    def _generate_rows(
+        self, batch: Sequence[Prompt], context: Tensor, max_length: int, stop: list[str], **generation_kwargs: Any
+    ) -> Tensor:
+        """Encode some prompts and generate from them in one batch."""
         with self.autocast():
-            readers = [encode(self.model, prompt, self.settings, used=self.used) for prompt in batch]
+            readers = encode_all(self.model, batch, self.settings, used=self.used, store=self.store)
         width = context.shape[1]
         starts = [reader.start - width + len(prompt.query) for reader, prompt in zip(readers, batch, strict=True)]
         readers = [replace(reader, start=start) for reader, start in zip(readers, starts, strict=True)]
@@ -249,9 +301,34 @@ class ApeHFLM(HFLM):
                 max_length,
                 stop,
                 position_ids=positions.clamp(min=0),
-                past_key_values=self._cache(readers),
+                past_key_values=self._cache(together(readers)),
                 **generation_kwargs,
             )
+
+    def _in_pieces(self, work: Callable[[slice], Answer], rows: int) -> list[Answer]:
+        """Do a batch's work, in smaller and smaller pieces as far as memory asks for it; later batches start there."""
+        answers: list[Answer] = []
+        first = 0
+        while first < rows:
+            size = min(self._most_rows or rows, rows - first)
+            try:
+                answers.append(work(slice(first, first + size)))
+                first += size
+                continue
+            except RuntimeError as error:
+                if not should_reduce_batch_size(error):
+                    raise
+                # Kept chunks can be encoded again: they go before the batch gets smaller.
+                gave_back = self.store is not None and self.store.clear_memory()
+                if size == 1 and not gave_back:
+                    raise
+                if not gave_back:
+                    self._most_rows = -(-size // 2)
+                logger.warning("Memory is short; going on with %d requests at a time.", self._most_rows or size)
+            # Outside of the handler, whose traceback would keep the failed batch alive.
+            gc.collect()
+            clear_device_cache()
+        return answers
 
     def _loglikelihood_tokens(
         self,
@@ -273,27 +350,47 @@ class ApeHFLM(HFLM):
         selection = self.settings.selection
         for index, prompt in enumerate(known):
             # Where a query's tokens choose chunks together, a batch has one query, whose length is that of a pass.
-            own = prompt.query if selection and selection.whole_pass else ()
-            groups[prompt.prefix, prompt.chunks, own].append(index)
+            alone = prompt.query if selection and selection.whole_pass else ()
+            groups[prompt.prefix, prompt.chunks, alone].append(index)
         answers: dict[int, tuple[float, bool]] = {}
         quiet = disable_tqdm or self.rank != 0
         with tqdm(total=len(requests), desc="Running loglikelihood requests", disable=quiet) as progress:
-            for indices in groups.values():
-                prompt = known[indices[0]]
-                with self.autocast():
-                    self._reader = encode(self.model, prompt, self.settings, used=self.used)
-                self._query_tokens = len(prompt.query)
-                try:
-                    scored = super()._loglikelihood_tokens(
-                        [queries[index] for index in indices],
-                        disable_tqdm=True,
-                        override_bs=min(len(indices), self.max_batch_size or len(indices)),
+            for indices, prompt, reader in self._encoded(list(groups.values()), known):
+                self._reader, self._query_tokens = reader, len(prompt.query)
+                own = [queries[index] for index in indices]
+                rows = min(len(indices), self.max_batch_size or len(indices))
+
+                def score(
+                    part: slice, own: list[tuple[Any, list[int], list[int]]] = own, rows: int = rows
+                ) -> list[tuple[float, bool]]:
+                    return super(ApeHFLM, self)._loglikelihood_tokens(
+                        own[part], disable_tqdm=True, override_bs=min(rows, self._most_rows or rows)
                     )
+
+                try:
+                    scored = [answer for part in self._in_pieces(score, len(own)) for answer in part]
                 finally:
                     self._reader = None
                 answers.update(zip(indices, scored, strict=True))
                 progress.update(len(indices))
         return [answers[index] for index in range(len(requests))]
+
+    def _encoded(
+        self, groups: Sequence[list[int]], prompts: Sequence[Prompt]
+    ) -> Iterator[tuple[list[int], Prompt, Reader]]:
+        """Groups of requests that share a context, with what they read; short contexts are encoded together."""
+        first = 0
+        while first < len(groups):
+            last, tokens = first, 0
+            while last < len(groups) and (last == first or tokens + len(prompts[groups[last][0]].ids) <= ENCODE_TOKENS):
+                tokens += len(prompts[groups[last][0]].ids)
+                last += 1
+            block = groups[first:last]
+            own = [prompts[indices[0]] for indices in block]
+            with self.autocast():
+                readers = encode_all(self.model, own, self.settings, used=self.used, store=self.store)
+            yield from zip(block, own, readers, strict=True)
+            first = last
 
     def _model_call(self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         if self._reader is None or not self._reader.segments:
@@ -331,3 +428,15 @@ class ApeHFLM(HFLM):
         """The precision that `mixed_precision_dtype` asks for; no change without it."""
         dtype = self.mixed_precision_dtype
         return torch.autocast(device_type=self.device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def _folder(path: str | None) -> Path | None:
+    """The folder for encoded chunks, made before anything is loaded."""
+    if path is None:
+        return None
+    folder = Path(path).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ApeError(f"kv_cache_dir={path} cannot be made: {error}") from error
+    return folder

@@ -6,6 +6,7 @@ Every reader takes the option's name, for errors, and a value, and raises `ApeEr
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,13 @@ from typing import Any
 import yaml
 
 from lm_eval_ape.errors import ApeError, nearest
+
+_BYTES = re.compile(r"(\d+(?:\.\d*)?(?:e\+?\d+)?)\s*([a-z]*)", re.IGNORECASE)
+_UNITS = {"b": 1} | {
+    prefix + suffix: base ** (power + 1)
+    for base, suffix in ((1000, "b"), (1024, "ib"))
+    for power, prefix in enumerate("kmgt")
+}
 
 
 def text(name: str, value: Any) -> str:
@@ -57,6 +65,15 @@ def counts(least: int) -> Callable[[str, Any], tuple[int, ...]]:
         return tuple(map(int, parts))
 
     return read
+
+
+def byte_size(name: str, value: Any) -> int:
+    """A number of bytes, with a unit or without: 2GiB, 500 MB, 1000000."""
+    found = _BYTES.fullmatch(str(value).strip())
+    unit = found and _UNITS.get((found[2] or "B").lower())
+    if not found or not unit or isinstance(value, bool):
+        raise ApeError(f"{name} must be a number of bytes such as 2GiB, 500MB or 1000000, but got {value!r}.")
+    return int(float(found[1]) * unit)
 
 
 def limit(name: str, value: Any) -> float:

@@ -48,14 +48,13 @@ def rolling_loglikelihood(
         precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return float(precise.log_softmax(-1).gather(-1, targets).sum())
 
-    def score_pieces(numbers: Sequence[int], logits: Tensor) -> None:
+    def score_piece(number: int, logits: Tensor) -> None:
         nonlocal total
-        for number, row in zip(numbers, logits, strict=True):
-            piece = prompt.prefix if number == PREFIX else prompt.chunks[number]
-            total += score(row[:-1], piece[1:])
-            ends[number] = row[-1:].clone()
+        piece = prompt.prefix if number == PREFIX else prompt.chunks[number]
+        total += score(logits[:-1], piece[1:])
+        ends[number] = logits[-1:].clone()
 
-    reader = encode(model, prompt, settings, used=reading.used, on_logits=score_pieces)
+    reader = encode(model, prompt, settings, used=reading.used, on_logits=score_piece)
     for number, chunk in enumerate(prompt.chunks):
         before = ends[PREFIX]
         if number > 0 and not settings.shared_prefix:

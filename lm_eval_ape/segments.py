@@ -9,7 +9,8 @@ as long as the tail.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -68,6 +69,18 @@ class Reader:
     segments: tuple[Segment, ...]
     start: int
     rows: int = 1
+
+
+def together(readers: Sequence[Reader]) -> tuple[Reader, ...]:
+    """Neighbouring readers of the same segments from the same position as one, which reads them once for all rows."""
+    joined: list[Reader] = []
+    for reader in readers:
+        last = joined[-1] if joined else None
+        if last and last.segments and last.segments == reader.segments and last.start == reader.start:
+            joined[-1] = replace(last, rows=last.rows + reader.rows)
+        else:
+            joined.append(reader)
+    return tuple(joined)
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def look(lm: ApeHFLM, prompt: Prompt, settings: Settings) -> Attention:
     before, lm.settings = lm.settings, settings
     try:
         with lm.autocast():
-            reader = encode(lm.model, prompt, settings, used=lm.used)
+            reader = encode(lm.model, prompt, settings, used=lm.used, store=lm.store)
         reading = replace(lm.reading([reader]), probe=probe)
         cache = SegmentedCache(reading, lm.model.config.get_text_config().num_hidden_layers)
         ids = torch.tensor([prompt.query], device=input_device(lm.model))

@@ -17,7 +17,8 @@ def costs(record: Mapping[str, Any] | None) -> dict[str, Any] | None:
         `median` (unmoved by a first, slow call), `mean` and `max` of a request: of those that generate the
         `prefill_seconds`, `seconds` in all and `new_tokens`; of continuations and texts that are scored, their
         `scoring_seconds`; of both, `chunks` and `tokens`. Also `decode_tokens_per_second` (tokens after the first, by
-        the seconds after it, of one process), `dropped_tokens` in all, and `peak_memory_bytes`.
+        the seconds after it, of one process), `dropped_tokens` in all, `peak_memory_bytes`, and as `kv_cache` what the
+        store of encoded chunks was asked for and had (see `kv_store.store.Counts`), None without a store.
     """
     if record is None:
         return None
@@ -37,7 +38,14 @@ def costs(record: Mapping[str, Any] | None) -> dict[str, Any] | None:
         "dropped_tokens": sum(r["dropped_tokens"] for r in requests),
         "peak_memory_bytes": record["peak_memory_bytes"],
         "peak_memory_of": record["peak_memory_of"],
+        "kv_cache": _summed(record.get("kv_cache") or []),
     }
+
+
+def _summed(parts: Sequence[Mapping[str, Any]]) -> dict[str, int] | None:
+    """The counts of all processes' stores."""
+    names = ("memory_hits", "disk_hits", "misses", "hit_tokens", "miss_tokens")
+    return {name: sum(part[name] for part in parts) for name in names} if parts else None
 
 
 def _middle(values: Sequence[float]) -> dict[str, float] | None:

@@ -11,6 +11,7 @@ from typing import Any
 from lm_eval.api.task import Task
 from lm_eval.utils import handle_non_serializable
 
+from lm_eval_ape.arguments import IDLE
 from lm_eval_ape.calibration.identity import device_name, model_facts, versions
 from lm_eval_ape.comparison.options import Options
 from lm_eval_ape.model import ApeHFLM
@@ -28,7 +29,9 @@ def shared_identity(lm: ApeHFLM, options: Options, tasks: Mapping[str, Task]) ->
         tasks: The tasks, not yet run.
     """
     # Settings differ from strategy to strategy, and the model has its own facts.
-    arguments = {name: value for name, value in options.model_args.items() if name not in ("pretrained", *SETTINGS)}
+    arguments = {
+        name: value for name, value in options.model_args.items() if name not in ("pretrained", *SETTINGS, *IDLE)
+    }
     content = {
         "model": {**model_facts(lm), "max_length": lm.max_length, "mixed_precision": lm.mixed_precision_dtype},
         "model_args": arguments,

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from lm_eval_ape.comparison.memory import PeakMemory
+from lm_eval_ape.kv_store.store import Counts
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.prompt import Prompt, Source
 from lm_eval_ape.strategy import Settings
@@ -60,6 +61,8 @@ class MeasuredApeHFLM(ApeHFLM):
         """Read what follows with these settings, with nothing measured yet."""
         self.settings = settings
         self.used.clear()
+        if self.store:
+            self.store.counts = Counts()
         self.requests = {}
         return PeakMemory.begin(self.device)
 

@@ -169,6 +169,7 @@ class Strategies:
         )
         peak = lm.gather_object(memory.bytes)
         measured = lm.gather_object(list(lm.requests.values()))
+        kept = [part for part in lm.gather_object(lm.store and lm.store.record()) if part]
         if results is None:
             return None
         # The harness calls a loaded model CUSTOM, or by its path.
@@ -187,6 +188,7 @@ class Strategies:
                 "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                 "peak_memory_bytes": max(peak),
                 "peak_memory_of": _memory_words(memory.own, lm.device.type),
+                "kv_cache": kept,
                 "requests": [asdict(request) for part in measured for request in part],
             },
         )

@@ -160,8 +160,19 @@ def _costs(board: Mapping[str, Any]) -> Table:
         cells += [f"{cost['peak_memory_bytes'] / _GIB:.2f}"]
         cells += [_number(cost["chunks"], "mean", "{:.1f}"), _number(cost["tokens"], "mean", "{:.0f}")]
         rows.append([*cells, str(cost["dropped_tokens"]), str(row["device"])])
+    if any(row["costs"] and row["costs"].get("kv_cache") for row in board["rows"]):
+        headers.append("Tokens found encoded")
+        measured = [row["costs"] for row in board["rows"] if row["costs"]]
+        for cells, cost in zip(rows, measured, strict=True):
+            cells.append(_found(cost.get("kv_cache")))
     kinds = sorted({row["costs"]["peak_memory_of"] for row in board["rows"] if row["costs"]})
     return Table("Costs", f"{COSTS} Peak memory: {', '.join(kinds)}.", headers, rows)
+
+
+def _found(kept: Mapping[str, int] | None) -> str:
+    """Share of the tokens of prefixes and chunks that were found in the store of encoded chunks."""
+    asked = kept["hit_tokens"] + kept["miss_tokens"] if kept else 0
+    return f"{kept['hit_tokens'] / asked:.0%}" if kept and asked else ""
 
 
 def _lengths(board: Mapping[str, Any]) -> Table:

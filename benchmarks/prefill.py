@@ -1,0 +1,83 @@
+"""Prefill: the whole prompt in one sequence against chunks in parallel and then the query, up to the first logits.
+
+Prints seconds, the speed-up with its spread over rounds, the speed-up that the count of operations allows, and the
+fraction of it that is reached. With few tokens the machine does not keep its speed, so that a fraction above 1 is as
+possible as one below.
+
+    python benchmarks/prefill.py --tokens 2048 4096 8192 --chunks 2 4 8
+    python benchmarks/prefill.py --device cuda --dtype bfloat16 --shape llama-3.1-8b --tokens 8192 32768 131072
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timing import Clock, Spread, Table, finish, parse, parser, ratios
+from transformers import DynamicCache, PreTrainedModel
+from workload import SHAPES, Counts, make_model, make_prompt
+
+from lm_eval_ape.encode import encode
+from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.segmented_attention import reading_segments
+from lm_eval_ape.segments import Reading, SegmentedCache
+from lm_eval_ape.strategy import resolve
+
+
+@torch.no_grad()
+def sequential(model: PreTrainedModel, prompt: Prompt) -> None:
+    """The ordinary model up to the first new token's logits."""
+    ids = torch.tensor([prompt.ids], device=model.device)
+    model(ids, past_key_values=DynamicCache(), logits_to_keep=1)
+
+
+@torch.no_grad()
+def parallel(model: PreTrainedModel, prompt: Prompt) -> None:
+    """Prefix and chunks, then the query up to the first new token's logits."""
+    settings = resolve({"strategy": "ape"})
+    reader = encode(model, prompt, settings)
+    cache = SegmentedCache(Reading((reader,), temperature=0.9, scale=0.9), model.config.num_hidden_layers)
+    ids = torch.tensor([prompt.query], device=model.device)
+    positions = torch.arange(reader.start, reader.start + ids.shape[1], device=model.device)[None]
+    with reading_segments(model):
+        model(ids, position_ids=positions, past_key_values=cache, logits_to_keep=1)
+
+
+def main() -> None:
+    flags = parser(__doc__)
+    flags.add_argument("--tokens", type=int, nargs="+", default=[2048, 4096, 8192], help="context lengths")
+    flags.add_argument("--chunks", type=int, nargs="+", default=[2, 4, 8, 20], help="numbers of chunks")
+    flags.add_argument("--query", type=int, default=64, help="tokens of the query (default: %(default)s)")
+    args = parse(flags)
+    shape = SHAPES[args.shape]
+    model = make_model(shape, args.device, args.dtype, max(args.tokens) + args.query + 1024)
+    table = Table(
+        f"Prefill, {shape.words()}, query {args.query}",
+        ["context tokens", "chunks", "sequential s", "parallel s", "speed-up", "counted", "reached"],
+    )
+    figures: list[dict[str, Any]] = []
+    for tokens in args.tokens:
+        for chunks in args.chunks:
+            prompt = make_prompt(shape, context=tokens, chunks=chunks, query=args.query)
+            seconds = Clock(args.device, args.clock).in_turn(
+                {"sequential": lambda p=prompt: sequential(model, p), "parallel": lambda p=prompt: parallel(model, p)},
+                args.repeats,
+            )
+            counts = Counts(shape, tokens, chunks, args.query)
+            counted = counts.sequential / counts.parallel
+            gain = ratios(seconds["sequential"], seconds["parallel"])
+            table.add(
+                str(tokens),
+                str(chunks),
+                Spread.of(seconds["sequential"]).text(),
+                Spread.of(seconds["parallel"]).text(),
+                gain.text("{:.2f}"),
+                f"{counted:.2f}",
+                f"{gain.median / counted:.2f}",
+            )
+            figures.append({"tokens": tokens, "chunks": chunks, "counted": counted, "speedup": gain, **seconds})
+    finish(args, [table], figures)
+
+
+if __name__ == "__main__":
+    main()

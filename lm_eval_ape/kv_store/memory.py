@@ -1,0 +1,61 @@
+"""Pieces kept where the model computed them, up to so many bytes; the least recently used goes first."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import Tensor
+
+Layers = list[tuple[Tensor, Tensor]]
+
+
+def size(layers: Layers) -> int:
+    """Bytes of a piece's keys and values."""
+    return sum(tensor.nbytes for pair in layers for tensor in pair)
+
+
+class MemoryStore:
+    """The pieces in memory.
+
+    Args:
+        limit: Most bytes; a piece that alone has more is not kept.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.bytes = 0
+        self._pieces: OrderedDict[str, Layers] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    def get(self, key: str) -> Layers | None:
+        """A piece, which is then the most recently used one."""
+        if (layers := self._pieces.get(key)) is None:
+            return None
+        self._pieces.move_to_end(key)
+        # A list of its own: whoever puts pieces together uses it up.
+        return list(layers)
+
+    def put(self, key: str, layers: Layers) -> None:
+        """Keep a piece, and let go of others as far as the limit asks for it."""
+        needed = size(layers)
+        if needed > self.limit or key in self._pieces:
+            return
+        while self.bytes + needed > self.limit:
+            _, old = self._pieces.popitem(last=False)
+            self.bytes -= size(old)
+        # Copies: a slice of a batch would keep the whole batch alive.
+        self._pieces[key] = [(_own(keys), _own(values)) for keys, values in layers]
+        self.bytes += needed
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        self._pieces.clear()
+        self.bytes = 0
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """The tensor in memory that nothing else lies in."""
+    alone = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+    return tensor if alone else tensor.clone().contiguous()

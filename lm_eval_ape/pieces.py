@@ -1,0 +1,131 @@
+"""What is encoded in one go: a prompt's prefix and chunks as pieces, and pieces as batches of little waste."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import chain
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lm_eval_ape.positions import chunk_positions, query_start
+from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.strategy import Settings
+
+# Tokens that one forward pass may hold: enough to keep a GPU busy, few enough to bound activations.
+ENCODE_TOKENS = 8192
+# Share of a batch that may be padding. Padding costs what tokens do; another pass reads all weights again.
+PADDING = 1 / 8
+
+
+class Piece:
+    """Tokens that are encoded in one go.
+
+    Args:
+        before: The shared prefix that they see; empty for none.
+        ids: The tokens, at least one.
+        positions: Their positions, `(tokens,)`.
+    """
+
+    def __init__(self, before: tuple[int, ...], ids: tuple[int, ...], positions: Tensor) -> None:
+        self.before = before
+        self.ids = ids
+        self.positions = positions
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def key(self) -> str:
+        """Digest of all that a model's keys and values for these tokens depend on."""
+        digest = hashlib.sha256(f"{len(self.before)} {len(self.ids)} {self.positions.dtype} ".encode())
+        for part in (self.before, self.ids, self.positions.tolist()):
+            digest.update(array("d" if self.positions.is_floating_point() else "q", part))
+        return digest.hexdigest()
+
+
+class Plan(NamedTuple):
+    """How a prompt becomes segments.
+
+    Attributes:
+        prefix: The shared prefix, or None where there is none.
+        context: The pieces that hold the chunks; without a shared prefix the first one begins with the prefix.
+        lead: How many tokens of the first piece are prefix.
+        whole: Prefix and chunks in one sequence, for oracles that take their keys or values from it; else None.
+        lengths: Tokens of each chunk.
+        positions: Of the context's tokens as they are read, `(tokens,)`.
+        query: Position of the query's first token.
+    """
+
+    prefix: Piece | None
+    context: tuple[Piece, ...]
+    lead: int
+    whole: Piece | None
+    lengths: tuple[int, ...]
+    positions: Tensor
+    query: int
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """The prefix, if any, and the chunks."""
+        return self.context if self.prefix is None else (self.prefix, *self.context)
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Equal for prompts that differ at most in their queries."""
+        return (str(self.lead), *(piece.key for piece in self.pieces))
+
+
+def plan(prompt: Prompt, settings: Settings) -> Plan:
+    """Lay a prompt with at least one chunk out in pieces.
+
+    A chunk attends to itself, causally, and to the prefix if that is shared. Without a shared prefix the prefix and
+    the first chunk are one piece, as in the ordinary text, and later chunks stand alone; either way one chunk is
+    exactly the sequential prompt.
+    """
+    lengths = tuple(map(len, prompt.chunks))
+    start = len(prompt.prefix)
+    rows = chunk_positions(lengths, start, settings.positions)
+    prefix, lead = None, 0
+    if settings.shared_prefix:
+        chunks = [Piece(prompt.prefix, ids, row) for ids, row in zip(prompt.chunks, rows, strict=True)]
+        prefix = Piece((), prompt.prefix, torch.arange(start)) if start else None
+    else:
+        lead = start
+        first = torch.cat([torch.arange(start).to(rows[0].dtype), rows[0]])
+        ids = ((*prompt.prefix, *prompt.chunks[0]), *prompt.chunks[1:])
+        chunks = [Piece((), chunk, row) for chunk, row in zip(ids, [first, *rows[1:]], strict=True)]
+    positions, mode, whole = torch.cat(rows), settings.positions, None
+    if "sequential" in (settings.keys_from, settings.values_from):
+        everything = (*prompt.prefix, *chain.from_iterable(prompt.chunks))
+        whole = Piece((), everything, torch.arange(len(everything)))
+    if settings.keys_from == "sequential":
+        # Positions go with the keys, which have been rotated by them.
+        positions, mode = torch.arange(start, start + sum(lengths)), "serial"
+    return Plan(prefix, tuple(chunks), lead, whole, lengths, positions, query_start(lengths, start, mode))
+
+
+def batches(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
+    """Pieces in batches, those with the same prefix and of about the same length together.
+
+    A batch, padded to its longest piece, has at most `ENCODE_TOKENS` tokens (unless one piece alone has more), of
+    which padding is at most the share `PADDING`. The padding stands at the end, where causal attention hides it.
+    """
+    batch: list[Piece] = []
+    tokens = 0
+    for piece in sorted(pieces, key=lambda piece: (piece.before, -len(piece))):
+        longest = max((len(other) for other in batch), default=len(piece))
+        width = max(longest, len(piece))
+        padded = width * (len(batch) + 1)
+        waste = padded - tokens - len(piece)
+        if batch and (padded > ENCODE_TOKENS or waste > PADDING * padded):
+            yield batch
+            batch, tokens = [], 0
+        batch.append(piece)
+        tokens += len(piece)
+    if batch:
+        yield batch
