@@ -36,10 +36,14 @@ class Bench:
         chunks: Numbers of chunks that contexts of ten passages are read in.
         kinds: Kinds of question.
         fits: Which calibrations to show: `grid`, `model`, `layer`, `head`.
+        counts: Numbers of samples to fit on.
     """
 
-    def __init__(self, folder: Path, chunks: Sequence[int], kinds: Sequence[str], fits: Sequence[str]) -> None:
+    def __init__(
+        self, folder: Path, *, chunks: Sequence[int], kinds: Sequence[str], fits: Sequence[str], counts: Sequence[int]
+    ) -> None:
         self.folder = folder
+        self.counts = counts
         self.chunks = chunks
         self.kinds = kinds
         self.fits = fits
@@ -154,7 +158,7 @@ class Bench:
             ("head, no penalty", "head", {"penalty": 0}),
             ("head", "head", {}),
         ]
-        for count in (4, 8, 16, 32, 64):
+        for count in self.counts:
             for name, fit, options in variants:
                 file = content(self.calibrated("twohop", 2, fit, samples=count, **options))
                 rows = {row["name"]: np.array(row["kl"]) for row in file["test"]["rows"]}
@@ -198,11 +202,9 @@ class Bench:
         lm = ApeHFLM.create_from_arg_obj(model_args(chunks), {"device": "cpu"})
         options = Options(metadata={"pocket_passages": passages})
         tasks = Catalogue(options).load([f"ape_pocket_{tested}_test"])
-        rows = gather(lm, tasks, options, limit=self.test_rows, picked={}).samples
+        rows = gather(lm, tasks, options, limit=None, picked={}).samples
         meter = Meter(lm, Objective(8, "teacher", "stop"), max_rows=None, cache=self.folder / "cache")
         return list(meter.measure(rows, candidates).kl.T)
-
-    test_rows = 64
 
     def cost(self) -> Iterator[str]:
         """Seconds of a grid and of fits on the same samples, teachers and encoding included; medians of three."""
@@ -275,10 +277,13 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, nargs="+", default=[2, 5], help="(default: %(default)s)")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="kinds of question (default: all)")
     parser.add_argument("--fits", nargs="+", choices=FITS, default=FITS, help="calibrations (default: all)")
+    counts = [4, 8, 16, 32, 64]
+    parser.add_argument("--samples", type=int, nargs="+", default=counts, help="sizes to fit on (default: %(default)s)")
     args = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    bench = Bench(args.output_path.resolve(), args.chunks, args.kinds, args.fits)
+    chosen = {"chunks": args.chunks, "kinds": args.kinds, "fits": args.fits, "counts": args.samples}
+    bench = Bench(args.output_path.resolve(), **chosen)
     for name in args.parts:
         part: Callable[[], Iterator[str]] = getattr(bench, name)
         with redirect_stdout(sys.stderr):
