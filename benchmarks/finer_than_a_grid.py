@@ -92,7 +92,7 @@ class Bench:
                 settings = [("(1, 1)", rows["neutral"]["kl"], own[1.0, 1.0])]
                 settings += [("(0.9, 0.9)", rows["default"]["kl"], own[0.9, 0.9])]
                 for fit, file in files.items():
-                    found = file["gradient"] or file["choice"]
+                    found = file.get("gradient") or file["choice"]
                     name = f"{fit} {point(found)}" if fit in ("grid", "model") else fit
                     settings.append((name, file["test"]["rows"][0]["kl"], found["mean_kl"]))
                 for name, values, mean in settings:
@@ -130,8 +130,8 @@ class Bench:
             for task in boards[0]["tasks"]:
                 for row, other in zip(*(board["rows"] for board in boards), strict=True):
                     on, name = places.get(row["label"], ("", row["label"]))
-                    cells = [difference(found["scores"][task]["difference"]) for found in (row, other)]
-                    score = f"{100 * row['scores'][task]['score']:.1f}"
+                    cells = [difference(found["tasks"][task]["difference"]) for found in (row, other)]
+                    score = f"{100 * row['tasks'][task]['score']:.1f}"
                     kind = task.removeprefix("ape_pocket_").removesuffix("_test")
                     yield f"| {chunks} | {kind} | {on} | {name} | {score} | {' | '.join(cells)} |"
 
@@ -162,9 +162,9 @@ class Bench:
             for name, fit, options in variants:
                 file = content(self.calibrated("twohop", 2, fit, samples=count, **options))
                 rows = {row["name"]: np.array(row["kl"]) for row in file["test"]["rows"]}
-                found = file["gradient"] or file["choice"]
+                found = file.get("gradient") or file["choice"]
                 own = found["mean_kl"]
-                if file["gradient"] and not options.get("validation_share", 1):
+                if file.get("gradient") and not options.get("validation_share", 1):
                     own = found["training"][found["step"]]
                 extra = f", penalty {found['penalty']}" if name == "head" else ""
                 less = interval(rows["default"] - rows["chosen"])
@@ -229,7 +229,7 @@ class Bench:
                 where = {"output_path": str(place), "cache_path": str(place / f"{time.time_ns()}")}
                 found = Calibration(Options.read({**options, **where, **given, "limit": 32})).run()
                 seconds[name].append(found["seconds"]["calibrate"] + found["seconds"]["gradient"])
-                means[name] = (found["gradient"] or found["choice"])["mean_kl"]
+                means[name] = (found.get("gradient") or found["choice"])["mean_kl"]
         base = statistics.median(seconds["grid, 49 points"])
         for name, values in seconds.items():
             median = statistics.median(values)
