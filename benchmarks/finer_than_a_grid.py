@@ -36,10 +36,14 @@ class Bench:
         chunks: Numbers of chunks that contexts of ten passages are read in.
         kinds: Kinds of question.
         fits: Which calibrations to show: `grid`, `model`, `layer`, `head`.
+        counts: Numbers of samples to fit on.
     """
 
-    def __init__(self, folder: Path, chunks: Sequence[int], kinds: Sequence[str], fits: Sequence[str]) -> None:
+    def __init__(
+        self, folder: Path, *, chunks: Sequence[int], kinds: Sequence[str], fits: Sequence[str], counts: Sequence[int]
+    ) -> None:
         self.folder = folder
+        self.counts = counts
         self.chunks = chunks
         self.kinds = kinds
         self.fits = fits
@@ -88,7 +92,7 @@ class Bench:
                 settings = [("(1, 1)", rows["neutral"]["kl"], own[1.0, 1.0])]
                 settings += [("(0.9, 0.9)", rows["default"]["kl"], own[0.9, 0.9])]
                 for fit, file in files.items():
-                    found = file["gradient"] or file["choice"]
+                    found = file.get("gradient") or file["choice"]
                     name = f"{fit} {point(found)}" if fit in ("grid", "model") else fit
                     settings.append((name, file["test"]["rows"][0]["kl"], found["mean_kl"]))
                 for name, values, mean in settings:
@@ -126,8 +130,8 @@ class Bench:
             for task in boards[0]["tasks"]:
                 for row, other in zip(*(board["rows"] for board in boards), strict=True):
                     on, name = places.get(row["label"], ("", row["label"]))
-                    cells = [difference(found["scores"][task]["difference"]) for found in (row, other)]
-                    score = f"{100 * row['scores'][task]['score']:.1f}"
+                    cells = [difference(found["tasks"][task]["difference"]) for found in (row, other)]
+                    score = f"{100 * row['tasks'][task]['score']:.1f}"
                     kind = task.removeprefix("ape_pocket_").removesuffix("_test")
                     yield f"| {chunks} | {kind} | {on} | {name} | {score} | {' | '.join(cells)} |"
 
@@ -154,13 +158,13 @@ class Bench:
             ("head, no penalty", "head", {"penalty": 0}),
             ("head", "head", {}),
         ]
-        for count in (4, 8, 16, 32, 64):
+        for count in self.counts:
             for name, fit, options in variants:
                 file = content(self.calibrated("twohop", 2, fit, samples=count, **options))
                 rows = {row["name"]: np.array(row["kl"]) for row in file["test"]["rows"]}
-                found = file["gradient"] or file["choice"]
+                found = file.get("gradient") or file["choice"]
                 own = found["mean_kl"]
-                if file["gradient"] and not options.get("validation_share", 1):
+                if file.get("gradient") and not options.get("validation_share", 1):
                     own = found["training"][found["step"]]
                 extra = f", penalty {found['penalty']}" if name == "head" else ""
                 less = interval(rows["default"] - rows["chosen"])
@@ -198,11 +202,9 @@ class Bench:
         lm = ApeHFLM.create_from_arg_obj(model_args(chunks), {"device": "cpu"})
         options = Options(metadata={"pocket_passages": passages})
         tasks = Catalogue(options).load([f"ape_pocket_{tested}_test"])
-        rows = gather(lm, tasks, options, limit=self.test_rows, picked={}).samples
+        rows = gather(lm, tasks, options, limit=None, picked={}).samples
         meter = Meter(lm, Objective(8, "teacher", "stop"), max_rows=None, cache=self.folder / "cache")
         return list(meter.measure(rows, candidates).kl.T)
-
-    test_rows = 64
 
     def cost(self) -> Iterator[str]:
         """Seconds of a grid and of fits on the same samples, teachers and encoding included; medians of three."""
@@ -227,7 +229,7 @@ class Bench:
                 where = {"output_path": str(place), "cache_path": str(place / f"{time.time_ns()}")}
                 found = Calibration(Options.read({**options, **where, **given, "limit": 32})).run()
                 seconds[name].append(found["seconds"]["calibrate"] + found["seconds"]["gradient"])
-                means[name] = (found["gradient"] or found["choice"])["mean_kl"]
+                means[name] = (found.get("gradient") or found["choice"])["mean_kl"]
         base = statistics.median(seconds["grid, 49 points"])
         for name, values in seconds.items():
             median = statistics.median(values)
@@ -275,10 +277,13 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, nargs="+", default=[2, 5], help="(default: %(default)s)")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="kinds of question (default: all)")
     parser.add_argument("--fits", nargs="+", choices=FITS, default=FITS, help="calibrations (default: all)")
+    counts = [4, 8, 16, 32, 64]
+    parser.add_argument("--samples", type=int, nargs="+", default=counts, help="sizes to fit on (default: %(default)s)")
     args = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    bench = Bench(args.output_path.resolve(), args.chunks, args.kinds, args.fits)
+    chosen = {"chunks": args.chunks, "kinds": args.kinds, "fits": args.fits, "counts": args.samples}
+    bench = Bench(args.output_path.resolve(), **chosen)
     for name in args.parts:
         part: Callable[[], Iterator[str]] = getattr(bench, name)
         with redirect_stdout(sys.stderr):

@@ -127,7 +127,7 @@ class Calibration:
             "left_out": document.left_out_part(gathered),
             "choice": document.choice_part(table, choices),
             "stability": document.stability_part(table, choices.chosen.point, weights, options.seed),
-            "gradient": gradient_part(descent, table, weights) if descent else None,
+            **({"gradient": gradient_part(descent, table, weights)} if descent else {}),
             "labels": labels,
             "test": test,
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
@@ -137,7 +137,7 @@ class Calibration:
         return content
 
     def _write(self, output: Path, content: Mapping[str, Any]) -> None:
-        found = content["gradient"] or content["choice"]
+        found = content.get("gradient") or content["choice"]
         provenance = {
             "mean_kl": found["mean_kl"],
             **content["objective"],

@@ -9,8 +9,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from lm_eval_ape.calibration import artefact
 from lm_eval_ape.calibration.document import model_args_line
 from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL, Point
+from lm_eval_ape.calibration.report import gradient_sentences
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.pocket import POCKET
 from lm_eval_ape.strategy import Settings
@@ -50,8 +52,10 @@ def find_row(calibration: Mapping[str, Any], board: Mapping[str, Any]) -> dict[s
     Raises:
         ApeError: There is none.
     """
-    choice = calibration["choice"]
-    chosen = {"attn_temperature": choice["attn_temperature"], "attn_scale": choice["attn_scale"]}
+    choice = artefact.found(calibration)
+    chosen: dict[str, Any] = {"attn_temperature": choice.attn_temperature, "attn_scale": choice.attn_scale}
+    if choice.factors is not None:
+        chosen = {"factors_sha256": choice.factors.digest}
     wanted = {**calibration["settings"], **chosen}
     weights = calibration["model"]["weights_sha256"]
     for row in board["rows"]:
@@ -60,8 +64,8 @@ def find_row(calibration: Mapping[str, Any], board: Mapping[str, Any]) -> dict[s
         if model.get("weights_sha256") == weights and all(settings.get(key) == wanted[key] for key in wanted):
             return dict(row)
     raise ApeError(
-        f"The board has no row of {calibration['model']['pretrained']} with T={choice['attn_temperature']:g}, "
-        f"S={choice['attn_scale']:g} and the calibration's other settings; it has "
+        f"The board has no row of {calibration['model']['pretrained']} with T={choice.attn_temperature:g}, "
+        f"S={choice.attn_scale:g} and the calibration's other settings; it has "
         f"{', '.join(row['label'] for row in board['rows'])}. Run lm-eval-ape compare with "
         "--strategies sequential,ape@CALIBRATION and the calibration's --model_args, or leave out --board."
     )
@@ -73,9 +77,8 @@ def _text(calibration: Mapping[str, Any]) -> Iterator[str]:
     grid = calibration["grid"]
     yield "## Parallel context encoding\n"
     yield (
-        f"Calibrated for [Adaptive Parallel Encoding](https://arxiv.org/abs/2502.05431) without labels: attention "
-        f"temperature **T = {choice['attn_temperature']:g}**, scale **S = {choice['attn_scale']:g}** for "
-        f"`{model['pretrained']}`"
+        "Calibrated for [Adaptive Parallel Encoding](https://arxiv.org/abs/2502.05431) without labels: attention "
+        f"{_found(calibration)} for `{model['pretrained']}`"
         + (f" at commit `{model['commit']}`" if model["commit"] else "")
         + f" ({model['dtype'].removeprefix('torch.')}, {model['parameters']:,} parameters).\n"
     )
@@ -88,6 +91,8 @@ def _text(calibration: Mapping[str, Any]) -> Iterator[str]:
         f"{objective['num_tokens']} tokens (history: {objective['history']}), of {sum(grid['choosable'])} points with "
         f"T in {grid['temperatures']} and S in {grid['scales']}."
     )
+    if calibration.get("gradient"):
+        yield from (f"- {sentence}" for sentence in gradient_sentences(calibration["gradient"]))
     changed = {
         name: value
         for name, value in calibration["settings"].items()
@@ -113,8 +118,17 @@ def _text(calibration: Mapping[str, Any]) -> Iterator[str]:
     yield ""
 
 
+def _found(calibration: Mapping[str, Any]) -> str:
+    """T and S in words."""
+    found = artefact.found(calibration)
+    if found.factors is not None:
+        layers, heads = found.factors.shape
+        return f"temperature T and scale S for {layers} layers x {heads} heads, which `{artefact.FILE_NAME}` holds,"
+    return f"temperature **T = {found.attn_temperature:g}**, scale **S = {found.attn_scale:g}**"
+
+
 def _arguments(calibration: Mapping[str, Any]) -> str:
-    model, choice = calibration["model"], calibration["choice"]
+    model = calibration["model"]
     named = {name: model[name] for name in ("pretrained", "revision", "peft", "delta")}
     given = {name: value for name, value in named.items() if value not in (None, "main")}
     defaults = {**asdict(Settings()), "chunk_tokens": 4000}
@@ -123,7 +137,7 @@ def _arguments(calibration: Mapping[str, Any]) -> str:
         defaults["chunk_tokens"] = None
     given |= {name: value for name, value in settings.items() if name == "strategy" or value != defaults.get(name)}
     pairs = ",".join(f"{name}={str(value).encode('unicode_escape').decode()}" for name, value in given.items())
-    return f"{pairs},{model_args_line(Point(choice['attn_temperature'], choice['attn_scale']))}"
+    return f"{pairs},{model_args_line(calibration, artefact.FILE_NAME)}"
 
 
 def _scores(board: Mapping[str, Any], row: Mapping[str, Any]) -> Iterator[str]:

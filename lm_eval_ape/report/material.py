@@ -81,8 +81,8 @@ def find(folders: Sequence[str]) -> Material:
         raise ApeError(f"There is no folder {missing}. {_makers()}")
     found = {name: tuple(_find(kind, places)) for name, kind in KINDS.items()}
     if not any(found.values()):
-        names = " and no ".join(kind.file_name for kind in KINDS.values())
-        raise ApeError(f"There is no {names} in {', '.join(map(str, places))} or below. {_makers()}")
+        names = ", ".join(kind.file_name for kind in KINDS.values())
+        raise ApeError(f"There is none of {names} in {', '.join(map(str, places))} or below. {_makers()}")
     return Material(found["board"], found["calibration"], found["analysis"])
 
 

@@ -121,7 +121,7 @@ def test_a_file_that_is_no_calibration_is_refused(tmp_path: Path, text: str | No
     ("path", "value", "told"),
     [
         (("choice", "attn_scale"), "0.9", "choice.attn_scale must be number"),
-        (("schema_version",), 2, "schema_version must be one of 1"),
+        (("schema_version",), 3, "schema_version must be one of 1, 2"),
         (("samples",), [], "samples has 0 items"),
         (("stability", "temperature", "stable"), 1, "stability.temperature.stable must be boolean"),
         (("grid", "points", 0), [0.9], r"grid.points\[0\] has 1 items"),

@@ -31,7 +31,7 @@ def test_nothing_found_says_what_was_looked_for_and_what_makes_it(
     assert main(["report", str(tmp_path)]) == 2
     told = capsys.readouterr().err
     for part in (
-        f"no board.json and no calibration.json in {tmp_path}",
+        f"none of board.json, calibration.json, analysis.json in {tmp_path}",
         "lm-eval-ape compare",
         "lm-eval-ape calibrate",
     ):

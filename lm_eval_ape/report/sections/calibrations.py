@@ -8,7 +8,8 @@ from typing import Any
 from lm_eval_ape.calibration import figures as drawings
 from lm_eval_ape.calibration.document import model_args_line
 from lm_eval_ape.calibration.grid import Point
-from lm_eval_ape.calibration.report import sentences
+from lm_eval_ape.calibration.moved import moved
+from lm_eval_ape.calibration.report import MOVED, gradient_sentences, sentences
 from lm_eval_ape.report.material import Found, Material
 from lm_eval_ape.report.section import Drawn, Figures, Section
 
@@ -22,17 +23,17 @@ def build(material: Material, figures: Figures) -> Section | None:
 
 
 def _part(number: int, found: Found, figures: Figures) -> dict[str, Any]:
-    content = found.content
-    choice, objective = content["choice"], content["objective"]
+    content, objective = found.content, found.content["objective"]
     tasks = ", ".join(task["task"] for task in content["tasks"])
     return {
         "name": found.name,
         "summary": f"{content['model']['pretrained']}, {len(content['samples'])} samples of {tasks}, K = "
         f"{objective['num_tokens']} tokens, history {objective['history']}, {len(content['grid']['points'])} points "
         f"measured; on {content['device']}, {content['created']}.",
-        "line": model_args_line(Point(choice["attn_temperature"], choice["attn_scale"])),
-        "sentences": sentences(content),
+        "line": model_args_line(content, str(found.path)),
+        "sentences": sentences(content) + (gradient_sentences(content["gradient"]) if content.get("gradient") else []),
         "points": _points(content),
+        "moved": moved(content["gradient"])[:MOVED] if content.get("gradient") else [],
         "figures": _figures(number, content, figures),
         "test": content["test"],
     }
@@ -59,30 +60,37 @@ def _points(content: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 def _figures(number: int, content: Mapping[str, Any], figures: Figures) -> list[Drawn]:
     point = Point(content["choice"]["attn_temperature"], content["choice"]["attn_scale"])
-    drawn = [
-        figures.add(
-            f"kl_surface_{number}",
-            drawings.surface(content),
-            alt=f"Mean KL over the grid of T and S; the least is at {point}.",
-            caption="Mean KL at every point of the grid. Points with an outline: chosen (square), APE's default "
-            "(diamond), untuned (circle), where the grid has them; all are in the table.",
+    metric = (content["labels"] or {}).get("metric")
+    words = {
+        "kl_surface": (
+            f"Mean KL over the grid of T and S; the least is at {point}.",
+            "Mean KL at every point of the grid. Points with an outline: chosen (square), APE's default (diamond), "
+            "untuned (circle), where the grid has them; all are in the table.",
         ),
-        figures.add(
-            f"bootstrap_{number}",
-            drawings.resamples(content),
-            alt="How often resamples of the samples choose each T and each S.",
-            caption="What would have been chosen from other samples: shares of bootstrap resamples. A parameter is "
-            "called stable if its 95% interval is at most 0.1 wide.",
+        "bootstrap": (
+            "How often resamples of the samples choose each T and each S.",
+            "What would have been chosen from other samples: shares of bootstrap resamples. A parameter is called "
+            "stable if its 95% interval is at most 0.1 wide.",
         ),
+        "kl_and_score": (
+            f"Mean KL against {metric}, a dot for each point of the grid.",
+            "Whether a smaller KL goes with a better score, over the grid's points. The labels had no part in the "
+            "choice.",
+        ),
+        "factors": (
+            "T and S of each layer and head as heat maps.",
+            "T and S of each layer and head, as the gradient found them; 1 leaves attention as it is.",
+        ),
+        "training": (
+            "KL on fitting and validation samples at each step.",
+            "Mean KL at each step on the samples that are fitted and on those that say when to stop.",
+        ),
+    }
+    drawn = drawings.all_figures(content)
+    # A board's own figure of KL and score has that name.
+    names = {"kl_and_score": "kl_and_label"}
+    return [
+        figures.add(f"{names.get(name, name)}_{number}", drawn[name], alt=alt, caption=caption)
+        for name, (alt, caption) in words.items()
+        if name in drawn
     ]
-    if content["labels"]:
-        drawn.append(
-            figures.add(
-                f"kl_and_label_{number}",
-                drawings.kl_and_score(content),
-                alt=f"Mean KL against {content['labels']['metric']}, a dot for each point of the grid.",
-                caption="Whether a smaller KL goes with a better score, over the grid's points. The labels had no part "
-                "in the choice.",
-            )
-        )
-    return drawn
