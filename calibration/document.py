@@ -61,9 +61,17 @@ def choice_part(table: Table, choices: Choices) -> dict[str, Any]:
     }
 
 
-def stability_part(table: Table, chosen: Point, weights: Floats, seed: int) -> dict[str, Any]:
-    """What the resamples choose, and how sure the chosen point beats the untuned ones."""
-    found = stability(table, weights)
+def stability_part(table: Table, judged: Table, chosen: Point, weights: Floats, seed: int) -> dict[str, Any]:
+    """What the resamples choose, and how sure the chosen point beats the untuned ones.
+
+    Args:
+        table: The divergences.
+        judged: What the choice is made by: the same table, or one of another signal.
+        chosen: The choice.
+        weights: Resamples of the samples.
+        seed: Of the resamples.
+    """
+    found = stability(judged, weights)
     rivals = {"default": DEFAULT, "neutral": NEUTRAL}
     return {
         "resamples": len(weights),

@@ -16,6 +16,7 @@ from lm_eval_ape.errors import ApeError
 from lm_eval_ape.options import about
 
 ON_TOO_LONG = ("skip", "error")
+CHOOSE_BY = ("kl", "entropy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,20 @@ class Options(GradientOptions):
     )
     temperatures: tuple[float, ...] | None = field(default=None, metadata=about(values.numbers, "values of T", "T,..."))
     scales: tuple[float, ...] | None = field(default=None, metadata=about(values.numbers, "values of S", "S,..."))
+    entropy: bool = field(
+        default=False,
+        metadata=about(
+            values.switch, "report every point's attention entropy too, and which is nearest to the sequential model's"
+        ),
+    )
+    choose_by: str = field(
+        default="kl",
+        metadata=about(
+            values.choice(*CHOOSE_BY),
+            "what chooses the point: the KL, or the attention entropy's distance",
+            "kl|entropy",
+        ),
+    )
     samples: dict[str, list[int]] = field(
         default_factory=dict, metadata=about(values.picked, "numbers of the documents to take", '{"TASK":[0,3]}')
     )
@@ -105,6 +120,11 @@ class Options(GradientOptions):
             raise ApeError("limit and samples exclude each other; drop one.")
         if self.metric is not None and not self.with_labels:
             raise ApeError("metric is only read with labels; add --with_labels or drop it.")
+        if self.measures_entropy and self.method == "gradient":
+            raise ApeError(
+                "The attention entropy is that of a grid's points, and --method gradient has no grid: use --method "
+                "grid or grid+gradient, or drop entropy and choose_by."
+            )
         self.check_gradient(given)
         if self.lists_factors and self.output_path is None:
             raise ApeError(
@@ -115,6 +135,11 @@ class Options(GradientOptions):
             raise ApeError(
                 f"model_args cannot name a path with a comma: give another --output_path than {self.output_path}."
             )
+
+    @property
+    def measures_entropy(self) -> bool:
+        """Whether the attention entropy of every point is measured."""
+        return self.entropy or self.choose_by == "entropy"
 
     @property
     def lists_factors(self) -> bool:

@@ -19,6 +19,7 @@ NAMES: Mapping[str, str] = {
     "default": "APE's default (0.9, 0.9)",
     "neutral": "untuned (1, 1)",
     "start": "where the gradient started",
+    "entropy": "chosen by attention entropy",
     "label_tuned": "label-tuned",
 }
 WIDTH = 140
@@ -105,11 +106,24 @@ def sentences(content: Mapping[str, Any]) -> list[str]:
             f"The chosen point beats {NAMES[name]} in {found['positive']:.1%} of resamples; KL less by "
             f"{found['mean']:.4g}, 95% [{found['low']:.4g}, {found['high']:.4g}]."
         )
+    if entropy := content.get("entropy"):
+        lines += entropy_sentences(entropy)
     if labels := content["labels"]:
         oracle, spearman = labels["oracle"], labels["spearman"]
         lines.append(f"Label-tuned: {_point(oracle)}, {labels['metric']} {oracle['score']:.4f} on calibration rows.")
         lines.append(f"Spearman's rho of KL and {labels['metric']} over points: {rank_sentence(spearman)}.")
     return lines
+
+
+def entropy_sentences(entropy: Mapping[str, Any]) -> list[str]:
+    """What the attention entropies say, a sentence each."""
+    ends = min(entropy["mean_entropy"]), max(entropy["mean_entropy"])
+    return [
+        f"Attention entropy: {entropy['teacher']:.4g} nats in the sequential model, {ends[0]:.4g} to {ends[1]:.4g} at "
+        f"the points; nearest, sample by sample, is {_point(entropy['choice'])}, whose mean KL is "
+        f"{entropy['choice']['mean_kl']:.4g}{' (this is the choice)' if entropy['chosen_by'] else ''}.",
+        f"Spearman's rho of KL and the entropy's distance over points: {rank_sentence(entropy['spearman_with_kl'])}.",
+    ]
 
 
 def gradient_sentences(gradient: Mapping[str, Any]) -> list[str]:

@@ -19,6 +19,7 @@ from lm_eval_ape.calibration.candidates import Candidate
 from lm_eval_ape.calibration.checks import Checks
 from lm_eval_ape.calibration.choice import Table, choose_all
 from lm_eval_ape.calibration.descent import descend, gradient_part
+from lm_eval_ape.calibration.entropy import EntropyMeter, choose_by_entropy, entropy_part
 from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL, Grid, Point, make_grid
 from lm_eval_ape.calibration.identity import device_name, model_facts, versions
 from lm_eval_ape.calibration.labels import Metric, find_metric
@@ -95,8 +96,17 @@ class Calibration:
         table = Table(self.grid, self.grid.reported, measured.kl)
         choices = choose_all(table)
         weights = resample(len(gathered.samples), options.resamples, options.seed)
+        entropies = None
+        with self._timed("entropy"):
+            if options.measures_entropy:
+                entropies = EntropyMeter(self.lm, options.max_rows, self.cache).measure(gathered.samples, table.points)
+        by_entropy, judged = choose_by_entropy(table, entropies) if entropies else None, table
+        if entropies and by_entropy and options.choose_by == "entropy":
+            choices, judged = choices._replace(chosen=by_entropy), table._replace(kl=entropies.distances)
         digests = [task_digest(task, gathered.samples) for task in self.tasks.values()]
         named: dict[str, Candidate] = {**choices.named}
+        if by_entropy:
+            named["entropy"] = by_entropy.point
         descent = None
         with self._timed("gradient"):
             if options.by_gradient:
@@ -126,8 +136,13 @@ class Calibration:
             "samples": document.samples_part(gathered.samples, measured),
             "left_out": document.left_out_part(gathered),
             "choice": document.choice_part(table, choices),
-            "stability": document.stability_part(table, choices.chosen.point, weights, options.seed),
+            "stability": document.stability_part(table, judged, choices.chosen.point, weights, options.seed),
             **({"gradient": gradient_part(descent, table, weights)} if descent else {}),
+            **(
+                {"entropy": entropy_part(table, entropies, by_entropy, weights, chosen_by=judged is not table)}
+                if entropies and by_entropy
+                else {}
+            ),
             "labels": labels,
             "test": test,
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},

@@ -22,6 +22,9 @@ With --method gradient, T and S of each layer or head are learned instead, by gr
 the chunks' keys and values stay as they are and only the query's pass is differentiated. A part of the samples tells
 when to stop, and a penalty holds the heads together, its strength chosen by cross-validation over samples.
 
+With --entropy the attention entropy of every point is reported beside its KL, as a second signal without labels: the
+point nearest to the sequential model's entropy is named, and taken with --choose_by entropy. It costs more than the KL.
+
 The last line on stdout is the choice as --model_args takes it; all else goes to stderr. A run that was killed goes on
 where it stopped when it is started again with the same --output_path.
 """

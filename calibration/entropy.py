@@ -1,0 +1,172 @@
+"""A second signal that needs no label: how far a point's attention entropy is from the sequential model's.
+
+Zhang et al., "Attention entropy is a key factor" (2024), find that parallel encoding raises the entropy of the query's
+attention and that scores fall as it rises. Beside the KL, which compares what a model says, this compares how it reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from accelerate.utils import find_executable_batch_size, gather_object
+from tqdm import tqdm
+
+from lm_eval_ape.calibration.choice import Chosen, Floats, Table, choose
+from lm_eval_ape.calibration.decoding import last_logits
+from lm_eval_ape.calibration.grid import Point
+from lm_eval_ape.calibration.identity import digest, model_key, read_settings
+from lm_eval_ape.calibration.journal import Journal
+from lm_eval_ape.calibration.samples import Sample
+from lm_eval_ape.calibration.tuning import rank
+from lm_eval_ape.encode import encode, input_device
+from lm_eval_ape.factors import Factors, reading_factors
+from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.probe import Probe
+from lm_eval_ape.segmented_attention import reading_segments
+from lm_eval_ape.segments import Reader, SegmentedCache
+
+# The sequential model, as an oracle's keys and values: the same prompt, its context told from its query.
+_SEQUENTIAL: Mapping[str, Any] = {"keys_from": "sequential", "values_from": "sequential", "top_chunks": None}
+
+
+class Entropies(NamedTuple):
+    """Mean entropy of the query tokens' attention rows over layers, heads and tokens, in nats.
+
+    Attributes:
+        teacher: Of the sequential model, `(samples,)`.
+        points: `(samples, points)`.
+    """
+
+    teacher: Floats
+    points: Floats
+
+    @property
+    def distances(self) -> Floats:
+        """How far each point is from the teacher, `(samples, points)`."""
+        return np.abs(self.points - self.teacher[:, None])
+
+
+class EntropyMeter:
+    """Measures the attention entropy of points on samples and keeps every result.
+
+    Args:
+        lm: The model.
+        max_rows: Most points in one batch.
+        cache: Folder for results; None keeps nothing.
+    """
+
+    def __init__(self, lm: ApeHFLM, max_rows: int | None, cache: Path | None) -> None:
+        self.lm = lm
+        self.max_rows = max_rows
+        self.model = model_key(lm)
+        self.journal = Journal(cache, "entropy", lm.rank)
+        self.known: dict[str, dict[Point | None, float]] = {}
+        for record in self.journal.records():
+            points = [None if point is None else Point(*point) for point in record["points"]]
+            self.known.setdefault(record["key"], {}).update(zip(points, record["entropies"], strict=True))
+
+    def measure(self, samples: Sequence[Sample], points: Sequence[Point]) -> Entropies:
+        """Measure all points and the teacher on all samples; every process gets the whole result."""
+        own = range(self.lm.rank, len(samples), self.lm.world_size)
+        progress = tqdm(own, f"Attention entropy, {len(points)} points", unit="sample", disable=self.lm.rank != 0)
+        rows = [(index, self._sample(samples[index], points)) for index in progress]
+        if self.lm.world_size > 1:
+            rows = gather_object(rows)
+        values = np.array([row for _, row in sorted(rows)])
+        return Entropies(values[:, 0], values[:, 1:])
+
+    def _sample(self, sample: Sample, points: Sequence[Point]) -> list[float]:
+        prompt = sample.prompt
+        key = digest([self.model, read_settings(self.lm.settings), prompt.prefix, prompt.chunks, prompt.query])
+        known = self.known.setdefault(key, {})
+        missing: list[Point | None] = [point for point in (None, *points) if point not in known]
+        if missing:
+            found = self._entropies(sample, missing)
+            known.update(zip(missing, found, strict=True))
+            self.journal.append({"key": key, "points": missing, "entropies": found})
+        return [known[point] for point in (None, *points)]
+
+    def _entropies(self, sample: Sample, points: Sequence[Point | None]) -> list[float]:
+        """In the points' order; None is the teacher."""
+        settings, real = self.lm.settings, [point for point in points if point is not None]
+        found: dict[Point | None, float] = {}
+        if len(real) < len(points):
+            self.lm.settings = replace(settings, **_SEQUENTIAL)
+            try:
+                found[None] = self._read(sample, [Point(1.0, 1.0)])[0]
+            finally:
+                self.lm.settings = settings
+        if real:
+            found.update(zip(real, self._read(sample, real), strict=True))
+        return [found[point] for point in points]
+
+    def _read(self, sample: Sample, points: Sequence[Point]) -> list[float]:
+        """One pass over the query, a row a point; in smaller batches as far as memory asks for it."""
+        lm = self.lm
+        with lm.autocast():
+            reader = encode(lm.model, sample.prompt, lm.settings, used=lm.used, store=lm.store)
+
+        @find_executable_batch_size(starting_batch_size=min(self.max_rows or len(points), len(points)))
+        def read(rows: int) -> list[float]:
+            self.max_rows = rows if rows < len(points) else self.max_rows
+            pieces = [points[first : first + rows] for first in range(0, len(points), rows)]
+            return [entropy for piece in pieces for entropy in self._batch(sample, reader, piece)]
+
+        measured: Callable[[], list[float]] = read
+        return measured()
+
+    def _batch(self, sample: Sample, reader: Reader, points: Sequence[Point]) -> list[float]:
+        lm, probe = self.lm, Probe()
+        device = input_device(lm.model)
+        factors = reading_factors([Factors.of(*point) for point in points], device, lm.model.dtype)
+        reading = replace(lm.reading([replace(reader, rows=len(points))]), probe=probe, **factors._asdict())
+        cache = SegmentedCache(reading, lm.model.config.get_text_config().num_hidden_layers)
+        ids = torch.tensor([sample.prompt.query], device=device).expand(len(points), -1)
+        with reading_segments(lm.model):
+            last_logits(lm, ids, reader.start, cache, keep=1)
+        entropies: list[float] = probe.stacked(0, "entropy").double().mean((0, 2, 3)).tolist()
+        return entropies
+
+
+def choose_by_entropy(table: Table, entropies: Entropies) -> Chosen:
+    """The grid point whose entropy is nearest to the teacher's, mean over samples; ties as for the KL.
+
+    Args:
+        table: The divergences of the same samples and points.
+        entropies: Of `table.points`.
+    """
+    found = choose(table._replace(kl=entropies.distances), table.grid.points)
+    return found._replace(mean_kl=table.means[found.point])
+
+
+def entropy_part(
+    table: Table, entropies: Entropies, chosen: Chosen, weights: Floats, *, chosen_by: bool
+) -> dict[str, Any]:
+    """The part `entropy` of `calibration.json`.
+
+    Args:
+        table: The divergences.
+        entropies: Of `table.points`.
+        chosen: What `choose_by_entropy` gave.
+        weights: Resamples of the samples (see `stability.resample`).
+        chosen_by: Whether the calibration takes this choice, not the KL's.
+    """
+    columns = table.columns(table.grid.points)
+    return {
+        "chosen_by": chosen_by,
+        "teacher": float(entropies.teacher.mean()),
+        "mean_entropy": entropies.points.mean(0).tolist(),
+        "mean_distance": entropies.distances.mean(0).tolist(),
+        "choice": {
+            "attn_temperature": chosen.point.temperature,
+            "attn_scale": chosen.point.scale,
+            "mean_kl": chosen.mean_kl,
+            "ties": [list(point) for point in chosen.ties],
+        },
+        "spearman_with_kl": rank(table.kl[:, columns], entropies.distances[:, columns], weights)._asdict(),
+    }
