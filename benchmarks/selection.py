@@ -1,0 +1,63 @@
+"""Selective attention: seconds a generated token when each one chooses its chunks, and when the query's choice stays.
+
+    python benchmarks/selection.py --tokens 8192 --chunks 16
+
+All read the same encoded chunks; `sink` reads all of them, `reselect` chooses the best two anew for each token, `kept`
+(reselect=False) reads the two that the query chose. The query's own pass is not counted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from decode import generate
+from timing import Clock, Spread, Table, finish, parse, parser, ratios
+from workload import SHAPES, make_model, make_prompt
+
+from lm_eval_ape.encode import encode
+from lm_eval_ape.segmented_attention import reading_segments
+from lm_eval_ape.segments import Reading, SegmentedCache
+from lm_eval_ape.selection import Selection
+from lm_eval_ape.strategy import resolve
+
+RIVALS = {"sink": None, "reselect": Selection(2, "HT"), "kept": Selection(2, "HT", reselect=False)}
+
+
+def main() -> None:
+    flags = parser(__doc__, repeats=5)
+    flags.add_argument("--tokens", type=int, nargs="+", default=[4096, 8192], help="context lengths")
+    flags.add_argument("--chunks", type=int, default=16, help="(default: %(default)s)")
+    flags.add_argument("--query", type=int, default=64, help="tokens of the query (default: %(default)s)")
+    flags.add_argument("--new", type=int, default=16, help="tokens to generate (default: %(default)s)")
+    args = parse(flags)
+    shape = SHAPES[args.shape]
+    clock = Clock(args.device, args.clock)
+    model = make_model(shape, args.device, args.dtype, max(args.tokens) + args.query + args.new + 1024)
+    table = Table(
+        f"Selective attention, {shape.words()}, the best 2 of {args.chunks} chunks, {args.new} new tokens",
+        ["context tokens", *(f"{name} ms a token" for name in RIVALS), "reselect / sink", "kept / sink"],
+    )
+    figures: list[dict[str, Any]] = []
+    for tokens in args.tokens:
+        prompt = make_prompt(shape, context=tokens, chunks=args.chunks, query=args.query)
+        reader = encode(model, prompt, resolve({"strategy": "sink"}))
+        ids = torch.tensor([prompt.query], device=model.device)
+        positions = torch.arange(reader.start, reader.start + ids.shape[1], device=model.device)[None]
+        seconds: dict[str, list[float]] = {name: [] for name in RIVALS}
+        for turn in range(args.repeats + 1):
+            for name, selection in RIVALS.items():
+                cache = SegmentedCache(Reading((reader,), selection=selection), model.config.num_hidden_layers)
+                with reading_segments(model):
+                    spent = generate(model, ids, args.new, clock, past_key_values=cache, position_ids=positions)
+                if turn:
+                    seconds[name].append(spent)
+        against = {name: ratios(seconds[name], seconds["sink"]) for name in ("reselect", "kept")}
+        cells = [Spread.of([1e3 * value for value in values]).text("{:.1f}") for values in seconds.values()]
+        table.add(str(tokens), *cells, *(ratio.text("{:.2f}") for ratio in against.values()))
+        figures.append({"tokens": tokens, **{f"{name}_ratio": ratio for name, ratio in against.items()}, **seconds})
+    finish(args, [table], figures)
+
+
+if __name__ == "__main__":
+    main()
