@@ -13,6 +13,7 @@ import numpy as np
 
 from lm_eval_ape.analysis.attention import OFFSETS, Attention
 from lm_eval_ape.analysis.correlation import Floats, correlate
+from lm_eval_ape.analysis.heads import heads_part
 from lm_eval_ape.analysis.measure import Looks
 from lm_eval_ape.analysis.options import Options
 from lm_eval_ape.analysis.sweep import Case
@@ -25,7 +26,18 @@ SCHEMA_VERSION = 1
 FILE_NAME = "analysis.json"
 ALL = "all"
 """Name of the group of all cases among the correlations."""
-_KEYS = ("schema_version", "created", "command", "versions", "model", "device", "tasks", "cases", "correlations")
+_KEYS = (
+    "schema_version",
+    "created",
+    "command",
+    "versions",
+    "model",
+    "device",
+    "tasks",
+    "cases",
+    "heads",
+    "correlations",
+)
 
 
 def make_document(
@@ -45,6 +57,7 @@ def make_document(
         command: What was called.
     """
     tasks = list(dict.fromkeys(task for _, looks in observed for task, _ in looks))
+    cases = [_case(case, looks, tasks, board) for case, looks in observed]
     return {
         "schema_version": SCHEMA_VERSION,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -54,7 +67,8 @@ def make_document(
         "tasks": {name: board["tasks"][name] if board else {} for name in tasks},
         "offsets": list(OFFSETS),
         "statistics": {"resamples": options.resamples, "seed": options.seed},
-        "cases": [_case(case, looks, tasks, board) for case, looks in observed],
+        "cases": cases,
+        "heads": heads_part([case for case, _ in observed], cases),
         "correlations": _correlations(options, observed, tasks, board) if board else {},
     }
 
@@ -171,7 +185,7 @@ def read(path: Path) -> dict[str, Any]:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ApeError(f"The analysis {path} cannot be read: {error}") from error
-    missing = [key for key in _KEYS if key not in content] if isinstance(content, dict) else list(_KEYS)
+    missing = [key for key in _KEYS if key not in content] if isinstance(content, dict) else _KEYS
     if missing:
         raise ApeError(f"{path} is no analysis of `lm-eval-ape analyze`: it has no {', '.join(missing)}.")
     if content["schema_version"] != SCHEMA_VERSION:

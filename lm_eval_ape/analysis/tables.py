@@ -25,11 +25,19 @@ CORRELATION = (
 )
 
 
+HEADS = (
+    "Spearman's correlation over heads (or layers) of how far T and S moved with what the attention of {first} is like "
+    "there: heads that read the context have a large share on it."
+)
+
+
 def tables(content: Mapping[str, Any]) -> list[Table]:
     """The analysis' tables."""
     found = [_cases(content)]
     if content["correlations"]:
         found.append(_correlations(content))
+    if content["heads"]:
+        found.append(_heads(content))
     return found
 
 
@@ -62,6 +70,26 @@ def _correlations(content: Mapping[str, Any]) -> Table:
                 rows.append([name, group, kind, *_correlation(one), str(one["settings"]), str(found["documents"])])
                 name = ""
     return Table("Entropy and score", CORRELATION, headers, rows)
+
+
+def _heads(content: Mapping[str, Any]) -> Table:
+    rows = []
+    for part in content["heads"]:
+        name = part["label"]
+        for task, found in part["goes_with"].items():
+            cells = [
+                "none" if one["rho"] is None else f"{one['rho']:+.3f} (p {one['p_value']:.3f})"
+                for one in found.values()
+            ]
+            rows.append([name, part["granularity"], task, *cells])
+            name = ""
+    headers = ["Strategy", "Granularity", "Tasks", "Entropy", "|logit|", "Share on the context"]
+    first = content["cases"][0]["label"]
+    return Table("What a calibration moved", HEADS.format(first=first), headers, rows)
+
+
+def _rho(found: Mapping[str, Any]) -> str:
+    return "none" if found["rho"] is None else f"{found['rho']:+.3f} (p {found['p_value']:.3f})"
 
 
 def _correlation(found: Mapping[str, Any]) -> list[str]:

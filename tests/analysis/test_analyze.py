@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lm_eval_ape.analysis.attention import OFFSETS, look
 from lm_eval_ape.analysis.correlation import correlate
 from lm_eval_ape.analysis.document import read
+from lm_eval_ape.analysis.heads import heads_part
 from lm_eval_ape.analysis.options import Options
 from lm_eval_ape.analysis.run import analyze
 from lm_eval_ape.analysis.sweep import cases
@@ -217,3 +218,26 @@ def test_attention_alone_needs_no_score(tmp_path: Path) -> None:
     assert content["cases"][1]["tasks"]["ape_pocket_needle_test"]["mean_chunks"] == 3
     assert content["correlations"] == {}
     assert not (tmp_path / "board").joinpath("board.json").exists()
+
+
+def test_heads_that_a_calibration_moved_are_set_against_the_first_cases_attention(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    options = Options.read({"model_args": MODEL, "tasks": "ape_pocket_twohop_test", "output_path": "out"})
+    first, second = cases(options, ("sequential", "sink"))[:2]
+    spec = second.spec._replace(arguments={**second.spec.arguments, "calibration": "fitted"})
+    temperature = [[0.9, 1.2], [1.5, 0.6]]
+    gradient = {
+        "granularity": "head",
+        "start": [0.9, 0.9],
+        "factors": {"temperature": temperature, "scale": [[0.9] * 2] * 2},
+    }
+    monkeypatch.setattr("lm_eval_ape.analysis.heads.artefact.read", lambda _: {"gradient": gradient})
+    entropy, context = [[1.0, 2.0], [4.0, 3.0]], [[0.4, 0.3], [0.1, 0.2]]
+    look = {"by_head": {"entropy": entropy, "logit": [[1.0] * 2] * 2, "mass": {"context": context}}}
+    (part,) = heads_part([first, second._replace(spec=spec)], [{"tasks": {"task": look}}, {}])
+    assert np.allclose(part["distance"], np.abs(np.log(np.array(temperature) / 0.9)))
+    expected = stats.spearmanr(np.ravel(part["distance"]), np.ravel(entropy))
+    assert part["goes_with"]["task"]["entropy"]["rho"] == pytest.approx(expected.statistic)
+    assert part["goes_with"]["task"]["context"]["rho"] == pytest.approx(-expected.statistic)
+    assert part["goes_with"]["task"]["logit"]["rho"] is None

@@ -1,0 +1,60 @@
+"""Which heads a calibration by gradient moved: those with a high entropy, or those that read the context?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from lm_eval_ape.analysis.sweep import Case
+from lm_eval_ape.calibration import artefact
+from lm_eval_ape.calibration.moved import moved
+
+
+def heads_part(cases: Sequence[Case], looks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """For every case with T and S of layers or heads, how far they moved and what that goes with.
+
+    Args:
+        cases: The cases, the first one the sequential model or another one to compare with.
+        looks: What `analysis.json` holds of each case.
+
+    Returns:
+        A part for each such case: each layer's or head's `distance` from where the gradient started,
+        `(layers, heads or 1)`, and by task Spearman's correlation over layers or heads of that distance with the first
+        case's entropy, mean absolute logit, and share of the attention on the context.
+    """
+    found = []
+    for case in cases:
+        path = case.spec.arguments.get("calibration")
+        gradient = artefact.read(path).get("gradient") if path else None
+        if not gradient or len(parts := moved(gradient)) < 3:
+            continue
+        distances = np.zeros(np.shape(gradient["factors"]["temperature"]))
+        for part in parts:
+            distances[part.layer or 0, part.head or 0] = part.distance
+        found.append(
+            {
+                "label": case.spec.label,
+                "granularity": gradient["granularity"],
+                "distance": distances.tolist(),
+                "goes_with": {task: _goes_with(distances, look["by_head"]) for task, look in looks[0]["tasks"].items()},
+            }
+        )
+    return found
+
+
+def _goes_with(distances: np.ndarray, by_head: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
+    values = {"entropy": by_head["entropy"], "logit": by_head["logit"], "context": by_head["mass"]["context"]}
+    return {name: _spearman(distances, np.array(table)) for name, table in values.items()}
+
+
+def _spearman(distances: np.ndarray, values: np.ndarray) -> dict[str, float | None]:
+    """Over layers, of their heads' mean, where heads share T and S."""
+    if distances.shape[1] < values.shape[1]:
+        values = values.mean(1, keepdims=True)
+    if min(np.ptp(distances), np.ptp(values)) == 0:
+        return {"rho": None, "p_value": None}
+    test = stats.spearmanr(distances.ravel(), values.ravel())
+    return {"rho": float(test.statistic), "p_value": float(test.pvalue)}
