@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lm_eval_ape import plot_style
 from lm_eval_ape.analysis.document import ALL
@@ -134,6 +135,8 @@ def _heat(axes: Axes, values: Any, title: str, colors: str, ends: Sequence[float
     low, high = ends or (None, None)
     image = axes.imshow(values, cmap=colors, vmin=low, vmax=high, aspect="auto", origin="lower")
     axes.grid(visible=False)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="head", ylabel="layer", title=title)
     axes.figure.colorbar(image, ax=axes)
 
@@ -146,13 +149,16 @@ def key_norms(content: Mapping[str, Any]) -> Figure:
     starts = [0, *content["offsets"]]
     figure, panels = _panels(len(tasks))
     for axes, task in zip(panels, tasks, strict=True):
+        longest = 0
         for case, style in zip(last.values(), series(len(last)), strict=True):
             norms = np.array(case["tasks"][task]["key_norms"]["context"], dtype=float)
             means = norms.mean(0)
             known = np.isfinite(means)
             places = np.arange(len(starts))[known]
+            longest = max(longest, int(places[-1]))
             axes.plot(places, means[known], **style.options, label=case["label"])
-        axes.set_xticks(range(len(starts)), [str(start) for start in starts], rotation=60, fontsize=8)
+        ticks = range(longest + 1)
+        axes.set_xticks(ticks, [str(starts[tick]) for tick in ticks], rotation=60, fontsize=8)
         axes.set(xlabel="offset in the chunk, tokens from", ylabel="mean key norm", title=task)
     _legend(figure, panels[0])
     return figure
