@@ -34,7 +34,7 @@ class Contexts:
         if number in self.kept:
             return self.kept[number]
         with self.lm.autocast():
-            reader = encode(self.lm.model, prompt, self.lm.settings, used=self.lm.used)
+            reader = encode(self.lm.model, prompt, self.lm.settings, used=self.lm.used, store=self.lm.store)
         size = sum(
             tensor.nbytes
             for segment in reader.segments

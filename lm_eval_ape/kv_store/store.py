@@ -61,12 +61,12 @@ class KVStore:
     def get(self, piece: Piece, backend: str) -> Layers | None:
         """A piece's keys and values, from memory or else from disk (and then in memory too)."""
         key = self._key(piece, backend)
-        layers = self.memory.get(key) if self.memory else None
+        layers = None if self.memory is None else self.memory.get(key)
         if layers is not None:
             self.counts.memory_hits += 1
         elif self.disk and (layers := self.disk.get(key, self.devices)) is not None:
             self.counts.disk_hits += 1
-            if self.memory:
+            if self.memory is not None:
                 self.memory.put(key, layers)
         if layers is None:
             self.counts.misses += 1
@@ -78,14 +78,14 @@ class KVStore:
     def put(self, piece: Piece, backend: str, layers: Layers) -> None:
         """Keep a piece's keys and values."""
         key = self._key(piece, backend)
-        if self.memory:
+        if self.memory is not None:
             self.memory.put(key, layers)
         if self.disk:
             self.disk.put(key, layers)
 
     def clear_memory(self) -> bool:
         """Give memory back; whether there was any to give."""
-        if not self.memory or not len(self.memory):
+        if self.memory is None or not len(self.memory):
             return False
         self.memory.clear()
         return True
@@ -93,8 +93,8 @@ class KVStore:
     def record(self) -> dict[str, Any]:
         """Limits, bytes and counts, for the results."""
         return {
-            "memory_limit_bytes": self.memory.limit if self.memory else 0,
-            "memory_bytes": self.memory.bytes if self.memory else 0,
+            "memory_limit_bytes": 0 if self.memory is None else self.memory.limit,
+            "memory_bytes": 0 if self.memory is None else self.memory.bytes,
             "dir": str(self.disk.folder) if self.disk else None,
             "dir_limit_bytes": self.disk.limit if self.disk else None,
             "dir_bytes": self.disk.bytes if self.disk else 0,
