@@ -5,10 +5,10 @@ BIN := .venv/bin
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo picture test check lint types format bench clean
+.PHONY: help setup demo picture test check lint types format bench bench-full picture clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 # PyTorch first and alone: otherwise another package's range could choose its build.
 .venv/ready: pyproject.toml setup.py constraints.txt lm_eval_ape.pth
@@ -41,8 +41,11 @@ format: .venv/ready ## let ruff mend and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/ready ## what the start-up hook costs, measured
-	$(BIN)/python benchmarks/startup.py
+bench: .venv/ready ## all benchmarks at small sizes, two minutes
+	$(BIN)/python benchmarks/all.py
+
+bench-full: .venv/ready ## the benchmarks of docs/performance.md, a quarter of an hour on two quiet cores
+	$(BIN)/python benchmarks/all.py --full
 
 clean: ## remove what the targets made
 	rm -rf .venv build dist out *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -52,7 +52,7 @@ class Shape:
 
 
 SHAPES = {
-    "tiny": Shape(hidden=64, intermediate=96, layers=2, heads=4, kv_heads=2, vocabulary=512),
+    "tiny": Shape(hidden=64, intermediate=96, layers=2, heads=4, kv_heads=2, vocabulary=1024),
     "50m": Shape(hidden=512, intermediate=1536, layers=6, heads=8, kv_heads=2, vocabulary=32000),
     "llama-3.1-8b": Shape(hidden=4096, intermediate=14336, layers=32, heads=32, kv_heads=8, vocabulary=128256),
 }

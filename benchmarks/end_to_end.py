@@ -1,0 +1,90 @@
+r"""End to end: prefill and generation of one request, sequential against parallel, with and without kept chunks.
+
+    python benchmarks/end_to_end.py --device cuda --dtype bfloat16 --shape llama-3.1-8b \
+        --tokens 131072 --chunks 32 --query 256 --new 256
+
+is the setting of APE's headline (Yang et al., ICLR 2025: 4.5 times faster at 128K on one H100).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timing import Clock, Spread, Table, finish, parse, parser, ratios
+from transformers import PreTrainedModel
+from workload import SHAPES, make_model, make_prompt
+
+from lm_eval_ape.encode import encode
+from lm_eval_ape.kv_store import KVStore, open_store
+from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.segmented_attention import reading_segments
+from lm_eval_ape.segments import Reading, SegmentedCache
+from lm_eval_ape.strategy import resolve
+
+
+def sequential(model: PreTrainedModel, prompt: Prompt, new: int) -> None:
+    """Generate from the whole prompt, as transformers does it."""
+    ids = torch.tensor([prompt.ids], device=model.device)
+    model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, do_sample=False)
+
+
+def parallel(model: PreTrainedModel, prompt: Prompt, new: int, store: KVStore | None = None) -> None:
+    """Chunks, encoded or found, and generation that reads them."""
+    reader = encode(model, prompt, resolve({"strategy": "ape"}), store=store)
+    cache = SegmentedCache(Reading((reader,), temperature=0.9, scale=0.9), model.config.num_hidden_layers)
+    ids = torch.tensor([prompt.query], device=model.device)
+    with reading_segments(model):
+        model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            position_ids=torch.arange(reader.start, reader.start + ids.shape[1], device=model.device)[None],
+            past_key_values=cache,
+            max_new_tokens=new,
+            do_sample=False,
+        )
+
+
+def main() -> None:
+    flags = parser(__doc__)
+    flags.add_argument("--tokens", type=int, nargs="+", default=[8192], help="context lengths")
+    flags.add_argument("--chunks", type=int, default=8, help="(default: %(default)s)")
+    flags.add_argument("--query", type=int, default=64, help="tokens of the query (default: %(default)s)")
+    flags.add_argument("--new", type=int, default=32, help="tokens to generate (default: %(default)s)")
+    args = parse(flags)
+    shape = SHAPES[args.shape]
+    model = make_model(shape, args.device, args.dtype, max(args.tokens) + args.query + args.new + 1024)
+    table = Table(
+        f"End to end, {shape.words()}, {args.chunks} chunks, query {args.query}, {args.new} new tokens",
+        [
+            "context tokens",
+            "sequential s",
+            "parallel s",
+            "kept chunks s",
+            "times faster",
+            "times faster with kept chunks",
+        ],
+    )
+    figures: list[dict[str, Any]] = []
+    for tokens in args.tokens:
+        prompt = make_prompt(shape, context=tokens, chunks=args.chunks, query=args.query)
+        device = torch.device(args.device)
+        store = open_store(model, device, memory_bytes=2**40, folder=None, folder_bytes=None, facts="")
+        rivals = {
+            "sequential": lambda prompt=prompt: sequential(model, prompt, args.new),
+            "parallel": lambda prompt=prompt: parallel(model, prompt, args.new),
+            "kept": lambda prompt=prompt, store=store: parallel(model, prompt, args.new, store),
+        }
+        seconds = Clock(args.device, args.clock).in_turn(rivals, args.repeats)
+        gains = {name: ratios(seconds["sequential"], seconds[name]) for name in ("parallel", "kept")}
+        table.add(
+            str(tokens),
+            *(Spread.of(values).text() for values in seconds.values()),
+            *(gain.text("{:.2f}") for gain in gains.values()),
+        )
+        figures.append({"tokens": tokens, "gains": gains, **seconds})
+    finish(args, [table], figures)
+
+
+if __name__ == "__main__":
+    main()

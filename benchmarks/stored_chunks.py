@@ -1,0 +1,100 @@
+"""The second question on a document: time to first token with its chunks kept, against encoding them.
+
+    python benchmarks/stored_chunks.py --tokens 4096 8192 --chunks 4
+
+Another question each time. `memory` finds the chunks where the model left them, `disk` reads and checks their files.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from timing import Clock, Spread, Table, finish, parse, parser, ratios
+from transformers import PreTrainedModel
+from workload import SHAPES, make_model, make_prompt
+
+from lm_eval_ape.encode import encode
+from lm_eval_ape.kv_store import KVStore, open_store
+from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.segmented_attention import reading_segments
+from lm_eval_ape.segments import Reading, SegmentedCache
+from lm_eval_ape.strategy import resolve
+
+MIB = 2**20
+
+
+@torch.no_grad()
+def first_token(model: PreTrainedModel, prompt: Prompt, store: KVStore | None) -> None:
+    """Prefix and chunks, encoded or found, then the query up to the first new token's logits."""
+    reader = encode(model, prompt, resolve({"strategy": "ape"}), store=store)
+    cache = SegmentedCache(Reading((reader,), temperature=0.9, scale=0.9), model.config.num_hidden_layers)
+    ids = torch.tensor([prompt.query], device=model.device)
+    positions = torch.arange(reader.start, reader.start + ids.shape[1], device=model.device)[None]
+    with reading_segments(model):
+        model(ids, position_ids=positions, past_key_values=cache, logits_to_keep=1)
+
+
+def main() -> None:
+    flags = parser(__doc__)
+    flags.add_argument("--tokens", type=int, nargs="+", default=[4096, 8192], help="context lengths")
+    flags.add_argument("--chunks", type=int, default=4, help="(default: %(default)s)")
+    flags.add_argument("--query", type=int, default=64, help="tokens of the query (default: %(default)s)")
+    args = parse(flags)
+    shape = SHAPES[args.shape]
+    model = make_model(shape, args.device, args.dtype, max(args.tokens) + args.query + 1024)
+    table = Table(
+        f"Time to first token, {shape.words()}, {args.chunks} chunks, query {args.query}",
+        [
+            "context tokens",
+            "encoding s",
+            "memory s",
+            "disk s",
+            "memory, times faster",
+            "disk, times faster",
+            "MiB kept",
+        ],
+    )
+    figures: list[dict[str, Any]] = []
+    for tokens in args.tokens:
+        prompt = make_prompt(shape, context=tokens, chunks=args.chunks, query=args.query)
+        with tempfile.TemporaryDirectory() as folder:
+            device = torch.device(args.device)
+            stores = {
+                "memory": open_store(model, device, memory_bytes=2**36, folder=None, folder_bytes=None, facts=""),
+                "disk": open_store(model, device, memory_bytes=0, folder=Path(folder), folder_bytes=None, facts=""),
+            }
+            for store in stores.values():
+                first_token(model, prompt, store)
+            asked = [0]
+
+            def question(
+                store: KVStore | None, prompt: Prompt = prompt, asked: list[int] = asked
+            ) -> Callable[[], None]:
+                def ask() -> None:
+                    asked[0] += 1
+                    query = tuple((token + asked[0]) % shape.vocabulary for token in prompt.query)
+                    first_token(model, replace(prompt, query=query), store)
+
+                return ask
+
+            rivals = {"encoding": question(None), **{name: question(store) for name, store in stores.items()}}
+            seconds = Clock(args.device, args.clock).in_turn(rivals, args.repeats)
+            kept = stores["memory"].record()["memory_bytes"] / MIB if stores["memory"] else 0.0
+        gains = {name: ratios(seconds["encoding"], seconds[name]) for name in stores}
+        table.add(
+            str(tokens),
+            *(Spread.of(values).text() for values in seconds.values()),
+            *(gain.text("{:.1f}") for gain in gains.values()),
+            f"{kept:.0f}",
+        )
+        figures.append({"tokens": tokens, "gains": gains, "mib": kept, **seconds})
+    finish(args, [table], figures)
+
+
+if __name__ == "__main__":
+    main()

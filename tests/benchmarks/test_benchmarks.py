@@ -1,0 +1,71 @@
+"""Every benchmark runs at a tiny size and writes what it measured; times are not looked at."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import REPOSITORY
+
+FOLDER = REPOSITORY / "benchmarks"
+TINY = ["--shape", "tiny", "--repeats", "1"]
+RUNS = {
+    "prefill": ["--tokens", "64", "--chunks", "2", "--query", "4"],
+    "decode": ["--tokens", "64", "--query", "4", "--new", "3"],
+    "grid": ["--tokens", "64", "--query", "4", "--steps", "2", "--sampled", "1"],
+    "stored_chunks": ["--tokens", "64", "--query", "4"],
+    "selection": ["--tokens", "64", "--query", "4", "--new", "3", "--chunks", "4"],
+    "harness_run": ["--words", "40", "--rows", "1"],
+    "end_to_end": ["--tokens", "64", "--query", "4", "--new", "2"],
+}
+
+
+@pytest.fixture(autouse=True)
+def beside_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+
+def numbers(content: Any) -> list[float]:
+    if isinstance(content, dict):
+        return [number for value in content.values() for number in numbers(value)]
+    if isinstance(content, list):
+        return [number for value in content for number in numbers(value)]
+    return [float(content)] if isinstance(content, (int, float)) else []
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_benchmark_measures_and_writes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "figures.json"
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *RUNS[name], *TINY, "--json", str(file)])
+    importlib.import_module(name).main()
+    content = json.loads(file.read_text(encoding="utf-8"))
+    for table in content["tables"]:
+        assert table["rows"]
+        assert all(len(row) == len(table["headers"]) for row in table["rows"])
+    found = numbers(content["figures"])
+    assert found
+    assert all(number > 0 for number in found)
+
+
+def test_operations_are_counted_as_the_formulas_say() -> None:
+    workload = importlib.import_module("workload")
+    shape = workload.SHAPES["llama-3.1-8b"]
+    # Llama-3.1-8B's makers give 8.03 billion; norms are left out here.
+    assert shape.parameters == pytest.approx(8.03e9, rel=1e-3)
+    one = workload.Counts(shape, context=8192, chunks=1, query=64)
+    many = workload.Counts(shape, context=8192, chunks=4, query=64)
+    # One chunk does what one sequence does; four leave three quarters of the context's attention out.
+    assert one.parallel == pytest.approx(one.sequential, rel=1e-3)
+    attention = 4 * 32 * 128 * 32 * 8192 * 8192 / 2
+    assert one.encoding - many.encoding == pytest.approx(0.75 * attention, rel=1e-9)
+
+
+def test_the_runner_names_every_benchmark_there_is() -> None:
+    runner = importlib.import_module("all")
+    # Those on the shipped model make the tables of other pages; the rest is what benchmarks are made of.
+    others = {"all", "timing", "workload", "pocket_chunks", "finer_than_a_grid", "head_factors"}
+    assert {path.stem for path in FOLDER.glob("*.py")} - others == set(runner.FULL) == set(runner.QUICK)
