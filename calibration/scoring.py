@@ -179,9 +179,11 @@ class Scorer:
             )
             for part in passes(ids.shape[1], query, self.lm.settings.selection)
         ]
-        logits = torch.cat(parts, dim=1)
+        logits = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
         check_finite(logits, [f"the point {point}" for point in points], 1, sample)
-        divergences = forward_kl(teacher.log_probs, log_probabilities(logits))
+        # One token after the other: distributions of all of them would need as much memory as their logits, twice.
+        each = zip(teacher.log_probs, logits.unbind(1), strict=True)
+        divergences = torch.stack([forward_kl(own, log_probabilities(logit)) for own, logit in each], dim=-1)
         return [Score(tuple(row)) for row in divergences.tolist()]
 
     def _cache(self, reader: Reader, points: Sequence[Candidate]) -> SegmentedCache:
