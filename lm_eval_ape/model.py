@@ -59,7 +59,7 @@ class ApeHFLM(HFLM):
             prefix, chunks and query, how many tokens were dropped, and with a retriever which chunks it kept.
         kv_cache_bytes: Most bytes of encoded chunks to keep in memory, on the model's own device (`2GiB`); 0 for none.
         kv_cache_dir: Folder in which encoded chunks are kept from run to run; it is made if it does not exist.
-        kv_cache_dir_bytes: Most bytes there; None for no limit.
+        kv_cache_dir_bytes: Most bytes there, 50 GiB by default; None for no limit.
         **arguments: Fields of `strategy.Settings`, and everything that the harness's `hf` accepts.
 
     Raises:
