@@ -308,23 +308,27 @@ class ApeHFLM(HFLM):
     def _in_pieces(self, work: Callable[[slice], Answer], rows: int) -> list[Answer]:
         """Do a batch's work, in smaller and smaller pieces as far as memory asks for it; later batches start there."""
         answers: list[Answer] = []
-        first = 0
+        first, gave_back = 0, False
         while first < rows:
             size = min(self._most_rows or rows, rows - first)
             try:
                 answers.append(work(slice(first, first + size)))
-                first += size
+                first, gave_back = first + size, False
                 continue
             except RuntimeError as error:
                 if not should_reduce_batch_size(error):
                     raise
-                # Kept chunks can be encoded again: they go before the batch gets smaller.
-                gave_back = self.store is not None and self.store.clear_memory()
-                if size == 1 and not gave_back:
+                # Kept chunks can be encoded again: they go before the batch gets smaller. Once only, for what is tried
+                # again keeps its chunks anew.
+                kept = self.store is not None and self.store.clear_memory()
+                if kept and not gave_back:
+                    gave_back = True
+                    logger.warning("Memory is short; the chunks kept in memory are let go.")
+                elif size == 1:
                     raise
-                if not gave_back:
+                else:
                     self._most_rows = -(-size // 2)
-                logger.warning("Memory is short; going on with %d requests at a time.", self._most_rows or size)
+                    logger.warning("Memory is short; going on with %d requests at a time.", self._most_rows)
             # Outside of the handler, whose traceback would keep the failed batch alive.
             gc.collect()
             clear_device_cache()

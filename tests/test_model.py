@@ -14,6 +14,7 @@ import pytest
 import tiny
 import torch
 from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizer
 
 from lm_eval_ape import __version__
@@ -339,3 +340,46 @@ def test_a_retriever_is_refused_where_every_token_is_to_be_scored(checkpoint: st
     args = {"pretrained": checkpoint, "preset": "C200x20", "strategy": "sequential"}
     with pytest.raises(ApeError, match=r"Task small scores whole texts .* retriever=bm25 would drop parts"):
         harness.evaluate("ape-hf", args, harness.task("small", "loglikelihood_rolling", DOCS))
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"), [("generate_until", "_model_generate"), ("multiple_choice", "_model_call")]
+)
+def test_short_memory_halves_the_batch_and_changes_no_answer(
+    checkpoint: str, kind: str, method: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = harness.task("small", kind, DOCS)
+    args = {"pretrained": checkpoint, "chunking": "passages", "kv_cache_bytes": "1MiB"}
+    expected = harness.evaluate("ape-hf", args, task, batch_size=4)
+    sizes: list[int] = []
+    owner = HFLM if kind == "generate_until" else ApeHFLM
+    work = getattr(owner, method)
+
+    def short(self: ApeHFLM, *given: Any, **options: Any) -> torch.Tensor:
+        rows = options["context"] if "context" in options else given[0]
+        sizes.append(len(rows))
+        if len(rows) > 1:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return work(self, *given, **options)
+
+    monkeypatch.setattr(owner, method, short)
+    got = harness.evaluate("ape-hf", args, task, batch_size=4)
+    assert_same(harness.responses(got, "small"), harness.responses(expected, "small"))
+    # Once with the kept chunks and once without, then in halves; what comes later starts small.
+    rows = 4 if kind == "generate_until" else len(DOCS[0]["choices"])
+    assert sizes[:4] == [rows, rows, 2, 1]
+    assert set(sizes[4:]) == {1}
+    assert "going on with 1 requests at a time" in caplog.text
+
+
+@pytest.mark.parametrize("kept", ["0", "1MiB"])
+def test_memory_too_short_for_one_request_is_an_error(
+    checkpoint: str, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(*given: Any, **options: Any) -> torch.Tensor:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(HFLM, "_model_generate", short)
+    args = {"pretrained": checkpoint, "chunking": "passages", "kv_cache_bytes": kept}
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        harness.evaluate("ape-hf", args, harness.task("small", "generate_until", DOCS), batch_size=4)
