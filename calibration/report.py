@@ -170,6 +170,8 @@ def rank_sentence(found: Mapping[str, Any]) -> str:
     if found["rho"] is None:
         return f"none, as one of the two is the same for all {found['points']} points"
     interval = "" if found["low"] is None else f", 95% [{found['low']:.3f}, {found['high']:.3f}]"
+    if found["p_value"] is None:
+        return f"{found['rho']:.3f}{interval}, no p for {found['points']} points"
     return f"{found['rho']:.3f}{interval}, p = {found['p_value']:.3f}, {found['points']} points"
 
 

@@ -19,7 +19,7 @@ class Rank(NamedTuple):
 
     Attributes:
         rho: It; None where one of the two is the same for all points.
-        p_value: Of no correlation, two-sided, as if the points were independent.
+        p_value: Of no correlation, two-sided, as if the points were independent; None for two points.
         low: Lower end of the 95% interval over resamples of the documents.
         high: Upper end.
         points: How many points.
@@ -55,7 +55,8 @@ def rank(kl: Floats, scores: Floats, weights: Floats) -> Rank:
     resampled = _row_correlations(rankdata(weights @ kl, axis=1), rankdata(weights @ scores, axis=1))
     resampled = resampled[np.isfinite(resampled)]
     low, high = np.percentile(resampled, INTERVAL).tolist() if len(resampled) else (None, None)
-    return Rank(float(found.statistic), float(found.pvalue), low, high, points)
+    p_value = float(found.pvalue) if np.isfinite(found.pvalue) else None
+    return Rank(float(found.statistic), p_value, low, high, points)
 
 
 def _row_correlations(first: Floats, second: Floats) -> Floats:

@@ -18,8 +18,11 @@ from lm_eval_ape.calibration.choice import Table
 from lm_eval_ape.calibration.entropy import Entropies, EntropyMeter, choose_by_entropy
 from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL, Grid, Point
 from lm_eval_ape.calibration.options import Options
+from lm_eval_ape.calibration.report import rank_sentence
 from lm_eval_ape.calibration.run import calibrate
 from lm_eval_ape.calibration.samples import Sample
+from lm_eval_ape.calibration.stability import resample
+from lm_eval_ape.calibration.tuning import rank
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.prompt import Prompt
@@ -110,3 +113,11 @@ def test_a_gradient_without_a_grid_has_no_points_to_measure(options: MakeOptions
     given = options(temperatures=None, scales=None, method="gradient", choose_by="entropy")
     with pytest.raises(ApeError, match="--method gradient has no grid"):
         Options.read(given)
+
+
+def test_two_points_have_a_correlation_without_a_p_value() -> None:
+    values = np.array([[1.0, 2.0], [1.0, 3.0]])
+    found = rank(values, values, resample(2, 50, 1))
+    assert found.rho == pytest.approx(1.0)
+    assert found.p_value is None
+    assert rank_sentence(found._asdict()) == "1.000, 95% [1.000, 1.000], no p for 2 points"
