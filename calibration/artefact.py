@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ import yaml
 from lm_eval_ape.calibration.schema import validate
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.factors import Factors
+from lm_eval_ape.files import read_json, write_text
 from lm_eval_ape.pocket import model_name
 from lm_eval_ape.strategy import SETTINGS, Settings
 
@@ -94,10 +94,7 @@ def read(path: str | Path) -> dict[str, Any]:
     """
     file = Path(path).expanduser()
     file = file / FILE_NAME if file.is_dir() else file
-    try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise ApeError(f"The calibration {file} cannot be read: {error}") from error
+    content: dict[str, Any] = read_json(file, "calibration")
     try:
         validate(content)
     except ApeError as error:
@@ -111,12 +108,5 @@ def write(folder: Path, content: Mapping[str, Any], config: Mapping[str, Any]) -
     # A list of numbers on one line, for eyes.
     text = _FLAT_LIST.sub(lambda found: " ".join(found.group().split()), text) + "\n"
     validate(json.loads(text))
-    _replace(folder / FILE_NAME, text)
-    _replace(folder / CONFIG_NAME, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}.tmp")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
+    write_text(folder / FILE_NAME, text)
+    write_text(folder / CONFIG_NAME, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))

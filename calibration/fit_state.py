@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lm_eval_ape.files import draft_of
+
 logger = logging.getLogger(__name__)
 
 
@@ -76,6 +78,6 @@ class StateFile:
         if self.path is None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_suffix(f".{os.getpid()}.tmp")
+        draft = draft_of(self.path)
         torch.save(vars(state), draft)
         os.replace(draft, self.path)

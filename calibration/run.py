@@ -30,6 +30,7 @@ from lm_eval_ape.calibration.samples import gather, task_digest
 from lm_eval_ape.calibration.stability import resample
 from lm_eval_ape.catalogue import Catalogue
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.files import make_folder
 from lm_eval_ape.model import ApeHFLM
 
 logger = logging.getLogger(__name__)
@@ -70,8 +71,10 @@ class Calibration:
         )
         self.grid: Grid = make_grid(*axes, num_tokens=options.num_tokens)
         _check_arguments(options)
-        self.output = _folder(options.output_path)
-        self.cache = _folder(options.cache_path) or (self.output and self.output / "cache")
+        self.output = make_folder(options.output_path) if options.output_path else None
+        self.cache = self.output and self.output / "cache"
+        if options.cache_path:
+            self.cache = make_folder(options.cache_path)
         catalogue = Catalogue(options)
         self.tasks = catalogue.load(options.tasks)
         twins = catalogue.twins(self.tasks)
@@ -191,14 +194,3 @@ def _check_arguments(options: Options) -> None:
             f"top_chunks={settings.top_chunks} lets each query choose among the chunks, and a choice has no gradient; "
             "use --method grid, or calibrate without top_chunks."
         )
-
-
-def _folder(path: str | None) -> Path | None:
-    if path is None:
-        return None
-    folder = Path(path).expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ApeError(f"The folder {folder} cannot be made: {error}") from error
-    return folder

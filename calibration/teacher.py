@@ -17,6 +17,7 @@ from transformers import DynamicCache
 from lm_eval_ape.calibration.decoding import check_finite, last_logits
 from lm_eval_ape.calibration.divergence import log_probabilities
 from lm_eval_ape.encode import input_device
+from lm_eval_ape.files import draft_of
 from lm_eval_ape.model import ApeHFLM
 
 logger = logging.getLogger(__name__)
@@ -119,7 +120,6 @@ class TeacherStore:
     @staticmethod
     def _save(path: Path, teacher: Teacher) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Under its name only when whole: a killed run leaves no half file behind that name.
-        draft = path.with_suffix(f".{os.getpid()}.tmp")
+        draft = draft_of(path)
         save_file({"tokens": teacher.tokens.cpu(), "log_probs": teacher.log_probs.cpu().contiguous()}, draft)
         os.replace(draft, path)

@@ -32,6 +32,7 @@ from lm_eval_ape.cache_guard import guard
 from lm_eval_ape.encode import encode_all, input_device
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.factors import reading_factors
+from lm_eval_ape.files import make_folder
 from lm_eval_ape.kv_store import KVStore, open_store
 from lm_eval_ape.option_values import byte_size
 from lm_eval_ape.passes import passes
@@ -83,7 +84,7 @@ class ApeHFLM(HFLM):
             raise ApeError(f"request_log={request_log} lies in a folder that does not exist; make it first.")
         memory_bytes = byte_size("kv_cache_bytes", kv_cache_bytes)
         folder_bytes = None if kv_cache_dir_bytes is None else byte_size("kv_cache_dir_bytes", kv_cache_dir_bytes)
-        folder = _folder(kv_cache_dir)
+        folder = make_folder(kv_cache_dir) if kv_cache_dir else None
         self.store: KVStore | None = None
         self.used: Counter[str] = Counter()
         self._prompts: dict[str, Prompt] = {}
@@ -432,15 +433,3 @@ class ApeHFLM(HFLM):
         """The precision that `mixed_precision_dtype` asks for; no change without it."""
         dtype = self.mixed_precision_dtype
         return torch.autocast(device_type=self.device.type, dtype=dtype, enabled=dtype is not None)
-
-
-def _folder(path: str | None) -> Path | None:
-    """The folder for encoded chunks, made before anything is loaded."""
-    if path is None:
-        return None
-    folder = Path(path).expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ApeError(f"kv_cache_dir={path} cannot be made: {error}") from error
-    return folder

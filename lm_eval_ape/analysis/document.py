@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
@@ -19,6 +18,7 @@ from lm_eval_ape.analysis.options import Options
 from lm_eval_ape.analysis.sweep import Case
 from lm_eval_ape.calibration.identity import versions
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.files import read_json
 from lm_eval_ape.probe import ROLES
 from lm_eval_ape.strategy import SETTINGS
 
@@ -181,10 +181,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         ApeError: The file cannot be read, or is none that this version knows.
     """
-    try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ApeError(f"The analysis {path} cannot be read: {error}") from error
+    content = read_json(path, "analysis")
     missing = [key for key in _KEYS if key not in content] if isinstance(content, dict) else _KEYS
     if missing:
         raise ApeError(f"{path} is no analysis of `lm-eval-ape analyze`: it has no {', '.join(missing)}.")

@@ -17,9 +17,9 @@ from lm_eval_ape.analysis.tables import comma_separated, markdown
 from lm_eval_ape.calibration.identity import device_name, model_facts
 from lm_eval_ape.comparison.board import make_board
 from lm_eval_ape.comparison.compare import write as write_board
-from lm_eval_ape.comparison.folder import write_text
 from lm_eval_ape.comparison.loggers import Loggers
 from lm_eval_ape.comparison.running import Strategies
+from lm_eval_ape.files import write_text
 
 logger = logging.getLogger(__name__)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from lm_eval_ape.calibration.schema import validate
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.files import read_json
 
 SCHEMA_VERSION = 1
 FILE_NAME = "board.json"
@@ -62,10 +62,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         ApeError: It cannot be read, is none of ours, or of a newer version.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ApeError(f"The board {path} cannot be read: {error}. Run lm-eval-ape compare again.") from error
+    content = read_json(path, "board", "Run lm-eval-ape compare again.")
     version = content.get("schema_version") if isinstance(content, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise ApeError(

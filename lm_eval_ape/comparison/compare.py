@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_ape.comparison.board import make_board
-from lm_eval_ape.comparison.folder import write_text
 from lm_eval_ape.comparison.formats import comma_separated, markdown
 from lm_eval_ape.comparison.loggers import Loggers
 from lm_eval_ape.comparison.options import Options
 from lm_eval_ape.comparison.running import Strategies
 from lm_eval_ape.comparison.runs import distinct, read_folders
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.files import write_text
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from lm_eval.loggers import EvaluationTracker
 
 from lm_eval_ape.comparison.runs import RECORD_NAME
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.files import write_text
 
 
 def strategy_folder(output: Path, label: str) -> Path:
@@ -83,11 +83,3 @@ def changes(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) < 60 else f"{text[:57]}..."
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)

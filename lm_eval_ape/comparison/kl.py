@@ -22,10 +22,10 @@ from lm_eval_ape.calibration.options import Options as CalibrationOptions
 from lm_eval_ape.calibration.samples import Gathered, collect
 from lm_eval_ape.calibration.scoring import Score
 from lm_eval_ape.catalogue import FEWSHOT_SEED
-from lm_eval_ape.comparison.folder import write_text
 from lm_eval_ape.comparison.options import Options
 from lm_eval_ape.comparison.runs import KL_NAME
 from lm_eval_ape.comparison.specs import Spec
+from lm_eval_ape.files import write_text
 from lm_eval_ape.model import ApeHFLM
 
 

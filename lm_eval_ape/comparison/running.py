@@ -29,6 +29,7 @@ from lm_eval_ape.comparison.options import Options
 from lm_eval_ape.comparison.runs import Run, read_run
 from lm_eval_ape.comparison.specs import Spec, describe, read_specs
 from lm_eval_ape.errors import ApeError, nearest
+from lm_eval_ape.files import make_folder
 
 logger = logging.getLogger(__name__)
 
@@ -56,11 +57,7 @@ class Strategies:
         self.options = options
         self.loggers = loggers
         self.specs = read_specs(options.specs, options.model_args)
-        self.output = Path(str(options.output_path)).expanduser()
-        try:
-            self.output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ApeError(f"The folder {self.output} cannot be made: {error}") from error
+        self.output = make_folder(str(options.output_path))
         self.tasks = _load_tasks(options)
 
     def run(self, lm: MeasuredApeHFLM | None = None) -> list[Run]:

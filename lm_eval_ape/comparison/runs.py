@@ -11,6 +11,7 @@ from typing import Any
 from lm_eval_ape.comparison.samples import Samples, read_samples
 from lm_eval_ape.comparison.specs import describe
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.files import read_json
 
 RECORD_NAME = "run.json"
 KL_NAME = "kl.json"
@@ -108,10 +109,7 @@ def read_run(results_file: Path) -> Run:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ApeError(f"The file {path} cannot be read: {error}") from error
+    content = read_json(path, "file")
     if not isinstance(content, dict):
         raise ApeError(f"The file {path} must hold a JSON object.")
     return content

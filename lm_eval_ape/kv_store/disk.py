@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lm_eval_ape.files import draft_of
 from lm_eval_ape.kv_store.memory import Layers, size
 
 logger = logging.getLogger(__name__)
@@ -73,8 +74,7 @@ class DiskStore:
             tensors[_name(layer, "values")] = values.contiguous().cpu()
         notes = {"format": FORMAT, "key": key, "checksum": checksum(tensors)}
         path = self._path(key)
-        # Under its name only when whole: neither a killed run nor another process sees half a file there.
-        draft = path.with_suffix(f".{os.getpid()}.tmp")
+        draft = draft_of(path)
         try:
             save_file(tensors, draft, metadata=notes)
             before = path.stat().st_size if path.exists() else 0

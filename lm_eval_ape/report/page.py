@@ -13,8 +13,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lm_eval_ape import __version__
-from lm_eval_ape.comparison.folder import write_text
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.files import write_text
 from lm_eval_ape.report.material import Material, find
 from lm_eval_ape.report.section import Figures
 from lm_eval_ape.report.sections import SECTIONS
