@@ -23,7 +23,8 @@ from lm_eval_ape.errors import ApeError
 from lm_eval_ape.merge import Attended, merge, scale_context
 from lm_eval_ape.probe import Asked, Part
 from lm_eval_ape.segments import Reading, Role, Segment, SegmentedLayer
-from lm_eval_ape.selected_chunks import Ask, choose_over_layers, read_selected, visible_tokens
+from lm_eval_ape.selected_chunks import ContextQuery, read_selected, visible_tokens
+from lm_eval_ape.survey import choose_over_layers
 
 ATTENTION_NAME = "lm_eval_ape"
 
@@ -154,7 +155,7 @@ class _Rows:
             scaling = scaling / temperature
         scaled = partial(scale_context, temperature=temperature, scale=scale, mode=reading.scale_mode)
         if segment.role == "context" and reading.selects(segment):
-            ask = Ask(query, scaling, mask, softcap, _tokens(self.mask), merge(others).lse)
+            ask = ContextQuery(query, scaling, mask, softcap, _tokens(self.mask), merge(others).lse)
             attended = read_selected(ask, segment, self.layer, self.number, scaled)
             mask = visible_tokens(self.layer, self.number, segment, mask)
         else:

@@ -1,8 +1,4 @@
-"""Reading the chosen chunks of a context: attention chunk by chunk, the losers' log-sum-exps set to -inf.
-
-Where layers choose together (`select_over=LHT`), every forward pass is made twice: once reading all chunks, for the
-scores of all layers, then with the choice.
-"""
+"""Reading the chosen chunks of a context: attention chunk by chunk, the losers' log-sum-exps set to -inf."""
 
 from __future__ import annotations
 
@@ -11,15 +7,15 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lm_eval_ape.attend import attend
 from lm_eval_ape.merge import Attended, merge
-from lm_eval_ape.segments import Segment, SegmentedCache, SegmentedLayer
+from lm_eval_ape.segments import Segment, SegmentedLayer
 from lm_eval_ape.selection import aggregate, chunk_scores, top_logits, winners
 
 
-class Ask(NamedTuple):
+class ContextQuery(NamedTuple):
     """What some rows ask of the context.
 
     Attributes:
@@ -48,7 +44,7 @@ class _Run(NamedTuple):
 
 
 def read_selected(
-    ask: Ask,
+    ask: ContextQuery,
     segment: Segment,
     layer: SegmentedLayer,
     number: int,
@@ -122,7 +118,7 @@ def _runs(lengths: tuple[int, ...], wanted: Any, join: bool) -> Iterator[_Run]:
 
 
 def _read_run(
-    ask: Ask, segment: Segment, layer: SegmentedLayer, run: _Run, scores: bool
+    ask: ContextQuery, segment: Segment, layer: SegmentedLayer, run: _Run, scores: bool
 ) -> tuple[list[Attended], list[Tensor]]:
     """Attention over each chunk of a run, and each one's largest logits if they are to be scored."""
     reading = layer.reading
@@ -151,36 +147,3 @@ def _chunks(row: Tensor, run: _Run) -> Tensor:
     """Chunks of one length out of a row: `(1, kv_heads, tokens, x)` to `(chunks, kv_heads, length, x)`."""
     part = row[0, :, run.start : run.start + run.chunks * run.length]
     return part.unflatten(1, (run.chunks, run.length)).transpose(0, 1)
-
-
-def choose_over_layers(decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Choose chunks with the scores of all layers before a forward pass (a pre-hook of the decoder).
-
-    Does nothing unless the pass reads segments with `select_over=LHT`, or where an earlier pass has chosen for all.
-    """
-    cache = next((value for value in (*args, *kwargs.values()) if isinstance(value, SegmentedCache)), None)
-    selection = None if cache is None else cache.reading.selection
-    if cache is None or selection is None or selection.over != "LHT":
-        return
-    layers = [layer for layer in cache.layers if isinstance(layer, SegmentedLayer)]
-    if layers[0].chosen and not selection.reselect:
-        return
-    before = [(layer.keys, layer.values, layer.is_initialized) for layer in layers]
-    for layer in layers:
-        layer.surveyed = {}
-    try:
-        # Not a call of the module, which would come back here.
-        decoder.forward(*args, **kwargs)
-        scores = [layer.surveyed or {} for layer in layers]
-    finally:
-        for layer, (keys, values, initialized) in zip(layers, before, strict=True):
-            layer.keys, layer.values, layer.is_initialized = keys, values, initialized
-            layer.surveyed = None
-    for number in {number for own in scores for number in own}:
-        # A layer whose window hides the context has no say.
-        heard = [own[number] for own in scores if number in own]
-        stacked = torch.stack([score.to(heard[0].device) for score in heard], dim=1)
-        chosen = winners(aggregate(stacked, selection.over), selection.top_chunks)
-        for layer, own in zip(layers, scores, strict=True):
-            if number in own:
-                layer.chosen[number] = chosen.to(own[number].device)

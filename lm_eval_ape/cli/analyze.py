@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 
 from lm_eval_ape.analysis.options import Options
-from lm_eval_ape.cli.flags import add_flags
+from lm_eval_ape.cli.flags import add_flags, command_parser
 from lm_eval_ape.cli.progress import messages
 
 DESCRIPTION = """\
@@ -46,12 +46,7 @@ examples:
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags: those of `Options`."""
-    parser = argparse.ArgumentParser(
-        prog="lm-eval-ape analyze",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("analyze", DESCRIPTION, EPILOG)
     add_flags(parser, Options)
     return parser
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 
 from lm_eval_ape.calibration.options import Options, merge, read_file
-from lm_eval_ape.cli.flags import add_flags
+from lm_eval_ape.cli.flags import add_flags, command_parser
 
 DESCRIPTION = """\
 Find the attention temperature T and scale S whose next-token distributions are closest, in KL divergence, to those of
@@ -72,12 +72,7 @@ examples:
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags: those of `Options`, and `--config`."""
-    parser = argparse.ArgumentParser(
-        prog="lm-eval-ape calibrate",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("calibrate", DESCRIPTION, EPILOG)
     parser.add_argument("--config", metavar="FILE", help="YAML file with these options, without the dashes")
     add_flags(parser, Options)
     return parser

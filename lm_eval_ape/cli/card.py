@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
+
+from lm_eval_ape.cli.flags import command_parser
 
 DESCRIPTION = """\
 Print Markdown for the model card of a calibrated setting: the (T, S), on what and how they were chosen, their KL beside
@@ -26,12 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         ApeError: A file cannot be read, or the board has no row of this setting.
     """
-    parser = argparse.ArgumentParser(
-        prog="lm-eval-ape card",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("card", DESCRIPTION, EPILOG)
     parser.add_argument("calibration", metavar="CALIBRATION", help="calibration.json, or its folder")
     parser.add_argument("--board", metavar="DIR", help="folder of a board.json with a row of this setting")
     if not arguments:

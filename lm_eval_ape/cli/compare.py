@@ -9,7 +9,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from lm_eval_ape.cli.flags import add_flags
+from lm_eval_ape.cli.flags import add_flags, command_parser
 from lm_eval_ape.cli.progress import messages
 from lm_eval_ape.comparison.options import Options
 
@@ -65,12 +65,7 @@ examples:
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags: those of `Options`."""
-    parser = argparse.ArgumentParser(
-        prog="lm-eval-ape compare",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("compare", DESCRIPTION, EPILOG)
     # As in the harness, these take pairs separated by commas or by spaces.
     pairs = {name: {"nargs": "+"} for name in ("wandb_args", "wandb_config_args", "trackio_args")}
     add_flags(parser, Options, {"sources": {"flag": "--from", "nargs": "+"}, **pairs})

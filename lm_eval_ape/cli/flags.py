@@ -1,4 +1,4 @@
-"""The flags of a command, from the fields of its options."""
+"""The parser of a command, with flags from the fields of its options."""
 
 from __future__ import annotations
 
@@ -8,6 +8,16 @@ from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from lm_eval_ape.options import HarnessOptions
+
+
+def command_parser(name: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """A parser of `lm-eval-ape NAME` whose help is shown as it was written."""
+    return argparse.ArgumentParser(
+        prog=f"lm-eval-ape {name}",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def add_flags(

@@ -6,6 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from lm_eval_ape.cli.flags import command_parser
+
 DESCRIPTION = """\
 Make one HTML page of what `lm-eval-ape compare`, `calibrate` and `analyze` have written: the board, sortable; score and
 time against the length of the prompt; KL against score; each calibration's KL surface and stability; attention entropy
@@ -30,12 +32,7 @@ examples:
 
 def build_parser() -> argparse.ArgumentParser:
     """The folders, and where to write."""
-    parser = argparse.ArgumentParser(
-        prog="lm-eval-ape report",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("report", DESCRIPTION, EPILOG)
     parser.add_argument(
         "folders",
         nargs="+",

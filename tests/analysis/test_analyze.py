@@ -31,10 +31,8 @@ from lm_eval_ape.strategy import resolve
 MODEL = {"pretrained": "pocket", "chunking": "passages"}
 
 
-@pytest.fixture(scope="module")
-def analysed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
-    folder = tmp_path_factory.mktemp("analysis")
-    options = Options.read(
+def small(folder: Path) -> Options:
+    return Options.read(
         {
             "model_args": MODEL,
             "tasks": "ape_pocket_twohop_test",
@@ -46,7 +44,12 @@ def analysed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
             "output_path": str(folder),
         }
     )
-    content = analyze(options, ["lm-eval-ape", "analyze"])
+
+
+@pytest.fixture(scope="module")
+def analysed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    folder = tmp_path_factory.mktemp("analysis")
+    content = analyze(small(folder), ["lm-eval-ape", "analyze"])
     assert content is not None
     return content, folder
 
@@ -113,19 +116,7 @@ def test_a_second_run_computes_nothing_again(
     content, folder = analysed
     for place in ("analysis.measure.look", "comparison.running.simple_evaluate"):
         monkeypatch.setattr(f"lm_eval_ape.{place}", lambda *_, **__: pytest.fail("computed again"))
-    options = Options.read(
-        {
-            "model_args": MODEL,
-            "tasks": "ape_pocket_twohop_test",
-            "strategies": "sequential,parallel,sink+selective",
-            "chunks": "2,5",
-            "limit": 6,
-            "probe_limit": 4,
-            "batch_size": 6,
-            "output_path": str(folder),
-        }
-    )
-    again = analyze(options, ["lm-eval-ape", "analyze"])
+    again = analyze(small(folder), ["lm-eval-ape", "analyze"])
     assert again is not None
     assert again["cases"] == content["cases"]
     assert again["correlations"] == content["correlations"]

@@ -33,10 +33,16 @@ def _part(number: int, found: Found, figures: Figures) -> dict[str, Any]:
         "line": model_args_line(content, str(found.path)),
         "sentences": sentences(content) + (gradient_sentences(content["gradient"]) if content.get("gradient") else []),
         "points": _points(content),
-        "moved": moved(content["gradient"])[:MOVED] if content.get("gradient") else [],
+        "moved": _moved(content["gradient"]) if content.get("gradient") else [],
         "figures": _figures(number, content, figures),
         "test": content["test"],
     }
+
+
+def _moved(gradient: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """The layers and heads that moved most: name, T, S and distance."""
+    found = moved(gradient)[:MOVED]
+    return [(one.name, f"{one.temperature:.3f}", f"{one.scale:.3f}", f"{one.distance:.3f}") for one in found]
 
 
 def _points(content: Mapping[str, Any]) -> list[tuple[str, str, str]]:
