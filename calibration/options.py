@@ -112,10 +112,7 @@ class Options(GradientOptions):
 
     def check(self, given: Mapping[str, Any]) -> None:
         """Refuse a calibration without model or tasks, and options that exclude each other."""
-        if "pretrained" not in self.model_args:
-            raise ApeError("model_args must name the model: --model_args pretrained=MODEL.")
-        if not self.tasks:
-            raise ApeError("tasks must name at least one task: --tasks ape_longbench_2wikimqa_calibration.")
+        self.check_named("ape_longbench_2wikimqa_calibration")
         if self.limit is not None and self.samples:
             raise ApeError("limit and samples exclude each other; drop one.")
         if self.metric is not None and not self.with_labels:

@@ -64,8 +64,8 @@ class ApeHFLM(HFLM):
         **arguments: Fields of `strategy.Settings`, and everything that the harness's `hf` accepts.
 
     Raises:
-        ApeError: An argument is unknown or impossible (before anything is loaded), the tokenizer cannot tell which
-            characters its tokens cover, or the model cannot encode in parallel.
+        ApeError: An argument is unknown or impossible (before anything is loaded), the model is not there, its
+            tokenizer cannot tell which characters its tokens cover, or it cannot encode in parallel.
     """
 
     def __init__(
@@ -96,7 +96,14 @@ class ApeHFLM(HFLM):
         if not torch.cuda.is_available() and str(rest.get("device", "cuda")).startswith("cuda"):
             # lm_eval's command line says cuda:0 where nothing was asked for.
             rest["device"] = "cpu"
-        super().__init__(**rest)
+        try:
+            super().__init__(**rest)
+        except OSError as error:
+            told = " ".join(str(error).split())
+            raise ApeError(
+                f"The model {pretrained} cannot be loaded: {told} Give pretrained=... a folder or the name of a model on "
+                "the Hugging Face hub that this machine reaches or has in its cache."
+            ) from error
         if hasattr(self, "accelerator"):
             # The parent does this for several GPUs only; several CPU processes would each do all the work.
             self._rank = self.accelerator.process_index

@@ -88,6 +88,22 @@ class HarnessOptions:
             ApeError: With the sentence.
         """
 
+    def check_named(self, example: str) -> None:
+        """Refuse options without a model or a task, and a model with arguments that are flags.
+
+        Args:
+            example: A task that the error may name.
+
+        Raises:
+            ApeError: One is missing, or given twice.
+        """
+        if "pretrained" not in self.model_args:
+            raise ApeError("model_args must name the model: --model_args pretrained=MODEL.")
+        if doubled := next((name for name in ("device", "batch_size") if name in self.model_args), None):
+            raise ApeError(f"model_args has {doubled}, which has a flag of its own: --{doubled}.")
+        if not self.tasks:
+            raise ApeError(f"tasks must name at least one task: --tasks {example}.")
+
     @property
     def multiturn(self) -> bool:
         """Few-shot examples as turns; by default where there is a chat template, as in the harness."""

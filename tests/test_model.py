@@ -383,3 +383,9 @@ def test_memory_too_short_for_one_request_is_an_error(
     args = {"pretrained": checkpoint, "chunking": "passages", "kv_cache_bytes": kept}
     with pytest.raises(torch.cuda.OutOfMemoryError):
         harness.evaluate("ape-hf", args, harness.task("small", "generate_until", DOCS), batch_size=4)
+
+
+@pytest.mark.parametrize("pretrained", ["/no/such/folder", "no-such-organisation/no-such-model"])
+def test_a_model_that_is_not_there_is_told_in_a_sentence(pretrained: str) -> None:
+    with pytest.raises(ApeError, match=f"The model {pretrained} cannot be loaded: .*a folder or the name of a model"):
+        ApeHFLM(pretrained, device="cpu")

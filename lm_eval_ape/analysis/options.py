@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 from lm_eval_ape import option_values as values
 from lm_eval_ape.comparison.options import Options as ComparisonOptions
-from lm_eval_ape.comparison.options import read_strategies
+from lm_eval_ape.comparison.options import StrategyOptions, strategies_option
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.options import HarnessOptions, about
+from lm_eval_ape.options import about
 
 DEFAULT_STRATEGIES = "sequential,parallel,sink,selective,sink+selective"
 DEFAULT_CHUNKS = (2, 4, 8, 16)
@@ -19,27 +19,12 @@ _CUTS = ("chunks", "chunk_tokens", "max_chunks", "preset")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(HarnessOptions):
+class Options(StrategyOptions):
     """What to analyse, on what, and where to write. Fields are the flags of `lm-eval-ape analyze`."""
 
     COMMAND: ClassVar[str] = "analyze"
 
-    model_args: dict[str, Any] = field(
-        default_factory=dict,
-        metadata=about(
-            values.arguments,
-            "the model, as for lm_eval --model ape-hf; all strategies share it",
-            "pretrained=MODEL,...",
-        ),
-    )
-    strategies: tuple[str, ...] = field(
-        default=(),
-        metadata=about(
-            read_strategies,
-            f"NAME, NAME[setting=value,...] or NAME@calibration.json (default: {DEFAULT_STRATEGIES})",
-            "SPEC,...",
-        ),
-    )
+    strategies: tuple[str, ...] = strategies_option(DEFAULT_STRATEGIES)
     chunks: tuple[int, ...] | None = field(
         default=None,
         metadata=about(
@@ -56,25 +41,15 @@ class Options(HarnessOptions):
     scores: bool = field(
         default=True, metadata=about(values.switch, "score every setting too, as `lm-eval-ape compare` does")
     )
-    metric: str | None = field(
-        default=None, metadata=about(values.text, "what is scored (default: each task's first metric)", "NAME")
-    )
     output_path: str | None = field(
         default=None, metadata=about(values.text, "folder for analysis.json, tables, figures and runs", "DIR")
     )
     resamples: int = field(default=1000, metadata=about(values.count(99), "bootstrap resamples", "N"))
     seed: int = field(default=1234, metadata=about(values.count(0), "seed of the bootstrap", "N"))
-    gen_kwargs: dict[str, Any] = field(
-        default_factory=dict,
-        metadata=about(values.arguments, "generation settings over the tasks' own", "KEY=VALUE,..."),
-    )
 
     def check(self, given: Mapping[str, Any]) -> None:
         """Refuse an analysis without model, tasks or folder, and options that exclude each other."""
-        if "pretrained" not in self.model_args:
-            raise ApeError("model_args must name the model: --model_args pretrained=MODEL.")
-        if not self.tasks:
-            raise ApeError("tasks must name at least one task: --tasks ape_longbench_2wikimqa_test.")
+        self.check_named("ape_longbench_2wikimqa_test")
         if self.output_path is None:
             raise ApeError("output_path must name a folder, so that nothing computed is lost: --output_path analysis.")
         if self.chunks is not None and len(set(self.chunks)) < len(self.chunks):

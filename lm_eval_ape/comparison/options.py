@@ -23,11 +23,19 @@ def read_strategies(name: str, value: Any) -> tuple[str, ...]:
     return split_specs(value)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(HarnessOptions):
-    """What to compare, on what, and where to write. Fields are the flags of `lm-eval-ape compare`."""
+def strategies_option(default: str) -> Any:
+    """The field that names strategies.
 
-    COMMAND: ClassVar[str] = "compare"
+    Args:
+        default: What is taken if none is named, for the help.
+    """
+    text = f"NAME, NAME[setting=value,...] or NAME@calibration.json (default: {default})"
+    return field(default=(), metadata=about(read_strategies, text, "SPEC,..."))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategyOptions(HarnessOptions):
+    """How several strategies of one model are run and scored."""
 
     model_args: dict[str, Any] = field(
         default_factory=dict,
@@ -37,14 +45,22 @@ class Options(HarnessOptions):
             "pretrained=MODEL,...",
         ),
     )
-    strategies: tuple[str, ...] = field(
-        default=(),
-        metadata=about(
-            read_strategies,
-            f"NAME, NAME[setting=value,...] or NAME@calibration.json (default: {DEFAULT_STRATEGIES})",
-            "SPEC,...",
-        ),
+    metric: str | None = field(
+        default=None, metadata=about(values.text, "what is scored (default: each task's first metric)", "NAME")
     )
+    gen_kwargs: dict[str, Any] = field(
+        default_factory=dict,
+        metadata=about(values.arguments, "generation settings over the tasks' own", "KEY=VALUE,..."),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(StrategyOptions):
+    """What to compare, on what, and where to write. Fields are the flags of `lm-eval-ape compare`."""
+
+    COMMAND: ClassVar[str] = "compare"
+
+    strategies: tuple[str, ...] = strategies_option(DEFAULT_STRATEGIES)
     sources: tuple[str, ...] = field(
         default=(),
         metadata=about(
@@ -56,9 +72,6 @@ class Options(HarnessOptions):
     baseline: str | None = field(
         default=None,
         metadata=about(values.text, "row that the others are compared with (default: sequential)", "NAME"),
-    )
-    metric: str | None = field(
-        default=None, metadata=about(values.text, "what is scored (default: each task's first metric)", "NAME")
     )
     output_path: str | None = field(
         default=None, metadata=about(values.text, "folder for the runs and board.md, board.csv, board.json", "DIR")
@@ -77,11 +90,6 @@ class Options(HarnessOptions):
         default=None,
         metadata=about(values.count(1), "measure the KL of the first N documents of each task alone", "N"),
     )
-    gen_kwargs: dict[str, Any] = field(
-        default_factory=dict,
-        metadata=about(values.arguments, "generation settings over the tasks' own", "KEY=VALUE,..."),
-    )
-
     wandb_args: dict[str, Any] = field(
         default_factory=dict,
         metadata=about(
@@ -115,12 +123,7 @@ class Options(HarnessOptions):
             raise ApeError(f"{idle} says how to run strategies, but no model is named; add --model_args or drop it.")
 
     def _check_runs(self) -> None:
-        if "pretrained" not in self.model_args:
-            raise ApeError("model_args must name the model: --model_args pretrained=MODEL.")
-        if doubled := next((name for name in ("device", "batch_size") if name in self.model_args), None):
-            raise ApeError(f"model_args has {doubled}, which has a flag of its own: --{doubled}.")
-        if not self.tasks:
-            raise ApeError("tasks must name at least one task: --tasks ape_longbench_2wikimqa_test.")
+        self.check_named("ape_longbench_2wikimqa_test")
         if self.output_path is None:
             raise ApeError("output_path must name a folder for the runs, so that none is lost: --output_path board.")
 

@@ -147,6 +147,7 @@ def test_a_score_that_never_moves_has_no_correlation() -> None:
         ({"model_args": {}}, "model_args must name the model"),
         ({"tasks": ()}, "tasks must name at least one task"),
         ({"output_path": None}, "output_path must name a folder"),
+        ({"model_args": {**MODEL, "batch_size": 2}}, "which has a flag of its own: --batch_size"),
         ({"chunks": "2,2"}, "chunks must name each number once"),
         ({"chunks": "0"}, "chunks must be whole numbers of at least 1"),
         ({"chunks": "2.5"}, "chunks must be whole numbers of at least 1"),

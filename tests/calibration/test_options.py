@@ -39,6 +39,7 @@ CONFIGS = sorted(Path(run_configs).with_name("calibration").glob("*.yaml"))
         ({"model_args": {"chunk_token": 9}}, "Did you mean 'chunk_tokens'?"),
         ({"metadata": "{"}, "metadata must be JSON"),
         ({"limit": None, "samples": {"x": [-1]}}, "samples must give each task a list of document numbers"),
+        ({"model_args": {"batch_size": 2}}, "model_args has batch_size, which has a flag of its own: --batch_size"),
         ({"limit": 2, "samples": {"x": [1]}}, "limit and samples exclude each other"),
         ({"metric": "score"}, "metric is only read with labels"),
         ({"metric": "scores", "with_labels": True}, "has no metric scores; it has: score"),
