@@ -6,14 +6,15 @@ attention and that scores fall as it rises. Beside the KL, which compares what a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from accelerate.utils import find_executable_batch_size, gather_object
+from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from lm_eval_ape.calibration.choice import Chosen, Floats, Table, choose
@@ -24,11 +25,15 @@ from lm_eval_ape.calibration.journal import Journal
 from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.calibration.tuning import rank
 from lm_eval_ape.encode import encode, input_device
+from lm_eval_ape.errors import ApeError
 from lm_eval_ape.factors import Factors, reading_factors
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.probe import Probe
 from lm_eval_ape.segmented_attention import reading_segments
 from lm_eval_ape.segments import Reader, SegmentedCache
+from lm_eval_ape.short_memory import half, in_pieces
+
+logger = logging.getLogger(__name__)
 
 # The sequential model, as an oracle's keys and values: the same prompt, its context told from its query.
 _SEQUENTIAL: Mapping[str, Any] = {"keys_from": "sequential", "values_from": "sequential", "top_chunks": None}
@@ -106,19 +111,28 @@ class EntropyMeter:
         return [found[point] for point in points]
 
     def _read(self, sample: Sample, points: Sequence[Point]) -> list[float]:
-        """One pass over the query, a row a point; in smaller batches as far as memory asks for it."""
+        """One pass over the query, a row a point; in smaller batches as far as memory asks for it.
+
+        Raises:
+            ApeError: Memory does not suffice for a single point.
+        """
         lm = self.lm
         with lm.autocast():
             reader = encode(lm.model, sample.prompt, lm.settings, used=lm.used, store=lm.store)
 
-        @find_executable_batch_size(starting_batch_size=min(self.max_rows or len(points), len(points)))
-        def read(rows: int) -> list[float]:
-            self.max_rows = rows if rows < len(points) else self.max_rows
-            pieces = [points[first : first + rows] for first in range(0, len(points), rows)]
-            return [entropy for piece in pieces for entropy in self._batch(sample, reader, piece)]
+        def make_room(rows: int, error: RuntimeError) -> None:
+            if rows == 1:
+                raise ApeError(
+                    f"{sample}: memory does not suffice to look at the attention of one (T, S) point over its "
+                    f"{len(sample.prompt.ids)} tokens; free some, calibrate on shorter samples, or drop --entropy."
+                ) from error
+            self.max_rows = half(rows)
+            logger.warning("%s: memory is short; going on with %d points at a time.", sample, self.max_rows)
 
-        measured: Callable[[], list[float]] = read
-        return measured()
+        pieces = in_pieces(
+            lambda part: self._batch(sample, reader, points[part]), len(points), lambda: self.max_rows, make_room
+        )
+        return [entropy for piece in pieces for entropy in piece]
 
     def _batch(self, sample: Sample, reader: Reader, points: Sequence[Point]) -> list[float]:
         lm, probe = self.lm, Probe()

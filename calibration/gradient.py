@@ -7,7 +7,6 @@ as the points of a grid do, and their gradients do not mix.
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,7 +15,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
@@ -31,6 +29,7 @@ from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.prompt import Prompt
 from lm_eval_ape.segmented_attention import reading_segments
 from lm_eval_ape.segments import OnePassLayer, Reader, Reading, SegmentedCache
+from lm_eval_ape.short_memory import half, in_pieces
 
 logger = logging.getLogger(__name__)
 
@@ -80,31 +79,24 @@ class Differentiator:
         Raises:
             ApeError: Logits are not finite, or memory does not suffice for a single row.
         """
-        parts: list[Gradient] = []
-        done, rows = 0, min(self.max_rows or len(parameters), len(parameters))
-        while done < len(parameters):
-            piece = slice(done, done + rows)
-            try:
-                parts.append(self._batch(prompt, reader, teacher, parameters[piece], wanted[piece], sample=sample))
-            except RuntimeError as error:
-                if not should_reduce_batch_size(error):
-                    raise
-                if self.recomputes and rows == 1:
-                    raise ApeError(
-                        f"{sample}: memory does not suffice to differentiate one pass of its {len(prompt.query)} query "
-                        f"tokens over {len(prompt.ids)} tokens; free some, or calibrate on shorter samples or with a "
-                        "smaller dtype."
-                    ) from error
-                if self.recomputes:
-                    rows = self.max_rows = -(-rows // 2)
-                self.recomputes = True
-                logger.warning("%s: memory is short; going on with %d rows, activations not kept.", sample, rows)
-            else:
-                done += len(parts[-1].kl)
-                continue
-            # Outside of the handler, whose traceback would keep the failed batch alive.
-            gc.collect()
-            clear_device_cache()
+
+        def work(part: slice) -> Gradient:
+            return self._batch(prompt, reader, teacher, parameters[part], wanted[part], sample=sample)
+
+        def make_room(rows: int, error: RuntimeError) -> None:
+            if self.recomputes and rows == 1:
+                raise ApeError(
+                    f"{sample}: memory does not suffice to differentiate one pass of its {len(prompt.query)} query "
+                    f"tokens over {len(prompt.ids)} tokens; free some, or calibrate on shorter samples or with a "
+                    "smaller dtype."
+                ) from error
+            if self.recomputes:
+                self.max_rows = half(rows)
+            self.recomputes = True
+            left = self.max_rows or rows
+            logger.warning("%s: memory is short; going on with %d rows, activations not kept.", sample, left)
+
+        parts = in_pieces(work, len(parameters), lambda: self.max_rows, make_room)
         return Gradient(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
     def _batch(

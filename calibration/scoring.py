@@ -6,7 +6,6 @@ and its own short tail.
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,7 +13,6 @@ from statistics import fmean
 from typing import NamedTuple
 
 import torch
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor
 
 from lm_eval_ape.calibration.candidates import Candidate, factors_of
@@ -30,6 +28,7 @@ from lm_eval_ape.passes import passes
 from lm_eval_ape.prompt import Prompt
 from lm_eval_ape.segmented_attention import reading_segments
 from lm_eval_ape.segments import Reader, Reading, SegmentedCache
+from lm_eval_ape.short_memory import half, in_pieces
 
 logger = logging.getLogger(__name__)
 
@@ -108,31 +107,24 @@ class Scorer:
     ) -> list[Score]:
         """Score every point on a prompt that `read` has encoded (see `score`)."""
         measure = self._own if self.objective.history == "own" else self._teacher
-        scores: list[Score] = []
-        rows = min(self.max_rows or len(points), len(points))
-        while len(scores) < len(points):
-            piece = points[len(scores) : len(scores) + rows]
-            try:
-                with reading_segments(self.lm.model):
-                    found = measure(prompt, reader, teacher, piece, sample)
-            except RuntimeError as error:
-                if not should_reduce_batch_size(error):
-                    raise
-                if rows == 1:
-                    raise ApeError(
-                        f"{sample}: memory does not suffice for one (T, S) point over its {len(prompt.ids)} tokens; "
-                        "free some, or calibrate on shorter samples or with a smaller dtype."
-                    ) from error
-                rows = self.max_rows = -(-rows // 2)
-                logger.warning("%s: memory is short; going on with %d points at a time.", sample, rows)
-            else:
-                scores += found
-                on_scored(len(piece))
-                continue
-            # Outside of the handler, whose traceback would keep the failed batch alive.
-            gc.collect()
-            clear_device_cache()
-        return scores
+
+        def work(part: slice) -> list[Score]:
+            with reading_segments(self.lm.model):
+                scores = measure(prompt, reader, teacher, points[part], sample)
+            on_scored(len(scores))
+            return scores
+
+        def make_room(rows: int, error: RuntimeError) -> None:
+            if rows == 1:
+                raise ApeError(
+                    f"{sample}: memory does not suffice for one (T, S) point over its {len(prompt.ids)} tokens; free "
+                    "some, or calibrate on shorter samples or with a smaller dtype."
+                ) from error
+            self.max_rows = half(rows)
+            logger.warning("%s: memory is short; going on with %d points at a time.", sample, self.max_rows)
+
+        pieces = in_pieces(work, len(points), lambda: self.max_rows, make_room)
+        return [score for piece in pieces for score in piece]
 
     def _own(
         self, prompt: Prompt, reader: Reader, teacher: Teacher, points: Sequence[Candidate], sample: str

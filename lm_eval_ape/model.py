@@ -6,7 +6,6 @@ The parent sees queries where it expects prompts; the segments that they read ar
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 from collections import Counter, defaultdict
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import CacheHook
 from lm_eval.models.huggingface import HFLM
@@ -41,6 +39,7 @@ from lm_eval_ape.prompt import Prompt, Source, Splitter
 from lm_eval_ape.rolling import rolling_loglikelihood
 from lm_eval_ape.segmented_attention import reading_segments
 from lm_eval_ape.segments import Reader, Reading, SegmentedCache, together
+from lm_eval_ape.short_memory import half, in_pieces
 
 logger = logging.getLogger(__name__)
 
@@ -101,8 +100,8 @@ class ApeHFLM(HFLM):
         except OSError as error:
             told = " ".join(str(error).split())
             raise ApeError(
-                f"The model {pretrained} cannot be loaded: {told} Give pretrained=... a folder or the name of a model on "
-                "the Hugging Face hub that this machine reaches or has in its cache."
+                f"The model {pretrained} cannot be loaded: {told} Give pretrained=... a folder or the name of a model "
+                "on the Hugging Face hub that this machine reaches or has in its cache."
             ) from error
         if hasattr(self, "accelerator"):
             # The parent does this for several GPUs only; several CPU processes would each do all the work.
@@ -315,32 +314,29 @@ class ApeHFLM(HFLM):
 
     def _in_pieces(self, work: Callable[[slice], Answer], rows: int) -> list[Answer]:
         """Do a batch's work, in smaller and smaller pieces as far as memory asks for it; later batches start there."""
-        answers: list[Answer] = []
-        first, gave_back = 0, False
-        while first < rows:
-            size = min(self._most_rows or rows, rows - first)
-            try:
-                answers.append(work(slice(first, first + size)))
-                first, gave_back = first + size, False
-                continue
-            except RuntimeError as error:
-                if not should_reduce_batch_size(error):
-                    raise
-                # Kept chunks can be encoded again: they go before the batch gets smaller. Once only, for what is tried
-                # again keeps its chunks anew.
-                kept = self.store is not None and self.store.clear_memory()
-                if kept and not gave_back:
-                    gave_back = True
-                    logger.warning("Memory is short; the chunks kept in memory are let go.")
-                elif size == 1:
-                    raise
-                else:
-                    self._most_rows = -(-size // 2)
-                    logger.warning("Memory is short; going on with %d requests at a time.", self._most_rows)
-            # Outside of the handler, whose traceback would keep the failed batch alive.
-            gc.collect()
-            clear_device_cache()
-        return answers
+        gave_back = False
+
+        def attempt(part: slice) -> Answer:
+            nonlocal gave_back
+            answer = work(part)
+            gave_back = False
+            return answer
+
+        def make_room(size: int, error: RuntimeError) -> None:
+            nonlocal gave_back
+            # Kept chunks can be encoded again: they go before the batch gets smaller. Once only, for the next try keeps
+            # its chunks anew.
+            kept = self.store is not None and self.store.clear_memory()
+            if kept and not gave_back:
+                gave_back = True
+                logger.warning("Memory is short; the chunks kept in memory are let go.")
+                return
+            if size == 1:
+                raise error
+            self._most_rows = half(size)
+            logger.warning("Memory is short; going on with %d requests at a time.", self._most_rows)
+
+        return in_pieces(attempt, rows, lambda: self._most_rows, make_room)
 
     def _loglikelihood_tokens(
         self,
