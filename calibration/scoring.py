@@ -131,7 +131,7 @@ class Scorer:
     ) -> list[Score]:
         """Each point continues from its own greedy tokens, as the teacher did from its own (Eq. 3)."""
         device = input_device(self.lm.model)
-        cache, names = self._cache(reader, points), [f"the point {point}" for point in points]
+        cache, names = self._cache(reader, points, wanted=1), [f"the point {point}" for point in points]
         ends = torch.tensor(self.ends, dtype=torch.long, device=device)
         ids = torch.tensor([prompt.query], device=device).expand(len(points), -1)
         start = reader.start
@@ -159,7 +159,7 @@ class Scorer:
         device = input_device(self.lm.model)
         steps = len(teacher.tokens)
         ids = torch.tensor([[*prompt.query, *teacher.tokens[: steps - 1].tolist()]], device=device)
-        cache = self._cache(reader, points)
+        cache = self._cache(reader, points, wanted=steps)
         query = len(prompt.query)
         parts = [
             last_logits(
@@ -178,8 +178,14 @@ class Scorer:
         divergences = torch.stack([forward_kl(own, log_probabilities(logit)) for own, logit in each], dim=-1)
         return [Score(tuple(row)) for row in divergences.tolist()]
 
-    def _cache(self, reader: Reader, points: Sequence[Candidate]) -> SegmentedCache:
-        """A cache of one row a point, each with its own T and S."""
+    def _cache(self, reader: Reader, points: Sequence[Candidate], *, wanted: int) -> SegmentedCache:
+        """A cache of one row a point, each with its own T and S.
+
+        Args:
+            reader: What all points read.
+            points: The points.
+            wanted: For how many of a pass's last tokens logits are wanted at most.
+        """
         settings, device = self.lm.settings, input_device(self.lm.model)
         reading = Reading(
             (replace(reader, rows=len(points)),),
@@ -187,6 +193,9 @@ class Scorer:
             scale_mode=settings.scale_mode,
             backend=settings.attn_backend,
             selection=settings.selection,
+            alike=settings.selection is None,
             used=self.lm.used,
         )
-        return SegmentedCache(reading, self.lm.model.config.get_text_config().num_hidden_layers)
+        layers = self.lm.model.config.get_text_config().num_hidden_layers
+        # Where tokens choose chunks together, every token has a say in every layer.
+        return SegmentedCache(reading, layers, wanted=None if settings.selection else wanted)

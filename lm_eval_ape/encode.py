@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import groupby
 from typing import Protocol
 
@@ -16,7 +17,7 @@ from transformers import PreTrainedModel
 from lm_eval_ape.pieces import Piece, Plan, batches, plan
 from lm_eval_ape.prompt import Prompt
 from lm_eval_ape.segmented_attention import reading_segments
-from lm_eval_ape.segments import Reader, Reading, Role, Segment, SegmentedCache
+from lm_eval_ape.segments import Encoded, EncodedLayer, Reader, Reading, Role, Segment, SegmentedCache
 from lm_eval_ape.strategy import Settings
 
 # The prefix's number beside the chunks' 0, 1, ...
@@ -129,6 +130,9 @@ class _Encoder:
         # Without the head over the vocabulary where nobody asks for logits.
         self.network = model if logits else model.get_decoder()
         self.layers = model.config.get_text_config().num_hidden_layers
+        # Hooks of accelerate put offloaded weights away after a module's forward pass, so that it must come to its end.
+        hooked = any(hasattr(module, "_hf_hook") for module in model.modules())
+        self.last = None if logits or hooked else EncodedLayer
         self.backend = backend
         self.used = used
         self.on_logits: Callable[[Piece, Tensor], None] | None = None
@@ -187,7 +191,8 @@ class _Encoder:
             own = list(group)
             segments = (prefixes[before],) if before else ()
             readers.append(Reader(segments, start=int(own[0].positions[0]), rows=len(own)))
-        cache = SegmentedCache(Reading(tuple(readers), backend=self.backend, used=self.used), self.layers)
+        reading = Reading(tuple(readers), backend=self.backend, used=self.used)
+        cache = SegmentedCache(reading, self.layers, last=self.last)
         width = max(map(len, batch))
         ids = torch.zeros(len(batch), width, dtype=torch.long)
         positions = batch[0].positions.new_empty(len(batch), width)
@@ -196,14 +201,15 @@ class _Encoder:
             positions[row, : len(piece)] = piece.positions
             positions[row, len(piece) :] = piece.positions[-1]
         device = input_device(self.model)
-        with reading_segments(self.model):
+        output = None
+        with reading_segments(self.model), suppress(Encoded):
             output = self.network(
                 input_ids=ids.to(device),
                 position_ids=positions.to(device),
                 past_key_values=cache,
                 use_cache=True,
             )
-        if self.on_logits:
+        if self.on_logits and output is not None:
             for piece, logits in zip(batch, output.logits, strict=True):
                 self.on_logits(piece, logits[: len(piece)])
         return [

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from transformers import PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
@@ -64,7 +65,15 @@ def segmented_attention(  # noqa: PLR0917 (transformers passes these by position
             f"{type(module).__name__} changes the cached keys before it attends to them, so parallel encoding cannot "
             "read them; this model can only run with strategy=sequential."
         )
-    reading = layer.reading
+    reading, length = layer.reading, query.shape[2]
+    if layer.wanted is not None and layer.wanted < length:
+        if attention_mask is None:
+            visible = torch.ones(length, key.shape[2], dtype=torch.bool, device=query.device)
+            attention_mask = visible.tril(key.shape[2] - length)[None, None]
+        last = slice(length - layer.wanted, None)
+        arguments = scaling, softcap, sliding_window, s_aux
+        out, _ = segmented_attention(module, query[:, :, last], key, value, attention_mask[:, :, last], *arguments)
+        return pad(out, (0, 0, 0, 0, last.start, 0)), None
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     causal = attention_mask is None and query.shape[2] > 1
     tail = attend(
@@ -96,6 +105,7 @@ def segmented_attention(  # noqa: PLR0917 (transformers passes these by position
             None if attention_mask is None else attention_mask[rows],
             _Window(sliding_window, reader.start, key.shape[2]),
             _factors(reading, layer.index, rows, repeats, query.device),
+            alike=reading.alike and layer.index == 0 and key.shape[2] == length,
         )
         groups, parts = [Attended(tail.out[rows], tail.lse[rows])], []
         for segment in reader.segments:
@@ -124,6 +134,7 @@ class _Rows:
         mask: Boolean `(rows, 1, query, tail)` over the tail, or None where it is plainly causal.
         window: The layer's sliding window.
         factors: T and S by role, each a number or `(rows or 1, heads or 1, 1)`.
+        alike: Whether the queries of all rows are equal.
     """
 
     layer: SegmentedLayer
@@ -132,6 +143,7 @@ class _Rows:
     mask: Tensor | None
     window: _Window
     factors: Mapping[Role, tuple[float | Tensor, float | Tensor]]
+    alike: bool
 
     def read(self, segment: Segment, others: Sequence[Attended]) -> Part | None:
         """Attend to a segment; None where its window hides it.
@@ -147,13 +159,16 @@ class _Rows:
         reading, index = self.layer.reading, self.layer.index
         keys, values = segment.keys[index], segment.values[index]
         temperature, scale = self.factors[segment.role]
+        scaled = partial(scale_context, temperature=temperature, scale=scale, mode=reading.scale_mode)
+        rows = None
+        if self.alike:
+            query, temperature, rows = _distinct(query, temperature)
         if isinstance(temperature, Tensor):
             # Divided in T's own precision: half precision would round T itself.
             query = (query / temperature.unsqueeze(-1)).to(query.dtype)
         else:
             # A number goes into the softmax scaling, where half-precision queries do not round it.
             scaling = scaling / temperature
-        scaled = partial(scale_context, temperature=temperature, scale=scale, mode=reading.scale_mode)
         if segment.role == "context" and reading.selects(segment):
             ask = ContextQuery(query, scaling, mask, softcap, _tokens(self.mask), merge(others).lse)
             attended = read_selected(ask, segment, self.layer, self.number, scaled)
@@ -169,8 +184,20 @@ class _Rows:
                 backend=reading.backend,
                 used=reading.used,
             )
+            if rows is not None:
+                attended = Attended(attended.out[rows], attended.lse[rows])
         tempered = segment.role == "context" or reading.tempers_prefix
         return Part(segment.role, keys, temperature, mask, attended, scaled(attended) if tempered else attended)
+
+
+def _distinct(query: Tensor, temperature: float | Tensor) -> tuple[Tensor, float | Tensor, Tensor]:
+    """Of rows with equal queries, those that differ in T, and which of them each row is."""
+    rows = query.shape[0]
+    if not isinstance(temperature, Tensor):
+        return query[:1], temperature, torch.zeros(rows, dtype=torch.long, device=query.device)
+    each = temperature.expand(rows, -1, -1)
+    distinct, indices = torch.unique(each, dim=0, return_inverse=True)
+    return query[:1], distinct, indices
 
 
 def _tokens(mask: Tensor | None) -> Tensor | None:

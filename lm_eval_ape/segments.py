@@ -99,6 +99,8 @@ class Reading:
         backend: `auto` or the name of a rung in `kernels.LADDER`.
         selection: How a query chooses among the chunks; None to read all of them.
         probe: Collects statistics of the attention rows; None for none.
+        alike: Whether all rows of a reader read the same tokens in the first pass. Its first layer then attends once
+            for each T.
         used: Counts the rungs that served.
     """
 
@@ -111,6 +113,7 @@ class Reading:
     backend: str = "auto"
     selection: Selection | None = None
     probe: Probe | None = None
+    alike: bool = False
     used: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -139,6 +142,7 @@ class SegmentedLayer(DynamicLayer):
             `(rows, heads or 1, query or 1, chunks)`.
         surveyed: While scores of all layers are gathered, by the reader's number, this layer's
             `(rows, heads, query, chunks)`; None otherwise.
+        wanted: Of how many of a pass's last tokens the attention is wanted, that of others being zero; None for all.
     """
 
     def __init__(self, reading: Reading, index: int) -> None:
@@ -147,6 +151,7 @@ class SegmentedLayer(DynamicLayer):
         self.index = index
         self.chosen: dict[int, Tensor] = {}
         self.surveyed: dict[int, Tensor] | None = None
+        self.wanted: int | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append to the tail and return it, the reading attached to its keys."""
@@ -165,9 +170,41 @@ class OnePassLayer(SegmentedLayer):
         return keys, value_states
 
 
-class SegmentedCache(Cache):
-    """The tail's cache for a batch that reads segments; its length is the tail's alone."""
+class Encoded(Exception):
+    """All keys and values of a piece are known: what the forward pass had still to do concerns its outputs alone."""
 
-    def __init__(self, reading: Reading, num_layers: int, layer: type[SegmentedLayer] = SegmentedLayer) -> None:
-        super().__init__(layers=[layer(reading, index) for index in range(num_layers)])
+
+class EncodedLayer(SegmentedLayer):
+    """The last layer of an encoding: it ends the forward pass with the exception `Encoded` once it has its keys."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Take the keys and values, and end the pass."""
+        super().update(key_states, value_states, *args, **kwargs)
+        raise Encoded
+
+
+class SegmentedCache(Cache):
+    """The tail's cache for a batch that reads segments; its length is the tail's alone.
+
+    Args:
+        reading: What is read, and how.
+        num_layers: The model's number of layers.
+        layer: What every layer is.
+        last: What the last one is, if it is something else.
+        wanted: Of how many of a pass's last tokens the model's outputs are wanted; the last layer reads for no others.
+            None for all.
+    """
+
+    def __init__(
+        self,
+        reading: Reading,
+        num_layers: int,
+        layer: type[SegmentedLayer] = SegmentedLayer,
+        last: type[SegmentedLayer] | None = None,
+        wanted: int | None = None,
+    ) -> None:
+        kinds = [*[layer] * (num_layers - 1), last or layer]
+        layers = [kind(reading, index) for index, kind in enumerate(kinds)]
+        layers[-1].wanted = wanted
+        super().__init__(layers=layers)
         self.reading = reading

@@ -1,0 +1,94 @@
+"""What is left out because nobody reads it changes no number: outputs of an encoding, unwanted tokens, equal rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from torch import Tensor
+
+from lm_eval_ape.encode import encode
+from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.segmented_attention import reading_segments
+from lm_eval_ape.segments import Reader, Reading, SegmentedCache
+from lm_eval_ape.strategy import resolve
+
+PROMPT = Prompt((5, 6, 7), ((8, 9, 10, 11, 12), (13, 14, 15), (16, 17, 18, 19, 20, 21, 22)), (30, 31, 32, 33))
+STEPS = [40, 41]
+EXACT = 1e-12
+# Rows of T: a point twice, points of one T, and one with a T and S for each layer and head.
+ROWS = 5
+
+
+def factors(seed: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    temperature = torch.tensor([0.6, 0.6, 1.0, 0.6, 0.8], dtype=torch.float64)[:, None, None].repeat(1, 3, 4)
+    temperature[4] = torch.rand(3, 4, generator=generator, dtype=torch.float64) + 0.5
+    scale = torch.tensor([0.9, 0.9, 0.7, 0.5, 1.0], dtype=torch.float64)[:, None, None].repeat(1, 3, 4)
+    return {"temperature": temperature, "scale": scale}
+
+
+@torch.no_grad()
+def read(family: str, *, wanted: int | None, **reading: Any) -> list[Tensor]:
+    """Logits of the query and then of two more tokens, each a pass of its own."""
+    model = tiny.make_model(family)
+    reader = encode(model, PROMPT, resolve({"strategy": "ape"}))
+    rows = Reader(reader.segments, reader.start, ROWS)
+    cache = SegmentedCache(Reading((rows,), **factors(3), **reading), model.config.num_hidden_layers, wanted=wanted)
+    logits, start = [], reader.start
+    for ids in (list(PROMPT.query), *([token] for token in STEPS)):
+        positions = torch.arange(start, start + len(ids)).expand(ROWS, -1)
+        start += len(ids)
+        with reading_segments(model):
+            inputs = torch.tensor([ids]).expand(ROWS, -1)
+            logits.append(model(inputs, position_ids=positions, past_key_values=cache).logits)
+    return logits
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("wanted", [1, 3])
+def test_the_wanted_tokens_logits_do_not_depend_on_what_the_last_layer_leaves_out(family: str, wanted: int) -> None:
+    for all_tokens, last in zip(read(family, wanted=None), read(family, wanted=wanted), strict=True):
+        assert (all_tokens[:, -wanted:] - last[:, -wanted:]).abs().max() < EXACT
+
+
+def test_the_last_layer_reads_for_the_wanted_tokens_alone() -> None:
+    unwanted = read("llama", wanted=1)[0][:, :-1]
+    assert (unwanted - read("llama", wanted=None)[0][:, :-1]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_equal_rows_are_read_once_for_each_temperature(family: str) -> None:
+    each, alike = read(family, wanted=None), read(family, wanted=None, alike=True)
+    for one, other in zip(each, alike, strict=True):
+        assert (one - other).abs().max() < EXACT
+    assert (each[0][0] - each[0][2]).abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_an_encoding_ends_with_the_last_layers_keys_and_keeps_the_same_ones(family: str) -> None:
+    model = tiny.make_model(family)
+    settings = resolve({"strategy": "ape"})
+    whole: Counter[str] = Counter()
+    short: Counter[str] = Counter()
+    full = encode(model, PROMPT, settings, used=whole, on_logits=lambda number, logits: None)
+    ended = encode(model, PROMPT, settings, used=short)
+    for one, other in zip(full.segments, ended.segments, strict=True):
+        for a, b in zip((*one.keys, *one.values), (*other.keys, *other.values), strict=True):
+            assert torch.equal(a, b)
+    layers = model.config.num_hidden_layers
+    assert sum(short.values()) * layers == sum(whole.values()) * (layers - 1)
+
+
+def test_a_model_with_offloaded_layers_is_encoded_to_the_end() -> None:
+    from accelerate import cpu_offload
+
+    plain = encode(tiny.make_model(), PROMPT, resolve({"strategy": "ape"}))
+    model = cpu_offload(tiny.make_model(), execution_device=torch.device("cpu"))
+    hooked = encode(model, PROMPT, resolve({"strategy": "ape"}))
+    for one, other in zip(plain.segments, hooked.segments, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one.keys, other.keys, strict=True))
+    assert all(parameter.device.type == "meta" for parameter in model.parameters())
