@@ -56,28 +56,28 @@ def attend(
     fold = rows > 1 or (mask is None and not causal)
     if fold:
         if mask is not None:
-            mask = _fold(mask.expand(batch, heads, length, -1), key, rows)
-        query = _fold(query, key, rows)
+            mask = fold_rows(mask.expand(batch, heads, length, -1), key, rows)
+        query = fold_rows(query, key, rows)
     call = Call(query, key, value, scaling, causal, mask, softcap)
     rung = _choose(call, backend)
     if used is not None:
         used[rung.name] += 1
     attended = attention_gradient.run(rung.run, call)
     if fold:
-        out = _unfold(attended.out, rows, heads, length)
-        attended = Attended(out, _unfold(attended.lse.unsqueeze(-1), rows, heads, length).squeeze(-1))
+        out = unfold_rows(attended.out, rows, heads, length)
+        attended = Attended(out, unfold_rows(attended.lse.unsqueeze(-1), rows, heads, length).squeeze(-1))
     return attended
 
 
-def _fold(tensor: Tensor, key: Tensor, rows: int) -> Tensor:
+def fold_rows(tensor: Tensor, key: Tensor, rows: int) -> Tensor:
     """`(groups * rows, kv_heads * rep, query, x)` to `(groups, kv_heads, rows * rep * query, x)`."""
     groups, kv_heads = key.shape[:2]
     split = tensor.reshape(groups, rows, kv_heads, -1, *tensor.shape[2:])
     return split.transpose(1, 2).reshape(groups, kv_heads, -1, tensor.shape[-1])
 
 
-def _unfold(tensor: Tensor, rows: int, heads: int, length: int) -> Tensor:
-    """The inverse of `_fold`: back to `(groups * rows, heads, query, x)`."""
+def unfold_rows(tensor: Tensor, rows: int, heads: int, length: int) -> Tensor:
+    """The inverse of `fold_rows`: back to `(groups * rows, heads, query, x)`."""
     groups, kv_heads, _, width = tensor.shape
     split = tensor.reshape(groups, kv_heads, rows, heads // kv_heads, length, width)
     return split.transpose(1, 2).reshape(groups * rows, heads, length, width)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
@@ -44,6 +45,20 @@ class Segment:
 
     def __len__(self) -> int:
         return self.positions.shape[0]
+
+    @cached_property
+    def chunk_of(self) -> Tensor:
+        """Of each token the number of its chunk, `(tokens,)`, where the first layer's keys are."""
+        lengths = torch.tensor(self.lengths)
+        return torch.arange(len(self.lengths)).repeat_interleave(lengths).to(self.keys[0].device)
+
+    @cached_property
+    def chunk_tokens(self) -> Tensor:
+        """Of each chunk the numbers of its tokens, `(chunks, longest)`; `tokens` where it is shorter."""
+        starts = torch.tensor([0, *self.lengths[:-1]]).cumsum(0).unsqueeze(1)
+        places = torch.arange(max(self.lengths))
+        inside = places < torch.tensor(self.lengths).unsqueeze(1)
+        return (starts + places).where(inside, torch.tensor(len(self))).to(self.keys[0].device)
 
     @cached_property
     def first(self) -> float:

@@ -1,18 +1,28 @@
-"""Reading the chosen chunks of a context: attention chunk by chunk, the losers' log-sum-exps set to -inf."""
+"""Reading the chosen chunks of a context.
+
+Where all logits fit into little memory (a generated token, a short prompt), one product of queries and keys gives the
+scores and then the weights of the winners. Else attention goes chunk by chunk, and the losers' log-sum-exps are set to
+-inf.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from lm_eval_ape.attend import attend
+from lm_eval_ape.attend import attend, fold_rows, unfold_rows
+from lm_eval_ape.kernels import Call, block_logits
 from lm_eval_ape.merge import Attended, merge
 from lm_eval_ape.segments import Segment, SegmentedLayer
-from lm_eval_ape.selection import aggregate, chunk_scores, top_logits, winners
+from lm_eval_ape.selection import SUMMED, aggregate, chunk_scores, top_logits, winners
+
+# Logits are kept all at once up to this many elements (16 MiB in float32).
+AT_ONCE_ELEMENTS = 2**22
 
 
 class ContextQuery(NamedTuple):
@@ -62,10 +72,13 @@ def read_selected(
     Returns:
         Attention over the kept chunks, T and S not yet applied to its log-sum-exp.
     """
-    selection = layer.reading.selection
+    reading, selection = layer.reading, layer.reading.selection
     assert selection is not None
     settled = selection.over == "LHT" or not selection.reselect
     chosen = layer.chosen.get(number) if settled and layer.surveyed is None else None
+    fits = ask.query.shape[:-1].numel() * len(segment) <= AT_ONCE_ELEMENTS
+    if chosen is None and fits and reading.backend in ("auto", "eager"):
+        return _read_at_once(ask, segment, layer, number, scaled)
     wanted = range(len(segment.lengths)) if chosen is None else chosen.flatten(0, -2).any(0).nonzero()[:, 0].tolist()
     parts: list[Attended] = []
     tops: list[Tensor] = []
@@ -74,19 +87,74 @@ def read_selected(
         parts += attended
         tops += top
     if chosen is None:
-        whole = Attended(parts[0].out, torch.stack([part.lse for part in parts]).logsumexp(0))
-        weight = scaled(whole).lse
-        share = torch.exp(weight - torch.logaddexp(weight, ask.other_lse)).nan_to_num()
-        scores = chunk_scores(tops, whole.lse, share, ask.tokens)
-        if layer.surveyed is not None:
-            layer.surveyed[number] = scores
+        lse = torch.stack([part.lse for part in parts]).logsumexp(0)
+        chosen = _choose(ask, layer, number, tops=tops, lse=lse, scaled=scaled)
+        if chosen is None:
             return merge(parts)
-        chosen = layer.chosen[number] = winners(aggregate(scores, selection.over), selection.top_chunks)
     kept = [
         Attended(part.out, part.lse.masked_fill(~chosen[..., index], -torch.inf))
         for index, part in zip(wanted, parts, strict=True)
     ]
     return merge(kept)
+
+
+def _read_at_once(
+    ask: ContextQuery, segment: Segment, layer: SegmentedLayer, number: int, scaled: Callable[[Attended], Attended]
+) -> Attended:
+    """`read_selected` with all logits at once."""
+    keys, values = segment.keys[layer.index], segment.values[layer.index]
+    rows, heads, length, _ = ask.query.shape
+    call = Call(fold_rows(ask.query, keys, rows), keys, values, ask.scaling, False, None, ask.softcap)
+    logits = unfold_rows(block_logits(call, slice(None)), rows, heads, length)
+    if ask.mask is not None:
+        logits = logits.masked_fill(~ask.mask, -torch.inf)
+    # A further column stands for the places where a chunk has no token.
+    each = pad(logits, (0, 1), value=-torch.inf)[..., segment.chunk_tokens.to(logits.device)]
+    lses = each.logsumexp(-1)
+    tops = each.topk(min(SUMMED, each.shape[-1])).values.unbind(-2)
+    chosen = _choose(ask, layer, number, tops=tops, lse=lses.logsumexp(-1), scaled=scaled)
+    if chosen is not None:
+        lses = lses.masked_fill(~chosen, -torch.inf)
+        logits = logits.masked_fill(~chosen[..., segment.chunk_of.to(chosen.device)], -torch.inf)
+    lse = lses.logsumexp(-1)
+    weights = torch.exp(logits - lse.masked_fill(lse == -torch.inf, 0.0).unsqueeze(-1))
+    layer.reading.used["eager"] += 1
+    out = fold_rows(weights, keys, rows) @ values.to(weights.dtype)
+    return Attended(unfold_rows(out, rows, heads, length), lse)
+
+
+def _choose(
+    ask: ContextQuery,
+    layer: SegmentedLayer,
+    number: int,
+    *,
+    tops: Sequence[Tensor],
+    lse: Tensor,
+    scaled: Callable[[Attended], Attended],
+) -> Tensor | None:
+    """Choose among the chunks and note it in the layer.
+
+    Args:
+        ask: The queries.
+        layer: Whose turn it is.
+        number: The reader's number.
+        tops: Each chunk's largest logits, `(rows, heads, query, up to SUMMED)`.
+        lse: Log-sum-exp of all context logits, `(rows, heads, query)`.
+        scaled: Applies T and S to the context's term of the merge.
+
+    Returns:
+        Boolean `(rows, heads or 1, query or 1, chunks)`; None while layers are only surveyed, which notes the scores.
+    """
+    selection = layer.reading.selection
+    assert selection is not None
+    weight = scaled(Attended(lse.new_zeros(1), lse)).lse
+    share = torch.exp(weight - torch.logaddexp(weight, ask.other_lse)).nan_to_num()
+    scores = chunk_scores(tops, lse, share, ask.tokens)
+    if layer.surveyed is not None:
+        layer.surveyed[number] = scores
+        return None
+    chosen = layer.chosen[number] = winners(aggregate(scores, selection.over), selection.top_chunks)
+    return chosen
 
 
 def visible_tokens(layer: SegmentedLayer, number: int, segment: Segment, mask: Tensor | None) -> Tensor | None:
@@ -104,7 +172,7 @@ def visible_tokens(layer: SegmentedLayer, number: int, segment: Segment, mask: T
     if layer.surveyed is not None:
         return mask
     chosen = layer.chosen[number]
-    tokens = chosen.repeat_interleave(torch.tensor(segment.lengths, device=chosen.device), dim=-1)
+    tokens = chosen[..., segment.chunk_of.to(chosen.device)]
     return tokens if mask is None else tokens & mask
 
 

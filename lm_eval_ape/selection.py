@@ -8,6 +8,7 @@ the query's first, then those that are generated one by one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -76,7 +77,7 @@ def top_logits(
     return torch.cat(found, dim=-2).reshape(batch, heads, length, -1)
 
 
-def chunk_scores(tops: list[Tensor], lse: Tensor, share: Tensor, tokens: Tensor | None) -> Tensor:
+def chunk_scores(tops: Sequence[Tensor], lse: Tensor, share: Tensor, tokens: Tensor | None) -> Tensor:
     """Sum of each chunk's largest attention probabilities.
 
     Args:

@@ -12,6 +12,7 @@ import torch
 from test_exactness import CHUNKS, EXACT, PREFIX, QUERY, prompt_of, query_logits, reference, run, tokens
 from transformers import PreTrainedModel
 
+from lm_eval_ape import selected_chunks
 from lm_eval_ape.encode import encode
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.passes import passes
@@ -27,6 +28,14 @@ LONG_QUERY = tokens(7, 35)
 FLOAT32 = 1e-5
 
 
+@pytest.fixture(params=["at once", "chunk by chunk"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways of reading the chosen chunks."""
+    if request.param == "chunk by chunk":
+        monkeypatch.setattr(selected_chunks, "AT_ONCE_ELEMENTS", 0)
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("over", SELECT_OVER)
 @pytest.mark.parametrize("strategy", ["selective", "sink+selective"])
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gpt_oss"])
@@ -40,6 +49,7 @@ def test_selective_attention_matches_algorithm_1(family: str, strategy: str, ove
     assert (got - unselected).abs().max() > 1e-3
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("scale_mode", ["lse", "value", "additive"])
 @pytest.mark.parametrize("over", SELECT_OVER)
 def test_selection_goes_with_temperature_and_scale(over: str, scale_mode: str) -> None:
@@ -58,6 +68,7 @@ def test_as_many_chunks_as_there_are_change_nothing(top_chunks: int) -> None:
     assert torch.equal(run(model, prompt, resolve({"strategy": "sink", "top_chunks": top_chunks})), whole)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("over", SELECT_OVER)
 def test_padding_of_a_batch_has_no_say(over: str) -> None:
     model = tiny.make_model()
@@ -88,6 +99,7 @@ def generate(model: PreTrainedModel, prompt: Prompt, settings: Settings, count: 
     return generated.sequences[0, len(prompt.query) :].tolist(), torch.cat(generated.logits)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("over", SELECT_OVER)
 def test_each_generated_token_chooses_anew(over: str) -> None:
     model = tiny.make_model()
