@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 from lm_eval_ape.probe import Probe
-from lm_eval_ape.selection import Selection
+from lm_eval_ape.selection import Choice, Selection
 
 Role = Literal["prefix", "context"]
 
@@ -153,8 +153,7 @@ class SegmentedLayer(DynamicLayer):
     Attributes:
         reading: What is read, and how.
         index: The layer's number.
-        chosen: By the reader's number, the chunks that the last choice kept, boolean
-            `(rows, heads or 1, query or 1, chunks)`.
+        chosen: By the reader's number, the last choice of chunks.
         surveyed: While scores of all layers are gathered, by the reader's number, this layer's
             `(rows, heads, query, chunks)`; None otherwise.
         wanted: Of how many of a pass's last tokens the attention is wanted, that of others being zero; None for all.
@@ -164,7 +163,7 @@ class SegmentedLayer(DynamicLayer):
         super().__init__()
         self.reading = reading
         self.index = index
-        self.chosen: dict[int, Tensor] = {}
+        self.chosen: dict[int, Choice] = {}
         self.surveyed: dict[int, Tensor] | None = None
         self.wanted: int | None = None
 

@@ -19,7 +19,7 @@ from lm_eval_ape.attend import attend, fold_rows, unfold_rows
 from lm_eval_ape.kernels import Call, block_logits
 from lm_eval_ape.merge import Attended, merge
 from lm_eval_ape.segments import Segment, SegmentedLayer
-from lm_eval_ape.selection import SUMMED, aggregate, chunk_scores, top_logits, winners
+from lm_eval_ape.selection import SUMMED, Choice, aggregate, chunk_scores, top_logits, winners
 
 # Logits are kept all at once up to this many elements (16 MiB in float32).
 AT_ONCE_ELEMENTS = 2**22
@@ -75,24 +75,24 @@ def read_selected(
     reading, selection = layer.reading, layer.reading.selection
     assert selection is not None
     settled = selection.over == "LHT" or not selection.reselect
-    chosen = layer.chosen.get(number) if settled and layer.surveyed is None else None
+    choice = layer.chosen.get(number) if settled and layer.surveyed is None else None
     fits = ask.query.shape[:-1].numel() * len(segment) <= AT_ONCE_ELEMENTS
-    if chosen is None and fits and reading.backend in ("auto", "eager"):
+    if choice is None and fits and reading.backend in ("auto", "eager"):
         return _read_at_once(ask, segment, layer, number, scaled)
-    wanted = range(len(segment.lengths)) if chosen is None else chosen.flatten(0, -2).any(0).nonzero()[:, 0].tolist()
+    wanted = list(range(len(segment.lengths))) if choice is None else choice.read
     parts: list[Attended] = []
     tops: list[Tensor] = []
     for run in _runs(segment.lengths, wanted, join=ask.mask is None):
-        attended, top = _read_run(ask, segment, layer, run, scores=chosen is None)
+        attended, top = _read_run(ask, segment, layer, run, scores=choice is None)
         parts += attended
         tops += top
-    if chosen is None:
+    if choice is None:
         lse = torch.stack([part.lse for part in parts]).logsumexp(0)
-        chosen = _choose(ask, layer, number, tops=tops, lse=lse, scaled=scaled)
-        if chosen is None:
+        choice = _choose(ask, layer, number, tops=tops, lse=lse, scaled=scaled)
+        if choice is None:
             return merge(parts)
     kept = [
-        Attended(part.out, part.lse.masked_fill(~chosen[..., index], -torch.inf))
+        Attended(part.out, part.lse.masked_fill(~choice.kept[..., index], -torch.inf))
         for index, part in zip(wanted, parts, strict=True)
     ]
     return merge(kept)
@@ -112,10 +112,10 @@ def _read_at_once(
     each = pad(logits, (0, 1), value=-torch.inf)[..., segment.chunk_tokens.to(logits.device)]
     lses = each.logsumexp(-1)
     tops = each.topk(min(SUMMED, each.shape[-1])).values.unbind(-2)
-    chosen = _choose(ask, layer, number, tops=tops, lse=lses.logsumexp(-1), scaled=scaled)
-    if chosen is not None:
-        lses = lses.masked_fill(~chosen, -torch.inf)
-        logits = logits.masked_fill(~chosen[..., segment.chunk_of.to(chosen.device)], -torch.inf)
+    choice = _choose(ask, layer, number, tops=tops, lse=lses.logsumexp(-1), scaled=scaled)
+    if choice is not None:
+        lses = lses.masked_fill(~choice.kept, -torch.inf)
+        logits = logits.masked_fill(~choice.kept[..., segment.chunk_of.to(logits.device)], -torch.inf)
     lse = lses.logsumexp(-1)
     weights = torch.exp(logits - lse.masked_fill(lse == -torch.inf, 0.0).unsqueeze(-1))
     layer.reading.used["eager"] += 1
@@ -131,7 +131,7 @@ def _choose(
     tops: Sequence[Tensor],
     lse: Tensor,
     scaled: Callable[[Attended], Attended],
-) -> Tensor | None:
+) -> Choice | None:
     """Choose among the chunks and note it in the layer.
 
     Args:
@@ -143,7 +143,7 @@ def _choose(
         scaled: Applies T and S to the context's term of the merge.
 
     Returns:
-        Boolean `(rows, heads or 1, query or 1, chunks)`; None while layers are only surveyed, which notes the scores.
+        The choice; None while layers are only surveyed, which notes the scores.
     """
     selection = layer.reading.selection
     assert selection is not None
@@ -153,8 +153,8 @@ def _choose(
     if layer.surveyed is not None:
         layer.surveyed[number] = scores
         return None
-    chosen = layer.chosen[number] = winners(aggregate(scores, selection.over), selection.top_chunks)
-    return chosen
+    layer.chosen[number] = Choice(winners(aggregate(scores, selection.over), selection.top_chunks))
+    return layer.chosen[number]
 
 
 def visible_tokens(layer: SegmentedLayer, number: int, segment: Segment, mask: Tensor | None) -> Tensor | None:
@@ -171,8 +171,8 @@ def visible_tokens(layer: SegmentedLayer, number: int, segment: Segment, mask: T
     """
     if layer.surveyed is not None:
         return mask
-    chosen = layer.chosen[number]
-    tokens = chosen[..., segment.chunk_of.to(chosen.device)]
+    kept = layer.chosen[number].kept
+    tokens = kept[..., segment.chunk_of.to(kept.device)]
     return tokens if mask is None else tokens & mask
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -41,6 +42,23 @@ class Selection:
     def whole_pass(self) -> bool:
         """Whether tokens of one pass share a choice, so that a continuation must be read token by token."""
         return self.over != "none" or not self.reselect
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """Chunks that were chosen.
+
+    Attributes:
+        kept: Boolean `(rows, heads or 1, query or 1, chunks)`.
+    """
+
+    kept: Tensor
+
+    @cached_property
+    def read(self) -> list[int]:
+        """Numbers of the chunks that anything keeps; on a GPU the first call waits for it."""
+        numbers: list[int] = self.kept.flatten(0, -2).any(0).nonzero()[:, 0].tolist()
+        return numbers
 
 
 def top_logits(

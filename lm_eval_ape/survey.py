@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lm_eval_ape.segments import SegmentedCache, SegmentedLayer
-from lm_eval_ape.selection import aggregate, winners
+from lm_eval_ape.selection import Choice, aggregate, winners
 
 
 def choose_over_layers(decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -44,7 +44,10 @@ def choose_over_layers(decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[s
         # A layer whose window hides the context has no say.
         heard = [own[number] for own in scores if number in own]
         stacked = torch.stack([score.to(heard[0].device) for score in heard], dim=1)
-        chosen = winners(aggregate(stacked, selection.over), selection.top_chunks)
+        kept = winners(aggregate(stacked, selection.over), selection.top_chunks)
+        # One a device, so that layers share what the choice finds out about itself.
+        devices = {own[number].device for own in scores if number in own}
+        choices = {device: Choice(kept.to(device)) for device in devices}
         for layer, own in zip(layers, scores, strict=True):
             if number in own:
-                layer.chosen[number] = chosen.to(own[number].device)
+                layer.chosen[number] = choices[own[number].device]

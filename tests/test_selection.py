@@ -132,7 +132,7 @@ def test_chunks_that_no_layer_keeps_might_never_have_been_there() -> None:
     positions = torch.arange(reader.start, reader.start + len(QUERY))[None]
     with reading_segments(model), torch.no_grad():
         model(torch.tensor([prompt.query]), position_ids=positions, past_key_values=cache)
-    kept = cache.layers[0].chosen[0].flatten().nonzero()[:, 0].tolist()
+    kept = cache.layers[0].chosen[0].read
     fewer = replace(prompt, chunks=tuple(prompt.chunks[chunk] for chunk in kept))
     alone = generate(model, fewer, resolve({"strategy": "sink"}), 4)
     assert len(kept) == 2
