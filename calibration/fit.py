@@ -127,7 +127,7 @@ class Fit:
         state = self._share(self.file.load()) or self._begin()
         optimiser = torch.optim.Adam([state.parameters], lr=plan.learning_rate)
         if state.optimiser:
-            optimiser.load_state_dict(state.optimiser)
+            optimiser.load_state_dict({**optimiser.state_dict(), "state": {0: state.optimiser}})
         quiet = self.lm.rank != 0
         with tqdm(total=plan.steps + 1, desc="Fitting T and S", unit="step", initial=state.steps, disable=quiet) as bar:
             while not self._finished(state):
@@ -138,7 +138,7 @@ class Fit:
                 bar.set_postfix_str(f"KL training {training[row]:.4f}, validation {stopping[row]:.4f}")
                 if not self._finished(state):
                     self._step(optimiser, state, slope)
-                state.optimiser = optimiser.state_dict()
+                state.optimiser = optimiser.state_dict()["state"].get(0, {})
                 if self.lm.rank == 0:
                     self.file.save(state)
         return self._result(state)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from lm_eval_ape.files import draft_of
+from lm_eval_ape import tensor_file
+from lm_eval_ape.files import told
 
 logger = logging.getLogger(__name__)
+
+# Of the files' form; a fit that another version began starts anew.
+FORMAT = "lm-eval-ape fit 1"
+_OPTIMISER = "optimiser."
 
 
 @dataclass
@@ -22,14 +25,14 @@ class FitState:
 
     Attributes:
         parameters: log T, log S, ..., `(rows, 2 or 4, layers, heads)`, float64.
-        optimiser: State of Adam.
+        optimiser: Adam's memory of the parameters, by name; empty before its first step.
         training: Of each step so far, mean divergence on each row's training samples, `(rows,)`.
         stopping: Of each step so far, mean divergence on the samples that stop each row, `(rows,)`.
         best: Each row's parameters at its least `stopping`.
     """
 
     parameters: Tensor
-    optimiser: dict[str, Any]
+    optimiser: dict[str, Tensor]
     best: Tensor
     training: list[Tensor] = field(default_factory=list)
     stopping: list[Tensor] = field(default_factory=list)
@@ -61,23 +64,45 @@ class StateFile:
     """
 
     def __init__(self, folder: Path | None, key: str) -> None:
-        self.path = folder and folder / f"{key}.pt"
+        self.path = folder and folder / f"{key}.safetensors"
+        self.key = key
 
     def load(self) -> FitState | None:
         """The state, if there is a whole one."""
-        if self.path is None or not self.path.is_file():
+        if self.path is None:
             return None
         try:
-            return FitState(**torch.load(self.path, weights_only=True))
-        except Exception as error:
-            logger.warning("%s cannot be read; the fit starts anew: %s", self.path, error)
+            tensors = tensor_file.read(self.path, form=FORMAT, key=self.key).tensors
+        except FileNotFoundError:
             return None
+        except tensor_file.DamagedError as error:
+            logger.warning("%s is left aside and the fit starts anew: %s", self.path, error)
+            return None
+        return FitState(
+            tensors["parameters"],
+            {name.removeprefix(_OPTIMISER): tensors[name] for name in tensors if name.startswith(_OPTIMISER)},
+            tensors["best"],
+            list(tensors["training"]),
+            list(tensors["stopping"]),
+        )
 
     def save(self, state: FitState) -> None:
-        """Replace the state; the older one stays whole until the new one is."""
+        """Replace the state; the older one stays whole until the new one is.
+
+        Args:
+            state: With at least one step measured.
+
+        Raises:
+            ApeError: It cannot be written.
+        """
         if self.path is None:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = draft_of(self.path)
-        torch.save(vars(state), draft)
-        os.replace(draft, self.path)
+        tensors = {
+            "parameters": state.parameters,
+            "best": state.best,
+            "training": torch.stack(state.training),
+            "stopping": torch.stack(state.stopping),
+            **{f"{_OPTIMISER}{name}": tensor for name, tensor in state.optimiser.items()},
+        }
+        with told(self.path):
+            tensor_file.write(self.path, tensors, form=FORMAT, key=self.key)

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
+from lm_eval_ape.files import told
+
+logger = logging.getLogger(__name__)
+
+# Of the records' form; another version's records are computed again.
+VERSION = 1
+
 
 class Journal:
     """JSON lines that are only ever appended; each process writes a file of its own and reads everybody's.
+
+    A line is a record with its version and its checksum.
 
     Args:
         folder: Where the files lie; None keeps nothing.
@@ -23,30 +36,82 @@ class Journal:
         self.rank = rank
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """All whole records of all processes; a line that a killed process left half written is passed over."""
+        """All whole records of all processes.
+
+        A last line that a killed process left half written is passed over; records that are damaged or of another
+        version are too, with a warning that names their file.
+        """
         if self.folder is None:
             return
         for path in sorted(self.folder.glob(f"{self.name}.*.jsonl")):
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    record = json.loads(line)
-                except json.JSONDecodeError:
-                    continue
-                if isinstance(record, dict):
+            unusable = 0
+            for line in _lines(path):
+                record = _read(line)
+                if record is None:
+                    unusable += 1
+                else:
                     yield record
+            if unusable:
+                logger.warning(
+                    "%s: %d records are damaged or of another version; they are left aside and computed again.",
+                    path,
+                    unusable,
+                )
 
     def append(self, record: dict[str, Any]) -> None:
-        """Add a record; it is on its way to the disk when this returns."""
+        """Add a record; it is on the disk when this returns.
+
+        Raises:
+            ApeError: It cannot be written; the records before it stay whole.
+        """
         if self.folder is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / f"{self.name}.{self.rank}.jsonl").open("a+b") as file:
-            if file.tell() and self._torn(file):
-                file.write(b"\n")
-            file.write(json.dumps(record).encode() + b"\n")
+        path = self.folder / f"{self.name}.{self.rank}.jsonl"
+        line = json.dumps({"version": VERSION, "checksum": _checksum(record), "record": record}).encode() + b"\n"
+        with told(path):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # Without a buffer, so that nothing is left to be written when the file is closed.
+            with path.open("a+b", buffering=0) as file:
+                end = _whole_length(file)
+                file.truncate(end)
+                try:
+                    if file.write(line) < len(line):
+                        file.write(line[os.fstat(file.fileno()).st_size - end :])
+                    os.fsync(file.fileno())
+                except BaseException:
+                    file.truncate(end)
+                    raise
 
-    @staticmethod
-    def _torn(file: Any) -> bool:
-        """Whether the last line has no end."""
-        file.seek(-1, 2)
-        return bool(file.read(1) != b"\n")
+
+def _lines(path: Path) -> list[bytes]:
+    """The lines that have an end."""
+    try:
+        return path.read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return []
+
+
+def _read(line: bytes) -> dict[str, Any] | None:
+    """The record of a line; None for one that cannot be used."""
+    try:
+        found = json.loads(line)
+        usable = found["version"] == VERSION and found["checksum"] == _checksum(found["record"])
+        return dict(found["record"]) if usable else None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def _checksum(record: Any) -> str:
+    return xxhash.xxh3_64(json.dumps(record).encode()).hexdigest()
+
+
+def _whole_length(file: Any) -> int:
+    """Bytes up to the end of the last line that has one: what a killed process left half written goes."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - 65536)
+        file.seek(start)
+        if (found := file.read(end - start).rfind(b"\n")) >= 0:
+            return int(start + found + 1)
+        end = start
+    return 0

@@ -57,8 +57,6 @@ class Meter:
         self.journal = Journal(cache, "kl", lm.rank)
         self.known: dict[str, dict[Point | str, Score]] = defaultdict(dict)
         for record in self.journal.records():
-            if "divergences" not in record:
-                continue
             points = map(read_key, record["points"])
             scores = (Score(tuple(divergences)) for divergences in record["divergences"])
             self.known[record["key"]].update(zip(points, scores, strict=True))

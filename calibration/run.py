@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -31,24 +31,27 @@ from lm_eval_ape.calibration.stability import resample
 from lm_eval_ape.catalogue import Catalogue
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.files import make_folder
+from lm_eval_ape.folder_lock import hold
 from lm_eval_ape.model import ApeHFLM
 
 logger = logging.getLogger(__name__)
 
 
-def calibrate(options: Options) -> dict[str, Any]:
+def calibrate(options: Options, command: Sequence[str] = ()) -> dict[str, Any]:
     """Choose T and S for a model and tasks without a label, and say how sure the choice is.
 
     Args:
         options: What to calibrate, on what, and what to write.
+        command: What was called, for another run that finds the folders held.
 
     Returns:
         The content of `calibration.json`.
 
     Raises:
-        ApeError: Something asked for is impossible; what can be told without the model is told before it is loaded.
+        ApeError: Another run holds a folder, or something asked for is impossible; what can be told without the model
+            is told before it is loaded.
     """
-    return Calibration(options).run()
+    return Calibration(options, command).run()
 
 
 class Calibration:
@@ -56,13 +59,15 @@ class Calibration:
 
     Args:
         options: What to calibrate, on what, and what to write.
+        command: What was called, for another run that finds the folders held.
 
     Raises:
         ApeError: An option is impossible or a task unknown.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, command: Sequence[str] = ()) -> None:
         self.options = options
+        self.command = command
         self.seconds: dict[str, float] = {}
         self.objective = Objective(options.num_tokens, options.conditioned_on, options.after_eos)
         # Without a grid, only the point that the gradient starts from.
@@ -86,7 +91,18 @@ class Calibration:
         self.config_tasks = list(self.test_tasks) or twins or list(self.tasks)
 
     def run(self) -> dict[str, Any]:
-        """Load the model, measure, choose, and write what was asked for."""
+        """Load the model, measure, choose, and write what was asked for.
+
+        Raises:
+            ApeError: Another run holds the folder or the cache, or something asked for is impossible.
+        """
+        folders = {folder.resolve(): folder for folder in (self.output, self.cache) if folder}
+        with ExitStack() as held:
+            for folder in folders.values():
+                held.enter_context(hold(folder, self.command))
+            return self._run()
+
+    def _run(self) -> dict[str, Any]:
         options = self.options
         with self._timed("load"):
             extra = {"batch_size": options.batch_size, "device": options.device}

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import DynamicCache
 
+from lm_eval_ape import tensor_file
 from lm_eval_ape.calibration.decoding import check_finite, last_logits
 from lm_eval_ape.calibration.divergence import log_probabilities
 from lm_eval_ape.encode import input_device
-from lm_eval_ape.files import draft_of
+from lm_eval_ape.files import told
 from lm_eval_ape.model import ApeHFLM
 
 logger = logging.getLogger(__name__)
+
+# Of the files' form; another version's files are made again.
+FORMAT = "lm-eval-ape teacher 1"
 
 
 class Teacher(NamedTuple):
@@ -83,43 +84,30 @@ class TeacherStore:
         self.model = model
 
     def get(self, lm: ApeHFLM, ids: tuple[int, ...], num_tokens: int, ends: tuple[int, ...], sample: str) -> Teacher:
-        """The teacher of a prompt, from disk if it is there (see `ask`)."""
+        """The teacher of a prompt, from disk if a whole file is there (see `ask`).
+
+        Raises:
+            ApeError: The logits are not finite, or the file cannot be written.
+        """
         if self.folder is None:
             return ask(lm, ids, num_tokens, ends, sample)
-        path = self.folder / f"{self._key(ids)}.safetensors"
-        kept = self._load(path, str(input_device(lm.model)))
+        key = hashlib.sha256(f"{self.model} {' '.join(map(str, ids))}".encode()).hexdigest()
+        path = self.folder / f"{key}.safetensors"
+        kept = self._load(path, key, input_device(lm.model))
         if kept is not None and (teacher := kept.cut(num_tokens, ends)) is not None:
             return teacher
         teacher = ask(lm, ids, num_tokens, ends, sample)
-        self._save(path, teacher)
+        with told(path):
+            tensor_file.write(path, teacher._asdict(), form=FORMAT, key=key)
         return teacher
 
-    def tokens(self, ids: tuple[int, ...]) -> list[int] | None:
-        """The greedy tokens of a prompt's teacher; None if it is not kept."""
-        path = self.folder / f"{self._key(ids)}.safetensors" if self.folder else None
-        if path is None or not path.is_file():
-            return None
-        with safe_open(path, framework="pt") as file:
-            # The distributions, which are large, stay on the disk.
-            return [int(token) for token in file.get_tensor("tokens")]
-
-    def _key(self, ids: tuple[int, ...]) -> str:
-        return hashlib.sha256(f"{self.model} {' '.join(map(str, ids))}".encode()).hexdigest()
-
     @staticmethod
-    def _load(path: Path, device: str) -> Teacher | None:
-        if not path.is_file():
-            return None
+    def _load(path: Path, key: str, device: torch.device) -> Teacher | None:
         try:
-            with safe_open(path, framework="pt", device=device) as file:
-                return Teacher(file.get_tensor("tokens"), file.get_tensor("log_probs"))
-        except (SafetensorError, OSError) as error:
-            logger.warning("%s cannot be read and is made again: %s", path, error)
+            tensors = tensor_file.read(path, form=FORMAT, key=key).tensors
+            return Teacher(tensors["tokens"].to(device), tensors["log_probs"].to(device))
+        except FileNotFoundError:
             return None
-
-    @staticmethod
-    def _save(path: Path, teacher: Teacher) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = draft_of(path)
-        save_file({"tokens": teacher.tokens.cpu(), "log_probs": teacher.log_probs.cpu().contiguous()}, draft)
-        os.replace(draft, path)
+        except tensor_file.DamagedError as error:
+            logger.warning("%s is left aside and the teacher is asked again: %s", path, error)
+            return None

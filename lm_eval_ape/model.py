@@ -19,6 +19,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import CacheHook
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import pad
 from tqdm import tqdm
@@ -97,11 +98,14 @@ class ApeHFLM(HFLM):
             rest["device"] = "cpu"
         try:
             super().__init__(**rest)
-        except OSError as error:
-            told = " ".join(str(error).split())
+        except ApeError:
+            raise
+        except (OSError, ValueError, SafetensorError) as error:
+            # A missing folder is an OSError; a file that is missing or half copied can be any of them.
+            told = " ".join(str(error).split()).rstrip(".")
             raise ApeError(
-                f"The model {pretrained} cannot be loaded: {told} Give pretrained=... a folder or the name of a model "
-                "on the Hugging Face hub that this machine reaches or has in its cache."
+                f"The model {pretrained} cannot be loaded: {told}. Give pretrained=... a folder or the name of a model "
+                "on the Hugging Face hub that this machine reaches or has in its cache, with all of its files whole."
             ) from error
         if hasattr(self, "accelerator"):
             # The parent does this for several GPUs only; several CPU processes would each do all the work.

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import matplotlib
 from matplotlib.figure import Figure
 
+from lm_eval_ape.files import told, whole_file
+
 FORMATS = ("png", "svg")
 INK = "#1b1c21"
 """Colour of text and axes; a page that shows a figure inline may put its own in its place."""
@@ -82,12 +84,23 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 
     Returns:
         The files.
+
+    Raises:
+        ApeError: One cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.{kind}" for kind in FORMATS]
-    with styled():
-        for path in paths:
-            figure.savefig(path, dpi=150, bbox_inches="tight", facecolor="white")
+    paths = []
+    # Identifiers and date in the file are the same each time, so that it is too.
+    with styled(), matplotlib.rc_context({"svg.hashsalt": name}):
+        for kind in FORMATS:
+            path = folder / f"{name}.{kind}"
+            metadata = {"Date": None} if kind == "svg" else None
+            with told(path):
+                folder.mkdir(parents=True, exist_ok=True)
+                with whole_file(path, durable=False) as draft:
+                    figure.savefig(
+                        draft, format=kind, dpi=150, bbox_inches="tight", facecolor="white", metadata=metadata
+                    )
+            paths.append(path)
     return paths
 
 

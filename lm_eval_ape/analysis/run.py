@@ -20,8 +20,11 @@ from lm_eval_ape.comparison.compare import write as write_board
 from lm_eval_ape.comparison.loggers import Loggers
 from lm_eval_ape.comparison.running import Strategies
 from lm_eval_ape.files import write_text
+from lm_eval_ape.folder_lock import hold
 
 logger = logging.getLogger(__name__)
+
+BOARD = "board"
 
 
 def analyze(options: Options, command: Sequence[str] = ()) -> dict[str, Any] | None:
@@ -35,12 +38,18 @@ def analyze(options: Options, command: Sequence[str] = ()) -> dict[str, Any] | N
         The content of `analysis.json`; None on every process but the first.
 
     Raises:
-        ApeError: Something asked for is impossible; what can be told without the model is told before it is loaded.
+        ApeError: Another run holds the folder, or something asked for is impossible; what can be told without the
+            model is told before it is loaded.
     """
-    found = cases(options, options.strategies or tuple(DEFAULT_STRATEGIES.split(",")))
     output = Path(str(options.output_path)).expanduser()
+    with hold(output, command), hold(output / BOARD, command):
+        return _analyze(options, output, command)
+
+
+def _analyze(options: Options, output: Path, command: Sequence[str]) -> dict[str, Any] | None:
+    found = cases(options, options.strategies or tuple(DEFAULT_STRATEGIES.split(",")))
     compared = replace(
-        options.comparison, strategies=tuple(case.spec.label for case in found), output_path=str(output / "board")
+        options.comparison, strategies=tuple(case.spec.label for case in found), output_path=str(output / BOARD)
     )
     strategies = Strategies(compared, Loggers(compared))
     lm = strategies.load()
@@ -49,7 +58,7 @@ def analyze(options: Options, command: Sequence[str] = ()) -> dict[str, Any] | N
         runs = strategies.run(lm)
         if runs:
             board = make_board(runs, metric=options.metric, resamples=999, seed=options.seed, command=command)
-            write_board(output / "board", board)
+            write_board(output / BOARD, board)
     observer = Observer(lm, options, strategies.tasks, output / "cache")
     observed = [(case, observer.observe(case, what)) for case, what in labelled(found)]
     if lm.rank != 0:

@@ -6,9 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from lm_eval_ape import __version__
-from lm_eval_ape.errors import ApeError
+from lm_eval_ape.exit_status import exit_status
 
 # Subcommand to its one line of help; the module of the same name adds the arguments and runs it.
 COMMANDS = {
@@ -32,7 +33,10 @@ examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand and return its exit status; a mistake of the user's is one sentence on stderr and status 2."""
+    """Run a subcommand and return its exit status.
+
+    A mistake of the user's is one sentence on stderr and status 2; Ctrl-C and SIGTERM are one, and status 130 and 143.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
         prog="lm-eval-ape",
@@ -48,9 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if known.command is None:
         parser.print_help()
         return 0
-    command = import_module(f"lm_eval_ape.cli.{known.command}")
-    try:
+
+    def work() -> int:
+        command = import_module(f"lm_eval_ape.cli.{known.command}")
         return int(command.main(arguments[1:]))
-    except ApeError as error:
-        print(f"lm-eval-ape {known.command}: {error}", file=sys.stderr)
-        return 2
+
+    by_module = argv is None and Path(sys.argv[0]).name == "__main__.py"
+    program = [sys.executable, "-m", "lm_eval_ape"] if by_module else ["lm-eval-ape"]
+    return exit_status(f"lm-eval-ape {known.command}", [*program, *arguments], work)

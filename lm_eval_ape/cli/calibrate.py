@@ -96,18 +96,18 @@ def main(arguments: Sequence[str]) -> int:
     options = Options.read(merge(read_file(config) if config else {}, flags))
     # The harness and what it imports print to stdout now and then.
     with redirect_stdout(sys.stderr):
-        line = _calibrate(options)
+        line = _calibrate(options, ["lm-eval-ape", "calibrate", *arguments])
     if line:
         print(line)
     return 0
 
 
-def _calibrate(options: Options) -> str | None:
+def _calibrate(options: Options, command: Sequence[str]) -> str | None:
     """The choice as a line; None on every process but the first."""
     from lm_eval_ape.calibration import document, report
     from lm_eval_ape.calibration.run import Calibration
 
-    calibration = Calibration(options)
+    calibration = Calibration(options, command)
     content = calibration.run()
     if calibration.lm.rank != 0:
         return None

@@ -53,8 +53,9 @@ def main(arguments: Sequence[str]) -> int:
 
     console = Console()
     folder = Path(args.output_path)
-    calibration = calibrate(args, folder / "calibration")
-    board = compare(args, folder / "board", ["lm-eval-ape", "demo", *arguments])
+    command = ["lm-eval-ape", "demo", *arguments]
+    calibration = calibrate(args, folder / "calibration", command)
+    board = compare(args, folder / "board", command)
     page = report([str(folder)])
     show(board, args, console)
     tell(calibration, console)
@@ -112,17 +113,18 @@ def show(board: Mapping[str, Any], args: argparse.Namespace, console: Console) -
     console.print(table)
 
 
-def calibrate(args: argparse.Namespace, folder: Path) -> Mapping[str, Any]:
+def calibrate(args: argparse.Namespace, folder: Path, command: Sequence[str]) -> Mapping[str, Any]:
     """Choose (T, S) without labels on other questions of the second kind.
 
     Args:
         args: The command's options.
         folder: Where to write.
+        command: What was called, for another run that finds the folder held.
     """
     from lm_eval_ape.calibration.options import Options
     from lm_eval_ape.calibration.run import calibrate as run
 
-    return run(Options.read({**_options(args, folder), "tasks": ["ape_pocket_twohop_calibration"]}))
+    return run(Options.read({**_options(args, folder), "tasks": ["ape_pocket_twohop_calibration"]}), command)
 
 
 def tell(content: Mapping[str, Any], console: Console) -> None:

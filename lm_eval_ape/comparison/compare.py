@@ -6,6 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lm_eval_ape.comparison.running import Strategies
 from lm_eval_ape.comparison.runs import distinct, read_folders
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.files import write_text
+from lm_eval_ape.folder_lock import hold
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +34,14 @@ def compare(options: Options, command: Sequence[str] = ()) -> dict[str, Any] | N
         The board (see `board.make_board`); None on every process but the first.
 
     Raises:
-        ApeError: Something asked for is impossible; what can be told without the model is told before it is loaded.
+        ApeError: Another run holds the folder, or something asked for is impossible; what can be told without the
+            model is told before it is loaded.
     """
+    with hold(options.output_path, command) if options.output_path else nullcontext():
+        return _compare(options, command)
+
+
+def _compare(options: Options, command: Sequence[str]) -> dict[str, Any] | None:
     loggers = Loggers(options)
     strategies = Strategies(options, loggers) if options.runs else None
     runs = read_folders(options.sources)

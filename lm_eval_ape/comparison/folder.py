@@ -11,9 +11,9 @@ from typing import Any
 
 from lm_eval.loggers import EvaluationTracker
 
-from lm_eval_ape.comparison.runs import RECORD_NAME
+from lm_eval_ape.comparison.runs import RECORD_NAME, read_run
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.files import write_text
+from lm_eval_ape.files import told, whole_files, write_text
 
 
 def strategy_folder(output: Path, label: str) -> Path:
@@ -24,25 +24,34 @@ def strategy_folder(output: Path, label: str) -> Path:
 
 
 def save(results: dict[str, Any], samples: Mapping[str, Any], tracker: EvaluationTracker) -> Path:
-    """Write results and samples as `lm_eval --log_samples` does.
+    """Write results and samples as `lm_eval --log_samples` does, each of them whole or not at all.
 
     Returns:
-        The results file.
+        The results file, which comes last.
 
     Raises:
         ApeError: A file could not be written.
     """
-    tracker.save_results_aggregated(results=results, samples=samples)
-    for task in results["configs"]:
-        tracker.save_results_samples(task_name=task, samples=samples[task])
+    place = Path(tracker.output_path)
     name = str(tracker.general_config_tracker.model_name_sanitized)
-    folder = Path(tracker.output_path) / name
-    # The harness only warns of what it could not write.
-    date = getattr(tracker, "date_id", "")
-    files = [folder / f"results_{date}.json", *(folder / f"samples_{task}_{date}.jsonl" for task in results["configs"])]
-    if missing := next((file for file in files if not file.is_file()), None):
-        raise ApeError(f"The file {missing} could not be written; is the disk full, or the folder read-only?")
-    return files[0]
+    try:
+        # The harness writes its files bit by bit, and only warns of what it could not write.
+        with told(place), whole_files(place, last="results_*.json") as draft:
+            tracker.output_path = str(draft)
+            tracker.save_results_aggregated(results=results, samples=samples)
+            for task in results["configs"]:
+                tracker.save_results_samples(task_name=task, samples=samples[task])
+            results_file = f"results_{getattr(tracker, 'date_id', '')}.json"
+            try:
+                read_run(draft / name / results_file)
+            except ApeError as error:
+                raise ApeError(
+                    f"The run could not be written to {place / name}; is the disk full, or the folder read-only? "
+                    f"({error})"
+                ) from error
+    finally:
+        tracker.output_path = str(place)
+    return place / name / results_file
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:

@@ -112,7 +112,7 @@ def _samples(lm: ApeHFLM, meter: Meter, gathered: Gathered, scores: Sequence[Seq
     """Each prompt's divergences, with the teacher's tokens that they belong to."""
     found = []
     for sample, (score,) in zip(gathered.samples, scores, strict=True):
-        tokens = meter.teachers.tokens(sample.prompt.ids) or []
+        tokens = meter.teacher(sample).tokens.tolist()
         found.append(
             {
                 "task": sample.task,

@@ -11,7 +11,7 @@ from typing import Any
 from lm_eval_ape.comparison.samples import Samples, read_samples
 from lm_eval_ape.comparison.specs import describe
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.files import read_json
+from lm_eval_ape.files import is_draft, read_json
 
 RECORD_NAME = "run.json"
 KL_NAME = "kl.json"
@@ -74,6 +74,7 @@ def read_folders(folders: Sequence[str]) -> list[Run]:
     for name in folders:
         folder = Path(name).expanduser()
         files = sorted(folder.rglob("results_*.json")) if folder.is_dir() else [folder] if folder.is_file() else []
+        files = [file for file in files if not is_draft(file.relative_to(folder))]
         if not files:
             raise ApeError(
                 f"There is no run in {folder}: no results_*.json, as lm_eval --output_path {folder} --log_samples "

@@ -103,7 +103,8 @@ def read_samples(path: Path, task: str, results: Mapping[str, Any]) -> Samples:
 
 def _lines(path: Path, task: str) -> list[dict[str, Any]]:
     try:
-        text = path.read_text(encoding="utf-8").splitlines()
+        # Not `splitlines`: a text may hold other signs that end a line, which JSON leaves as they are.
+        text = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except FileNotFoundError as error:
         raise ApeError(
             f"There is no {path.name} in {path.parent}, which holds the scores of each document of {task}; run it "
@@ -111,8 +112,8 @@ def _lines(path: Path, task: str) -> list[dict[str, Any]]:
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ApeError(f"The samples {path} cannot be read: {error}") from error
-    lines = []
-    for number, line in enumerate(text, start=1):
+    lines: list[dict[str, Any]] = []
+    for number, line in enumerate(text if any(text) else [], start=1):
         try:
             lines.append(json.loads(line))
         except json.JSONDecodeError as error:

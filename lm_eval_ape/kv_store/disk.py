@@ -1,28 +1,22 @@
-"""Pieces kept on disk: one safetensors file each, whole or absent, checked when it is read."""
+"""Pieces kept on disk: one file each, whole or absent, checked when it is read (see `tensor_file`)."""
 
 from __future__ import annotations
 
 import logging
 import os
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import xxhash
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
-from lm_eval_ape.files import draft_of
+from lm_eval_ape import tensor_file
+from lm_eval_ape.files import clear_drafts
 from lm_eval_ape.kv_store.memory import Layers, size
 
 logger = logging.getLogger(__name__)
 
 # Of the files' form; another version's files are made again.
-FORMAT = "lm-eval-ape kv 1"
-# Drafts older than this many seconds were left behind by a process that was killed.
-STALE = 3600
+FORMAT = "lm-eval-ape kv 2"
 
 
 class DiskStore:
@@ -37,9 +31,7 @@ class DiskStore:
         self.folder = folder
         self.limit = limit
         self.warned = 0
-        for draft in folder.glob("*.tmp"):
-            if time.time() - _changed(draft) > STALE:
-                draft.unlink(missing_ok=True)
+        clear_drafts(folder)
         self.bytes = sum(used for _, used, _ in self._files())
 
     def get(self, key: str, devices: Sequence[torch.device]) -> Layers | None:
@@ -47,10 +39,12 @@ class DiskStore:
         path = self._path(key)
         names = [(_name(layer, "keys"), _name(layer, "values")) for layer in range(len(devices))]
         try:
-            tensors = _read(path, key, {name for pair in names for name in pair})
+            tensors = tensor_file.read(path, form=FORMAT, key=key).tensors
+            if set(tensors) != {name for pair in names for name in pair}:
+                raise tensor_file.DamagedError(f"it does not hold the keys and values of {len(devices)} layers")
         except FileNotFoundError:
             return None
-        except (SafetensorError, OSError, ValueError) as error:
+        except tensor_file.DamagedError as error:
             self._warn("%s is left aside and its tokens are encoded again: %s", path, error)
             return None
         try:
@@ -70,18 +64,14 @@ class DiskStore:
             return
         tensors = {}
         for layer, (keys, values) in enumerate(layers):
-            tensors[_name(layer, "keys")] = keys.contiguous().cpu()
-            tensors[_name(layer, "values")] = values.contiguous().cpu()
-        notes = {"format": FORMAT, "key": key, "checksum": checksum(tensors)}
+            tensors[_name(layer, "keys")] = keys
+            tensors[_name(layer, "values")] = values
         path = self._path(key)
-        draft = draft_of(path)
         try:
-            save_file(tensors, draft, metadata=notes)
             before = path.stat().st_size if path.exists() else 0
-            os.replace(draft, path)
+            tensor_file.write(path, tensors, form=FORMAT, key=key, durable=False)
             self.bytes += path.stat().st_size - before
-        except (OSError, SafetensorError) as error:
-            draft.unlink(missing_ok=True)
+        except OSError as error:
             self._warn("Encoded chunks cannot be kept in %s: %s", self.folder, error)
             return
         if self.limit is not None and self.bytes > self.limit:
@@ -118,36 +108,5 @@ class DiskStore:
         self.warned += 1
 
 
-def _read(path: Path, key: str, names: set[str]) -> dict[str, Tensor]:
-    """A file's tensors; a `ValueError` says what is wrong with them."""
-    with safe_open(path, framework="pt") as file:
-        notes = file.metadata() or {}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    if notes.get("format") != FORMAT or notes.get("key") != key:
-        raise ValueError("it was not written for these tokens of this model")
-    if set(tensors) != names:
-        raise ValueError(f"it does not hold the keys and values of {len(names) // 2} layers")
-    if notes.get("checksum") != checksum(tensors):
-        raise ValueError("its content does not match its checksum")
-    return tensors
-
-
-def checksum(tensors: Mapping[str, Tensor]) -> str:
-    """Digest of tensors' names, forms and bytes (XXH3, 128 bits)."""
-    digest = xxhash.xxh3_128()
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 def _name(layer: int, what: str) -> str:
     return f"{layer}.{what}"
-
-
-def _changed(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return time.time()

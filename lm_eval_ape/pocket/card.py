@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from lm_eval_ape.files import whole_files
 
 from .evaluate import score_by_passages, score_rows
 from .questions import DATASETS, Dataset, pocket_rows
@@ -94,6 +97,9 @@ def write_checkpoint(
         tokens: tokens read in the training.
         seconds: duration of the training.
         log_name: file name of the training log.
+
+    Raises:
+        OSError: a file cannot be written; none is left half written.
     """
     model.eval()
     model.generation_config = GenerationConfig(
@@ -102,28 +108,32 @@ def write_checkpoint(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    config = model.config
-    card = _CARD.format(
-        parameters=sum(weight.numel() for weight in model.parameters()),
-        layers=config.num_hidden_layers,
-        width=config.hidden_size,
-        heads=config.num_attention_heads,
-        vocabulary=len(tokenizer),
-        dtype=str(model.dtype).removeprefix("torch."),
-        digest=hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
-        seed=seed,
-        steps=steps,
-        tokens=tokens,
-        minutes=seconds / 60,
-        log=log_name,
-        rows=_ROWS,
-        error=0.5 / _ROWS**0.5,
-        long=_long_scores(model, tokenizer),
-        table=_table(score_by_passages(model, tokenizer, count=_ROWS)),
-    )
-    (folder / "README.md").write_text(card)
+    with whole_files(folder, last="model.safetensors") as draft:
+        try:
+            model.save_pretrained(draft)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+        tokenizer.save_pretrained(draft)
+        config = model.config
+        card = _CARD.format(
+            parameters=sum(weight.numel() for weight in model.parameters()),
+            layers=config.num_hidden_layers,
+            width=config.hidden_size,
+            heads=config.num_attention_heads,
+            vocabulary=len(tokenizer),
+            dtype=str(model.dtype).removeprefix("torch."),
+            digest=hashlib.sha256((draft / "model.safetensors").read_bytes()).hexdigest(),
+            seed=seed,
+            steps=steps,
+            tokens=tokens,
+            minutes=seconds / 60,
+            log=log_name,
+            rows=_ROWS,
+            error=0.5 / _ROWS**0.5,
+            long=_long_scores(model, tokenizer),
+            table=_table(score_by_passages(model, tokenizer, count=_ROWS)),
+        )
+        (draft / "README.md").write_text(card)
 
 
 def _long_scores(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import random
 import time
 from collections.abc import Sequence
@@ -10,14 +11,22 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from lm_eval_ape import tensor_file
+from lm_eval_ape.errors import ApeError
+from lm_eval_ape.files import told
 
 from .batches import BatchMaker
 from .curriculum import Lesson
 from .model import new_model, stack_layers
 from .row import KINDS, Batch
 
+_FORMAT: Final = "lm-eval-ape training 1"
+_MODEL: Final = "model."
+_OPTIMIZER: Final = "optimizer."
 _WARM_UP: Final = 30
 _WINDOW: Final = 10
 
@@ -107,35 +116,53 @@ class Trainer:
         return report
 
     def save(self, path: Path) -> None:
-        """Write everything that the next step depends on; an interrupted write leaves the old."""
-        partial = path.with_suffix(".partial")
-        state = {
-            "seed": self.seed,
-            "progress": dataclasses.asdict(self.progress),
-            "layers": self.model.config.num_hidden_layers,
-            "model": self.model.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+        """Write everything that the next step depends on; an interrupted write leaves the old.
+
+        Raises:
+            ApeError: it cannot be written.
+        """
+        optimizer = self._optimizer.state_dict()["state"]
+        tensors = {
+            # By parameter, as the two ends of tied embeddings are one tensor.
+            **{f"{_MODEL}{name}": weight for name, weight in self.model.named_parameters()},
+            **{f"{_OPTIMIZER}{n}.{name}": value for n, own in optimizer.items() for name, value in own.items()},
         }
-        torch.save(state, partial)
-        partial.replace(path)
+        notes = {"progress": dataclasses.asdict(self.progress), "layers": self.model.config.num_hidden_layers}
+        with told(path):
+            tensor_file.write(path, tensors, form=_FORMAT, key=self._key, notes=notes)
 
     def resume(self, path: Path) -> None:
         """Go on from a saved state.
 
         Raises:
-            ValueError: if the state was made with another seed.
+            FileNotFoundError: there is none.
+            ApeError: it is damaged, or of a training with another seed or curriculum.
         """
-        state = torch.load(path, weights_only=True)
-        if state["seed"] != self.seed:
-            raise ValueError(
-                f"{path} was trained with seed {state['seed']}, not {self.seed}: give that seed, "
-                "or another output folder."
-            )
-        self.progress = Progress(**state["progress"])
-        self.model = stack_layers(self.model, state["layers"])
-        self.model.load_state_dict(state["model"])
+        try:
+            tensors, notes = tensor_file.read(path, form=_FORMAT, key=self._key)
+        except tensor_file.DamagedError as error:
+            raise ApeError(
+                f"{path} cannot be gone on from, as {error}; if it is of a training with another seed than {self.seed} "
+                "or of other lessons, give that seed or another output folder, else remove it to start anew."
+            ) from error
+        self.progress = Progress(**notes["progress"])
+        self.model = stack_layers(self.model, notes["layers"])
+        weights = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(tensors[f"{_MODEL}{name}"])
         self._optimizer = _new_optimizer(self.model)
-        self._optimizer.load_state_dict(state["optimizer"])
+        memory: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith(_OPTIMIZER):
+                number, what = name.removeprefix(_OPTIMIZER).split(".", 1)
+                memory.setdefault(int(number), {})[what] = tensor
+        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": memory})
+
+    @property
+    def _key(self) -> str:
+        """What the training depends on: its seed and its lessons."""
+        return hashlib.sha256(f"{self.seed} {list(self.curriculum)}".encode()).hexdigest()
 
     def _learn(self, batch: Batch) -> tuple[float, dict[str, float]]:
         """Update the weights; the loss, and the accuracy by kind of target."""

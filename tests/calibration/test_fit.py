@@ -124,7 +124,7 @@ def test_a_killed_fit_goes_on_where_it_stopped(bench: Bench, tmp_path: Path, mon
 
 
 def test_a_state_that_cannot_be_read_is_made_again(bench: Bench, tmp_path: Path) -> None:
-    (tmp_path / "fit.pt").write_bytes(b"half a fi")
+    (tmp_path / "fit.safetensors").write_bytes(b"half a fi")
     assert bench.fit(folder=tmp_path) == bench.fit()
 
 

@@ -149,7 +149,7 @@ def test_damaged_and_foreign_files_are_encoded_again_with_a_warning(
     store = make_store(model, memory=0, folder=tmp_path)
     with caplog.at_level(logging.WARNING):
         assert torch.equal(logits(model, PROMPT, resolve({}), store), expected)
-    assert "was not written for these tokens" in caplog.text
+    assert "was not written for what is asked for" in caplog.text
 
 
 def test_the_least_recently_used_goes_first_and_limits_hold(model: PreTrainedModel, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_full_disk_costs_a_warning_and_no_answer(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lm_eval_ape.kv_store.disk.save_file", full)
+    monkeypatch.setattr("lm_eval_ape.tensor_file.save_file", full)
     store = make_store(model, memory=0, folder=tmp_path)
     with caplog.at_level(logging.WARNING):
         got = logits(model, PROMPT, resolve({}), store)

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from lm_eval_ape.errors import ApeError
 from lm_eval_ape.pocket.batches import BatchMaker
 from lm_eval_ape.pocket.curriculum import CURRICULUM, Lesson
 from lm_eval_ape.pocket.model import new_model, stack_layers
@@ -33,7 +34,7 @@ def test_a_resumed_training_gives_the_weights_of_an_uninterrupted_one(tmp_path, 
     whole = train(tmp_path / "whole", seed=1, curriculum=_CURRICULUM)
     train(tmp_path / "parts", seed=1, curriculum=_CURRICULUM, stop_after=stop)
     assert not (tmp_path / "parts" / "model.safetensors").exists()
-    resumed = train(tmp_path / "parts", seed=1, curriculum=_CURRICULUM, resume=True)
+    resumed = train(tmp_path / "parts", seed=1, curriculum=_CURRICULUM)
     for name, weight in whole.state_dict().items():
         assert torch.equal(weight, resumed.state_dict()[name]), name
     steps = [json.loads(line) for line in (tmp_path / "parts" / LOG_NAME).read_text().splitlines()]
@@ -42,8 +43,8 @@ def test_a_resumed_training_gives_the_weights_of_an_uninterrupted_one(tmp_path, 
 
 def test_a_state_of_another_seed_is_refused(tmp_path):
     train(tmp_path, seed=1, curriculum=_CURRICULUM, stop_after=1)
-    with pytest.raises(ValueError, match="seed 1, not 2"):
-        train(tmp_path, seed=2, curriculum=_CURRICULUM, resume=True)
+    with pytest.raises(ApeError, match="of a training with another seed than 2"):
+        train(tmp_path, seed=2, curriculum=_CURRICULUM)
 
 
 def test_stacked_layers_repeat_the_ones_below():

@@ -1,0 +1,60 @@
+"""How a command ends: done, by a mistake that is told in a sentence, or stopped, with a word on how to go on."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lm_eval_ape.errors import ApeError
+from lm_eval_ape.folder_lock import first_process
+from lm_eval_ape.interruption import Interrupted, interruptible
+from lm_eval_ape.kept import what_is_kept
+
+MISTAKE = 2
+
+
+def exit_status(name: str, command: Sequence[str], work: Callable[[], int]) -> int:
+    """Do a command's work.
+
+    Args:
+        name: What the sentences begin with.
+        command: What starts the same work again.
+        work: Does it, and returns the status of a command that has come to its end.
+
+    Returns:
+        That status; 2 where an `ApeError` came, 130 after Ctrl-C and 143 after SIGTERM, each with its sentence on
+        stderr.
+    """
+    try:
+        with interruptible():
+            return work()
+    except ApeError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return MISTAKE
+    except Interrupted as stop:
+        # Of several processes the first one speaks.
+        if first_process():
+            # Below a progress bar, which has not ended its line.
+            print(
+                f"\n{name}: stopped by {stop.name}. {_kept(stop.folders)} To go on: {_again(command)}", file=sys.stderr
+            )
+        return stop.status
+
+
+def _kept(folders: Sequence[Path]) -> str:
+    outer = [one for one in folders if not any(other in one.parents for other in folders)]
+    if not outer:
+        return "No folder was being written, so nothing is kept."
+    kept = {folder: what_is_kept(folder) for folder in dict.fromkeys(outer)}
+    return " ".join(
+        f"Finished and kept in {folder}: {found}." if found else f"Nothing is finished yet in {folder}."
+        for folder, found in kept.items()
+    )
+
+
+def _again(command: Sequence[str]) -> str:
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    return shlex.join(command) + (f" (in {processes} processes, as before)" if processes > 1 else "")
