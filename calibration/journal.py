@@ -67,7 +67,7 @@ class Journal:
         if self.folder is None:
             return
         path = self.folder / f"{self.name}.{self.rank}.jsonl"
-        line = json.dumps({"version": VERSION, "checksum": _checksum(record), "record": record}).encode() + b"\n"
+        line = _line(record) + b"\n"
         with told(path):
             self.folder.mkdir(parents=True, exist_ok=True)
             # Without a buffer, so that nothing is left to be written when the file is closed.
@@ -95,14 +95,16 @@ def _read(line: bytes) -> dict[str, Any] | None:
     """The record of a line; None for one that cannot be used."""
     try:
         found = json.loads(line)
-        usable = found["version"] == VERSION and found["checksum"] == _checksum(found["record"])
+        # The line as it was written, not only one that says the same.
+        usable = _line(found["record"]) == line
         return dict(found["record"]) if usable else None
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
-def _checksum(record: Any) -> str:
-    return xxhash.xxh3_64(json.dumps(record).encode()).hexdigest()
+def _line(record: Any) -> bytes:
+    text = json.dumps(record)
+    return json.dumps({"version": VERSION, "checksum": xxhash.xxh3_64_hexdigest(text), "record": record}).encode()
 
 
 def _whole_length(file: Any) -> int:
