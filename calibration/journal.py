@@ -103,7 +103,7 @@ def _read(line: bytes) -> dict[str, Any] | None:
 
 
 def _line(record: Any) -> bytes:
-    text = json.dumps(record)
+    text = json.dumps(record).encode()
     return json.dumps({"version": VERSION, "checksum": xxhash.xxh3_64_hexdigest(text), "record": record}).encode()
 
 

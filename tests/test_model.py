@@ -389,3 +389,24 @@ def test_memory_too_short_for_one_request_is_an_error(
 def test_a_model_that_is_not_there_is_told_in_a_sentence(pretrained: str) -> None:
     with pytest.raises(ApeError, match=f"The model {pretrained} cannot be loaded: .*a folder or the name of a model"):
         ApeHFLM(pretrained, device="cpu")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("share", [0.0, 0.5], ids=["empty", "half"])
+def test_a_model_that_is_half_copied_is_told_in_a_sentence(
+    checkpoint: str, name: str, share: float, tmp_path: Path
+) -> None:
+    for path in Path(checkpoint).iterdir():
+        content = path.read_bytes()
+        (tmp_path / path.name).write_bytes(content[: int(share * len(content))] if path.name == name else content)
+    with pytest.raises(ApeError, match=f"The model {tmp_path} cannot be loaded: .* with all of its files whole"):
+        ApeHFLM(str(tmp_path), device="cpu")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_model_whose_files_are_gone_is_told_in_a_sentence(checkpoint: str, name: str, tmp_path: Path) -> None:
+    for path in Path(checkpoint).iterdir():
+        if path.name != name:
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(ApeError, match=f"The model {tmp_path} cannot be loaded: .* with all of its files whole"):
+        ApeHFLM(str(tmp_path), device="cpu")

@@ -134,13 +134,28 @@ def test_a_larger_grid_another_history_and_fewer_tokens_do_not_ask_the_teacher_a
         assert fresh["grid"]["mean_kl"] == pytest.approx(expected["grid"]["mean_kl"], abs=1e-12)
 
 
-def test_a_broken_teacher_file_is_made_again(options: MakeOptions, tmp_path: Path) -> None:
+def test_damaged_teachers_and_records_are_told_and_computed_again(
+    options: MakeOptions, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     first = calibrate(Options.read(options(output_path=str(tmp_path))))
-    for path in (tmp_path / "cache" / "teacher").iterdir():
-        path.write_bytes(path.read_bytes()[:100])
-    (tmp_path / "cache" / "kl.0.jsonl").unlink()
+    journal, teachers = tmp_path / "cache" / "kl.0.jsonl", sorted((tmp_path / "cache" / "teacher").iterdir())
+    whole = [path.read_bytes() for path in teachers]
+    # Cut off, a bit of a distribution, a bit of the header, and another prompt's teacher.
+    damages = [whole[0][:100], flipped(whole[1], -9), flipped(whole[2], 40), whole[0]]
+    for path, content in zip(teachers, damages, strict=True):
+        path.write_bytes(content)
+    journal.write_bytes(b"".join(flipped(line, 150) + b"\n" for line in journal.read_bytes().splitlines()))
     again = calibrate(Options.read(options(output_path=str(tmp_path))))
-    assert again["grid"]["mean_kl"] == pytest.approx(first["grid"]["mean_kl"], abs=1e-12)
+    assert again["samples"] == first["samples"]
+    assert all(f"{path} is left aside and the teacher is asked again" in caplog.text for path in teachers)
+    assert f"{journal}: 4 records are damaged" in caplog.text
+    assert [path.read_bytes() for path in teachers] == whole
+
+
+def flipped(content: bytes, place: int) -> bytes:
+    changed = bytearray(content)
+    changed[place] ^= 4
+    return bytes(changed)
 
 
 def test_multiple_choice_tasks_give_each_prompt_once(options: MakeOptions, toy_tasks: str) -> None:

@@ -123,9 +123,18 @@ def test_a_killed_fit_goes_on_where_it_stopped(bench: Bench, tmp_path: Path, mon
     assert bench.fit(plan, folder=tmp_path) == whole
 
 
-def test_a_state_that_cannot_be_read_is_made_again(bench: Bench, tmp_path: Path) -> None:
-    (tmp_path / "fit.safetensors").write_bytes(b"half a fi")
-    assert bench.fit(folder=tmp_path) == bench.fit()
+def test_a_damaged_state_is_told_and_the_fit_starts_anew(
+    bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = bench.fit(folder=tmp_path)
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    for damaged in (b"half a fi", whole[:-1], whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]):
+        file.write_bytes(damaged)
+        caplog.clear()
+        assert bench.fit(folder=tmp_path) == expected
+        assert f"{file} is left aside and the fit starts anew" in caplog.text
+        assert file.read_bytes() == whole
 
 
 def test_an_infinite_penalty_is_one_value_for_the_model(bench: Bench) -> None:

@@ -60,7 +60,8 @@ def test_a_record_of_another_version_is_computed_again(file: Path, caplog: pytes
 
 def test_half_a_record_goes_and_the_next_one_takes_its_place(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     whole = file.read_bytes()
-    for length in range(len(whole)):
+    ends = [place + shift for place, sign in enumerate(whole) if sign == ord("\n") for shift in (0, 1)]
+    for length in [0, *ends, *random.Random(0).sample(range(len(whole)), 20)]:
         file.write_bytes(whole[:length])
         found = records(file)
         assert found == RECORDS[: whole[:length].count(b"\n")]

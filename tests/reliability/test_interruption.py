@@ -1,0 +1,131 @@
+"""Ctrl-C and SIGTERM: a sentence, the exit status that shells know, and no traceback; the second one ends at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from killing import contents
+
+from lm_eval_ape.calibration.options import Options
+from lm_eval_ape.calibration.run import calibrate
+from lm_eval_ape.cli import main
+
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+SMALL = {"temperatures": "0.6,0.7,0.8,0.9,1.0", "scales": "0.6,0.7,0.8,0.9,1.0", "num_tokens": "8", "limit": "20"}
+
+
+def wait_for(journal: Path, process: subprocess.Popen[str]) -> None:
+    while process.poll() is None and not (journal.exists() and b"\n" in journal.read_bytes()):
+        time.sleep(0.005)
+
+
+@contextmanager
+def start(*command: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, *command], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("number", "word", "status"),
+    [(signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 143)],
+    ids=["INT", "TERM"],
+)
+def test_a_real_process_says_what_is_finished_and_how_to_go_on(
+    number: int, word: str, status: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "out"
+    model = "pretrained=pocket,chunking=passages,max_chunks=2"
+    given = ["--model_args", model, "--tasks", "ape_pocket_twohop_calibration", "--device", "cpu"]
+    given += [part for name, value in SMALL.items() for part in (f"--{name}", value)]
+    given += ["--output_path", str(folder)]
+    with start("-m", "lm_eval_ape", "calibrate", *given) as process:
+        wait_for(folder / "cache" / "kl.0.jsonl", process)
+        # As long as it runs, another run is told who it is.
+        assert main(["calibrate", *given]) == 2
+        assert f"is being written by another run: process {process.pid} on" in capfd.readouterr().err
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert "Traceback" not in err
+    last = err.splitlines()[-1]
+    assert last.startswith(f"lm-eval-ape calibrate: stopped by {word}. Finished and kept in {folder}: the teacher")
+    assert "divergences" in last
+    assert last.endswith(f"To go on: {sys.executable} -m lm_eval_ape calibrate {' '.join(given)}")
+    assert not (folder / "calibration.json").exists()
+    assert not list(folder.rglob("*.tmp"))
+    before = (folder / "cache" / "kl.0.jsonl").read_bytes()
+    options: dict[str, Any] = {"model_args": model, "tasks": "ape_pocket_twohop_calibration", "device": "cpu", **SMALL}
+    for place in (folder, tmp_path / "whole"):
+        calibrate(Options.read({**options, "output_path": str(place)}))
+    assert (folder / "cache" / "kl.0.jsonl").read_bytes().startswith(before)
+    assert contents(folder) == contents(tmp_path / "whole")
+
+
+# Computes in C for many minutes, as a model does, where Python looks at no signal.
+STUBBORN = """
+import hashlib, sys
+from lm_eval_ape.exit_status import exit_status
+def work():
+    print("at work", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2 * 10**9)
+    return 0
+sys.exit(exit_status("stubborn", ["stubborn", "a b"], work))
+"""
+
+
+def test_a_second_signal_ends_the_process_at_once_wherever_it_is() -> None:
+    with start("-c", STUBBORN) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "at work\n"
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err == ""
+
+
+def test_an_interruption_before_a_folder_is_held_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lm_eval_ape.cli.paths.main", lambda _: signal.raise_signal(signal.SIGTERM))
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert main(["paths", "a b"]) == 143
+    told = "lm-eval-ape paths: stopped by SIGTERM. No folder was being written, so nothing is kept. To go on: "
+    assert capsys.readouterr().err == f"\n{told}lm-eval-ape paths 'a b'\n"
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_the_first_of_several_processes_speaks_for_all(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lm_eval_ape.cli.paths.main", lambda _: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, words in (("0", "lm-eval-ape paths (in 2 processes, as before)\n"), ("1", "")):
+        monkeypatch.setenv("RANK", rank)
+        assert main(["paths"]) == 130
+        assert capsys.readouterr().err.endswith(words)
+
+
+def test_in_a_thread_commands_run_without_it() -> None:
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append(main(["paths"])))
+    thread.start()
+    thread.join()
+    assert found == [0]
