@@ -5,7 +5,7 @@ BIN := .venv/bin
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo picture test check lint types format bench bench-full picture clean
+.PHONY: help setup demo picture test fuzz check lint types format bench bench-full picture clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,9 @@ picture: .venv/ready ## docs/report.png from the demo's report; needs chromium a
 
 test: .venv/ready ## run all tests
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses $(JOBS)
+
+fuzz: .venv/ready ## the property tests alone, fifty times as many examples, other ones each time
+	HF_HUB_OFFLINE=1 HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest --numprocesses $(JOBS) -m hypothesis
 
 check: lint types ## ruff and mypy, as pre-commit runs them
 

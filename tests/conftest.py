@@ -15,8 +15,11 @@ import torch
 # Tiny models gain nothing from threads, and test processes side by side lose much.
 torch.set_num_threads(1)
 
+import property_profiles  # noqa: E402
 import pytest  # noqa: E402
 import tiny  # noqa: E402
+
+property_profiles.load()
 
 
 @pytest.fixture(scope="session")
