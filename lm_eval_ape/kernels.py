@@ -16,6 +16,9 @@ from lm_eval_ape.merge import Attended
 
 # Eager logits of one block of queries stay below this many elements (256 MiB in float32).
 EAGER_BLOCK_ELEMENTS = 2**26
+# Whether the CPU kernel reads one key head for several query heads (https://github.com/pytorch/pytorch/pull/157893);
+# older ones give wrong numbers without a word.
+CPU_FLASH_GROUPS = torch.__version__ >= (2, 9)
 
 
 class Call(NamedTuple):
@@ -140,8 +143,9 @@ def _cpu_flash_refuses(call: Call) -> str | None:
 
 def _cpu_flash(call: Call) -> Attended:
     bias = None if call.mask is None else _bias(call)
+    key, value = (call.key, call.value) if CPU_FLASH_GROUPS else _repeat_kv(call)
     out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        call.query, call.key, call.value, 0.0, call.causal, attn_mask=bias, scale=call.scaling
+        call.query, key, value, 0.0, call.causal, attn_mask=bias, scale=call.scaling
     )
     return _mend_empty_rows(call, out, lse)
 

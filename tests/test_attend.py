@@ -56,6 +56,24 @@ def test_rows_that_share_keys_attend_as_if_the_keys_were_repeated(
     assert_close(got, definition(query, key, value, 0.3))
 
 
+@pytest.mark.parametrize("causal", [True, False])
+def test_the_cpu_kernel_of_an_older_pytorch_gets_a_key_head_for_every_query_head(
+    causal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "CPU_FLASH_GROUPS", False)
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+    def ungrouped(query: Tensor, key: Tensor, value: Tensor, *args: Any, **options: Any) -> Any:
+        assert key.shape[1] == value.shape[1] == query.shape[1]
+        return kernel(query, key, value, *args, **options)
+
+    monkeypatch.setattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", ungrouped)
+    query, key, value = inputs(2, 5, 5, groups=2)
+    mask = torch.ones(1, 1, 5, 5, dtype=torch.bool).tril()
+    got = attend(query, key, value, scaling=0.3, causal=causal, mask=None if causal else mask, backend="cpu_flash")
+    assert_close(got, definition(query, key, value, 0.3, mask))
+
+
 @pytest.mark.parametrize("backend", ["cpu_flash", "eager"])
 def test_causal_queries_see_no_key_ahead(backend: str) -> None:
     query, key, value = inputs(2, 9, 9, 2)
