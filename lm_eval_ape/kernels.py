@@ -18,7 +18,7 @@ from lm_eval_ape.merge import Attended
 EAGER_BLOCK_ELEMENTS = 2**26
 # Whether the CPU kernel reads one key head for several query heads (https://github.com/pytorch/pytorch/pull/157893);
 # older ones give wrong numbers without a word.
-CPU_FLASH_GROUPS = torch.__version__ >= (2, 9)
+CPU_FLASH_GROUPS = torch.__version__ >= "2.9"
 
 
 class Call(NamedTuple):
