@@ -78,7 +78,7 @@ class Journal:
                     if file.write(line) < len(line):
                         file.write(line[os.fstat(file.fileno()).st_size - end :])
                     os.fsync(file.fileno())
-                except BaseException:
+                except OSError:
                     file.truncate(end)
                     raise
 
