@@ -97,18 +97,17 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
             draft.unlink()
         raise
     if durable:
-        # Some file systems cannot do it for folders; the file is whole without.
-        with suppress(OSError):
-            sync(path.parent)
+        _sync_names(path.parent)
 
 
 @contextmanager
-def whole_files(folder: Path, last: str) -> Iterator[Path]:
+def whole_files(folder: Path, last: str, *, durable: bool = True) -> Iterator[Path]:
     """A draft folder to write in; when the context ends its files get their places below another one.
 
     Args:
         folder: Where to.
         last: Pattern of the name of the file that comes last: where it is, all are.
+        durable: As for `whole_file`.
 
     Raises:
         OSError: A file cannot be written.
@@ -121,10 +120,19 @@ def whole_files(folder: Path, last: str) -> Iterator[Path]:
         for path in sorted(files, key=lambda path: (fnmatch(path.name, last), path)):
             place = folder / path.relative_to(draft)
             place.parent.mkdir(parents=True, exist_ok=True)
-            sync(path)
+            if durable:
+                sync(path)
             os.replace(path, place)
+            if durable:
+                _sync_names(place.parent)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _sync_names(folder: Path) -> None:
+    """Let a folder's list of names reach the disk, where its file system can do that; its files are whole without."""
+    with suppress(OSError):
+        sync(folder)
 
 
 def sync(path: Path) -> None:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lm_eval_ape.files import whole_file
+from lm_eval_ape.files import whole_files
 
 _ABOUT = "lm-eval-ape"
 
@@ -62,12 +62,12 @@ def write(
     """
     own = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     facts = {"format": form, "key": key, "notes": dict(notes or {})}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path, durable=durable) as draft:
+    # In a draft folder: the library writes to a file of its own beside the one that it is given.
+    with whole_files(path.parent, path.name, durable=durable) as draft:
         try:
             # One entry: the library writes several in any order, and the same content should be the same bytes.
             about = json.dumps({**facts, "checksum": checksum(own, facts)})
-            save_file(own, draft, metadata={_ABOUT: about})
+            save_file(own, draft / path.name, metadata={_ABOUT: about})
         except SafetensorError as error:
             raise OSError(str(error)) from error
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
 from lm_eval_ape import tensor_file
+from lm_eval_ape.files import clear_drafts
 from lm_eval_ape.tensor_file import DamagedError
 
 TENSORS = {
@@ -46,6 +49,26 @@ def test_what_is_written_is_read_back_and_the_same_content_is_the_same_bytes(fil
         tensor_file.write(file, TENSORS, form="test 1", key="abc", notes=NOTES)
         assert file.read_bytes() == before
     assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_a_process_that_is_killed_while_it_writes_leaves_a_draft_that_is_cleared(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(_: object, target: Path, **__: object) -> None:
+        # As the library does: a file of its own beside the one that it is given.
+        (target.parent / ".tmpAbCdEf").write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(tensor_file, "save_file", killed)
+    child = os.fork()
+    if not child:
+        tensor_file.write(file, TENSORS, form="test 1", key="abc")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert len(list(file.parent.iterdir())) == 2
+    clear_drafts(file.parent)
+    assert list(file.parent.iterdir()) == [file]
+    assert is_what_was_written(read(file))
 
 
 def test_no_flipped_bit_is_ever_taken_for_the_content(file: Path) -> None:
