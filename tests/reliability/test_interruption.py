@@ -70,10 +70,11 @@ def test_a_real_process_says_what_is_finished_and_how_to_go_on(
 
 # Computes in C for many minutes, as a model does, where Python looks at no signal.
 STUBBORN = """
-import hashlib, sys
+import hashlib, sys, threading
 from lm_eval_ape.exit_status import exit_status
 def work():
-    print("at work", flush=True)
+    # Said when the computation has long begun.
+    threading.Timer(1, print, ["at work"], {"flush": True}).start()
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2 * 10**9)
     return 0
 sys.exit(exit_status("stubborn", ["stubborn", "a b"], work))
