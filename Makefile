@@ -5,7 +5,7 @@ BIN := .venv/bin
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo picture test fuzz check lint types format bench bench-full picture clean
+.PHONY: help setup demo picture test coverage test-oldest test-newest fuzz check lint types format bench bench-full clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,20 @@ picture: .venv/ready ## docs/report.png from the demo's report; needs chromium a
 
 test: .venv/ready ## run all tests
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses $(JOBS)
+
+coverage: .venv/ready ## run all tests and print which lines they leave out
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --cov --cov-report=term
+
+# PyTorch of these versions comes in its CUDA build: gigabytes.
+test-oldest: ## run all tests with the oldest versions that pyproject.toml admits
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --editable '.[dev]' -c constraints-oldest.txt
+	HF_HUB_OFFLINE=1 .venv-oldest/bin/python -m pytest --numprocesses $(JOBS)
+
+test-newest: ## run all tests with the newest versions of everything
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --upgrade --editable '.[dev]'
+	HF_HUB_OFFLINE=1 .venv-newest/bin/python -m pytest --numprocesses $(JOBS)
 
 fuzz: .venv/ready ## the property tests alone, fifty times as many examples, other ones each time
 	HF_HUB_OFFLINE=1 HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest --numprocesses $(JOBS) -m hypothesis
@@ -51,4 +65,4 @@ bench-full: .venv/ready ## the benchmarks of docs/performance.md, a quarter of a
 	$(BIN)/python benchmarks/all.py --full
 
 clean: ## remove what the targets made
-	rm -rf .venv build dist out *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-oldest .venv-newest build dist out *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -76,7 +76,11 @@ def make_model(family: str = "llama", *, dtype: torch.dtype = torch.float64, voc
     config_class, special = FAMILIES[family]
     config = getattr(transformers, config_class)(**{**COMMON, "vocab_size": vocab_size, **special})
     torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype, experts_implementation="eager")
+    # Some versions of transformers would let Gemma 2 run on a kernel that leaves its softcap out.
+    options = {"attn_implementation": "eager"} if family == "gemma2" else {}
+    model = transformers.AutoModelForCausalLM.from_config(
+        config, dtype=dtype, experts_implementation="eager", **options
+    )
     return model.eval()
 
 
