@@ -81,7 +81,7 @@ def descend(
     plan = plan_of(options, start)
     folds = options.folds if len(plan.strengths) > 1 else 0
     parts = part(len(samples), validation_share=options.validation_share, folds=folds, seed=options.seed)
-    teachers = [meter.teacher(sample) for sample in samples]
+    teachers = {number: meter.teacher(samples[number]) for number in lm.processes.own(len(samples))}
     keep = None if options.keep_gib is None else int(options.keep_gib * GIB)
     key = fit_key(meter.model, lm.settings, meter.objective, meter.scorer.ends, samples, plan=[asdict(plan), parts])
     fit = Fit(

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from lm_eval_ape.calibration.choice import Chosen, Floats, Table, choose
@@ -77,12 +76,10 @@ class EntropyMeter:
 
     def measure(self, samples: Sequence[Sample], points: Sequence[Point]) -> Entropies:
         """Measure all points and the teacher on all samples; every process gets the whole result."""
-        own = range(self.lm.rank, len(samples), self.lm.world_size)
+        own = self.lm.processes.own(len(samples))
         progress = tqdm(own, f"Attention entropy, {len(points)} points", unit="sample", disable=self.lm.rank != 0)
         rows = [(index, self._sample(samples[index], points)) for index in progress]
-        if self.lm.world_size > 1:
-            rows = gather_object(rows)
-        values = np.array([row for _, row in sorted(rows)])
+        values = np.array(self.lm.processes.put_together(rows))
         return Entropies(values[:, 0], values[:, 1:])
 
     def _sample(self, sample: Sample, points: Sequence[Point]) -> list[float]:

@@ -9,11 +9,10 @@ cosine.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 from tqdm import tqdm
 
@@ -94,7 +93,7 @@ class Fit:
         plan: How to fit.
         parts: Which samples are for what.
         samples: The samples.
-        teachers: Their teachers.
+        teachers: By the samples' numbers, the teachers of those that are this process's.
         differentiator: Gives divergences and slopes.
         contexts: Keeps encoded contexts.
         file: Keeps the state.
@@ -107,7 +106,7 @@ class Fit:
         parts: Parts,
         *,
         samples: Sequence[Sample],
-        teachers: Sequence[Teacher],
+        teachers: Mapping[int, Teacher],
         differentiator: Differentiator,
         contexts: Contexts,
         file: StateFile,
@@ -124,7 +123,7 @@ class Fit:
     def run(self) -> Fitted:
         """Fit, or go on with a fit that was stopped."""
         plan = self.plan
-        state = self._share(self.file.load()) or self._begin()
+        state = self.lm.processes.from_first(self.file.load()) or self._begin()
         optimiser = torch.optim.Adam([state.parameters], lr=plan.learning_rate)
         if state.optimiser:
             optimiser.load_state_dict({**optimiser.state_dict(), "state": {0: state.optimiser}})
@@ -156,7 +155,7 @@ class Fit:
     def _measure(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean divergences on each row's training and stopping samples, and the mean slope on the training samples."""
         found = []
-        for number in range(self.lm.rank, len(self.samples), self.lm.world_size):
+        for number in self.lm.processes.own(len(self.samples)):
             sample = self.samples[number]
             trains = self.rows.trains[:, number]
             needed = (trains | self.rows.stops[:, number]).nonzero()[:, 0]
@@ -168,13 +167,11 @@ class Fit:
                 trains[needed],
                 sample=str(sample),
             )
-            found.append((number, needed, own))
-        if self.lm.world_size > 1:
-            found = gather_object(found)
+            found.append((number, (number, needed, own)))
         kl = torch.zeros(len(parameters), len(self.samples), dtype=torch.float64)
         slope = torch.zeros_like(parameters)
         # In the samples' order whichever process had them, so that sums round alike.
-        for number, needed, own in sorted(found, key=lambda one: one[0]):
+        for number, needed, own in self.lm.processes.put_together(found):
             kl[needed, number] = own.kl
             slope[needed] += own.slope
         training, stopping = ((kl * mask).sum(1) / mask.sum(1) for mask in (self.rows.trains, self.rows.stops))
@@ -219,13 +216,6 @@ class Fit:
             stopping.tolist(),
             self._held_out(state),
         )
-
-    def _share(self, state: FitState | None) -> FitState | None:
-        """The first process's state, on all of them."""
-        if self.lm.world_size == 1:
-            return state
-        shared: FitState | None = broadcast_object_list([state])[0]
-        return shared
 
 
 def factors_from(parameters: Tensor) -> Factors:

@@ -8,9 +8,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from accelerate.utils import broadcast_object_list
+from lm_eval import evaluator
 from lm_eval.api.task import Task
-from lm_eval.evaluator import evaluate
 
 from lm_eval_ape.calibration.candidates import Candidate, key_of, read_key, settings_of
 from lm_eval_ape.calibration.choice import Floats
@@ -112,25 +111,20 @@ class Labels:
             ApeError: The metric gives no number a document.
         """
         # Every process must take the same way, so the first one decides what is known.
-        scores = self._share(self._known.get((key, key_of(point)), []))
+        scores = self.lm.processes.from_first(self._known.get((key, key_of(point)), []))
         if not scores:
-            scores = self._share(self._evaluate(point, tasks, limit, picked))
+            scores = self.lm.processes.from_first(self._evaluate(point, tasks, limit, picked))
             self._known[key, key_of(point)] = scores
             if self.lm.rank == 0:
                 self.journal.append({"key": key, "point": key_of(point), "scores": scores})
         return {(task, number): value for task, number, value in scores}
-
-    def _share(self, scores: Scores) -> Scores:
-        """The first process's scores, on all of them."""
-        shared: Scores = broadcast_object_list([scores])[0] if self.lm.world_size > 1 else scores
-        return shared
 
     def _evaluate(
         self, point: Candidate, tasks: Mapping[str, Task], limit: float | None, picked: Mapping[str, list[int]]
     ) -> Scores:
         """Scores on the first process, none on others."""
         with at(self.lm, point):
-            results = evaluate(
+            results = evaluator.evaluate(
                 lm=self.lm,
                 task_dict={"tasks": dict(tasks)},
                 limit=limit,

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from accelerate.utils import gather_object
 from accelerate.utils.memory import should_reduce_batch_size
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -78,15 +77,13 @@ class Meter:
         Raises:
             ApeError: Logits are not finite, or memory does not suffice for a sample.
         """
-        own = range(self.lm.rank, len(samples), self.lm.world_size)
+        own = self.lm.processes.own(len(samples))
         rows: list[tuple[int, list[Score]]] = []
         with tqdm(total=len(own) * len(points), unit="point", disable=self.lm.rank != 0) as progress:
             for number, index in enumerate(own, start=1):
                 progress.set_description(f"Sample {number} of {len(own)}, {len(points)} points each")
                 rows.append((index, self._sample(samples[index], points, progress.update)))
-        if self.lm.world_size > 1:
-            rows = gather_object(rows)
-        return [scores for _, scores in sorted(rows)]
+        return self.lm.processes.put_together(rows)
 
     def _sample(self, sample: Sample, points: Sequence[Candidate], on_scored: Callable[[int], Any]) -> list[Score]:
         key = score_key(self.model, self.lm.settings, self.objective, self.scorer.ends, sample)

@@ -12,6 +12,7 @@ from lm_eval_ape.errors import ApeError
 from lm_eval_ape.folder_lock import first_process
 from lm_eval_ape.interruption import Interrupted, interruptible
 from lm_eval_ape.kept import what_is_kept
+from lm_eval_ape.processes import sentence, telling_others
 
 MISTAKE = 2
 
@@ -29,10 +30,11 @@ def exit_status(name: str, command: Sequence[str], work: Callable[[], int]) -> i
         stderr.
     """
     try:
-        with interruptible():
+        with interruptible(), telling_others(name):
             return work()
     except ApeError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        if told := sentence(name, error):
+            print(told, file=sys.stderr)
         return MISTAKE
     except Interrupted as stop:
         # Of several processes the first one speaks.

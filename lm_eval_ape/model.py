@@ -10,6 +10,7 @@ import json
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,10 +37,12 @@ from lm_eval_ape.kv_store import KVStore, open_store
 from lm_eval_ape.option_values import byte_size
 from lm_eval_ape.passes import passes
 from lm_eval_ape.pieces import ENCODE_TOKENS
-from lm_eval_ape.prompt import Prompt, Source, Splitter
+from lm_eval_ape.processes import Processes, be_quiet_unless_first, join
+from lm_eval_ape.prompt import Prompt, Source, Splitter, Tally, warn_of
 from lm_eval_ape.rolling import rolling_loglikelihood
 from lm_eval_ape.segmented_attention import reading_segments
 from lm_eval_ape.segments import Reader, Reading, SegmentedCache, together
+from lm_eval_ape.shared_evaluation import share_evaluation
 from lm_eval_ape.short_memory import half, in_pieces
 
 logger = logging.getLogger(__name__)
@@ -91,11 +94,17 @@ class ApeHFLM(HFLM):
         self._batch: list[Prompt] = []
         self._reader: Reader | None = None
         self._query_tokens = 0
+        self._tallies: list[Tally] | None = None
         # Set once memory has been too short for more rows.
         self._most_rows: int | None = None
         if not torch.cuda.is_available() and str(rest.get("device", "cuda")).startswith("cuda"):
             # lm_eval's command line says cuda:0 where nothing was asked for.
             rest["device"] = "cpu"
+        self.processes = Processes()
+        if isinstance(pretrained, str) and rest.get("tp_plan") is None:
+            be_quiet_unless_first()
+            # Before the weights are read, so that the others learn of it if that fails here.
+            self.processes = join()
         try:
             super().__init__(**rest)
         except ApeError:
@@ -107,10 +116,10 @@ class ApeHFLM(HFLM):
                 f"The model {pretrained} cannot be loaded: {told}. Give pretrained=... a folder or the name of a model "
                 "on the Hugging Face hub that this machine reaches or has in its cache, with all of its files whole."
             ) from error
-        if hasattr(self, "accelerator"):
-            # The parent does this for several GPUs only; several CPU processes would each do all the work.
-            self._rank = self.accelerator.process_index
-            self._world_size = self.accelerator.num_processes
+        if self.processes.count > 1:
+            # The parent counts processes of several GPUs only, and those of each machine from 0.
+            self._rank, self._world_size = self.processes.rank, self.processes.count
+            share_evaluation()
         support.check(self.model, self.settings)
         if path := arguments.get("calibration"):
             from lm_eval_ape.calibration.identity import check_weights
@@ -229,8 +238,30 @@ class ApeHFLM(HFLM):
                     "harness cannot tell them apart; run the two in separate tasks."
                 )
             self._log(source, request, prompt)
-        splitter.report()
+        if self._tallies is None:
+            self.report([splitter.tally()])
+        else:
+            self._tallies.append(splitter.tally())
         return prompts
+
+    def report(self, tallies: Sequence[Tally]) -> None:
+        """Warn of what was out of the ordinary about requests; the first process does it for all."""
+        if self.rank == 0:
+            warn_of(tallies, self.settings)
+
+    @contextmanager
+    def answering_share(self) -> Iterator[list[Tally]]:
+        """While the context lasts, requests are a share of what other processes answer too (see `SharedLM`).
+
+        The parent then waits for nobody, and what is out of the ordinary is collected instead of warned of.
+        """
+        self._tallies = []
+        self._world_size = 1
+        try:
+            yield self._tallies
+        finally:
+            self._world_size = self.processes.count
+            self._tallies = None
 
     def _log(self, source: Source, request: Instance, prompt: Prompt) -> None:
         record = {
@@ -245,9 +276,11 @@ class ApeHFLM(HFLM):
         if prompt.retrieval:
             record |= {"kept_chunks": list(prompt.retrieval.kept), "chunks": prompt.retrieval.chunks}
         logger.debug("request %s", record)
-        if self.request_log:
-            with self.request_log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+        # What is no share, every process cuts.
+        if self.request_log and (self._tallies is not None or self.rank == 0):
+            # At once, so that lines of several processes do not mix.
+            with self.request_log.open("ab", buffering=0) as file:
+                file.write(json.dumps(record).encode() + b"\n")
 
     def _tokenise(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Token ids as the parent's `tok_encode` makes them, with the characters each covers."""

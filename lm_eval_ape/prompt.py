@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
 from typing import Any, NamedTuple
@@ -79,6 +79,35 @@ class Source(NamedTuple):
         return f"document {self.doc_id} of task {self.task}"
 
 
+class Tally(NamedTuple):
+    """What was out of the ordinary about some requests.
+
+    Attributes:
+        notes: By what it was, in words that follow "they", how many requests it concerns.
+        unread: What a retriever dropped: `requests` that it read, their `chunks`, those `dropped`, and their `tokens`.
+    """
+
+    notes: Counter[str]
+    unread: Counter[str]
+
+
+def warn_of(tallies: Iterable[Tally], settings: Settings) -> None:
+    """Warn once about each thing out of the ordinary, with how many requests it concerns."""
+    notes, unread = Counter[str](), Counter[str]()
+    for tally in tallies:
+        notes.update(tally.notes)
+        unread.update(tally.unread)
+    for note, count in notes.items():
+        logger.warning("%d request%s: they %s.", count, "" if count == 1 else "s", note)
+    if unread["tokens"]:
+        logger.warning(
+            "retriever=%s with max_chunks=%d: of %d requests' %d chunks it dropped %d, with %d tokens.",
+            settings.retriever,
+            settings.max_chunks,
+            *(unread[what] for what in ("requests", "chunks", "dropped", "tokens")),
+        )
+
+
 class Splitter:
     """Cuts requests by the settings and keeps count of everything out of the ordinary."""
 
@@ -144,19 +173,15 @@ class Splitter:
             self._note("have no prefix to share: no text or BOS token stands before their context", True)
         return Prompt(prefix, chunks, query, unread + dropped, retrieval)
 
+    def tally(self) -> Tally:
+        """What was out of the ordinary since the last time."""
+        tally = Tally(self.notes, self._unread)
+        self.notes, self._unread = Counter(), Counter()
+        return tally
+
     def report(self) -> None:
-        """Warn once about each thing out of the ordinary, with how many requests it concerns, and forget them."""
-        for note, count in self.notes.items():
-            logger.warning("%d request%s: they %s.", count, "" if count == 1 else "s", note)
-        if self._unread["tokens"]:
-            logger.warning(
-                "retriever=%s with max_chunks=%d: of %d requests' %d chunks it dropped %d, with %d tokens.",
-                self.settings.retriever,
-                self.settings.max_chunks,
-                *(self._unread[what] for what in ("requests", "chunks", "dropped", "tokens")),
-            )
-        self.notes.clear()
-        self._unread.clear()
+        """Warn of it."""
+        warn_of([self.tally()], self.settings)
 
     def _note(self, note: str, concerns: bool) -> None:
         if concerns:

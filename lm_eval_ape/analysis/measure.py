@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import gather_object
 from lm_eval.api.task import Task
 from tqdm import tqdm
 
@@ -54,12 +53,11 @@ class Observer:
             ApeError: No prompt has a context that fits into the model's window.
         """
         samples = [sample for sample in self._samples(case.probed) if sample.number == 0]
-        own = range(self.lm.rank, len(samples), self.lm.world_size)
+        own = self.lm.processes.own(len(samples))
         progress = tqdm(own, f"Attention, {what}", unit="prompt", disable=self.lm.rank != 0)
-        found = [(index, self._sample(samples[index], case.probed)) for index in progress]
-        if self.lm.world_size > 1:
-            found = gather_object(found)
-        return {(samples[index].task, samples[index].doc_id): attention for index, attention in sorted(found)}
+        own_looks = [(index, self._sample(samples[index], case.probed)) for index in progress]
+        looks = self.lm.processes.put_together(own_looks)
+        return {(sample.task, sample.doc_id): attention for sample, attention in zip(samples, looks, strict=True)}
 
     def _samples(self, settings: Settings) -> list[Sample]:
         options = self.options

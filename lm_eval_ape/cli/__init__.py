@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lm_eval_ape import __version__
 from lm_eval_ape.exit_status import exit_status
+from lm_eval_ape.processes import be_quiet_unless_first
 
 # Subcommand to its one line of help; the module of the same name adds the arguments and runs it.
 COMMANDS = {
@@ -52,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if known.command is None:
         parser.print_help()
         return 0
+
+    be_quiet_unless_first()
 
     def work() -> int:
         command = import_module(f"lm_eval_ape.cli.{known.command}")

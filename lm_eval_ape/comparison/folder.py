@@ -60,7 +60,7 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     Args:
         folder: The strategy's folder.
         record: `label`, `results_file` in the folder, `identity` (all that the outcome depends on), `command`,
-            `created`, `requests` (of `measured.Request`), `peak_memory_bytes` and `peak_memory_of`.
+            `processes`, `created`, `requests` (of `measured.Request`), `peak_memory_bytes` and `peak_memory_of`.
     """
     write_text(folder / RECORD_NAME, json.dumps(record, indent=1) + "\n")
 

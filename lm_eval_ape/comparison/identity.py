@@ -46,7 +46,6 @@ def shared_identity(lm: ApeHFLM, options: Options, tasks: Mapping[str, Task]) ->
             "gen_kwargs": options.gen_kwargs,
         },
         "batch_size": options.batch_size,
-        "processes": lm.world_size,
         "device": device_name(lm),
         "versions": versions(),
     }

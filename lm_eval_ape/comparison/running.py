@@ -73,12 +73,12 @@ class Strategies:
         if lm.rank != 0:
             logger.setLevel(logging.WARNING)
         shared = shared_identity(lm, self.options, self.tasks)
-        # Decided for all at once, so that several processes decide alike.
         wanted = [
             Wanted(spec, folder.strategy_folder(self.output, spec.label), identity(shared, spec.settings))
             for spec in self.specs
         ]
-        finished = [self._finished(one) for one in wanted]
+        # The first process decides: another machine may see a shared folder as it was a moment ago.
+        finished = lm.processes.from_first([self._finished(one) for one in wanted] if lm.rank == 0 else [])
         for number, (one, results_file) in enumerate(zip(wanted, finished, strict=True), start=1):
             what = f"[{number}/{len(wanted)}] {one.spec.label}: {describe(one.spec.settings.record)}"
             if results_file is not None:
@@ -93,7 +93,8 @@ class Strategies:
     def _measure_kl(self, lm: MeasuredApeHFLM, wanted: Sequence[Wanted]) -> None:
         """After all strategies have run, so that no run's seconds or memory hold any of it."""
         kls = [StrategyKL(self.options, *one) for one in wanted]
-        needed = [kl for kl in kls if kl.needed]
+        needs = lm.processes.from_first([kl.needed for kl in kls])
+        needed = [kl for kl, wanting in zip(kls, needs, strict=True) if wanting]
         for number, kl in enumerate(needed, start=1):
             logger.info("[%d/%d] KL of %s from the sequential model", number, len(needed), kl.spec.label)
             with self._named(kl.spec):
@@ -164,9 +165,9 @@ class Strategies:
             log_samples=True,
             metadata=options.metadata,
         )
-        peak = lm.gather_object(memory.bytes)
-        measured = lm.gather_object(list(lm.requests.values()))
-        kept = [part for part in lm.gather_object(lm.store and lm.store.record()) if part]
+        peak = lm.processes.gather(memory.bytes)
+        measured = lm.processes.gather(list(lm.requests.values()))
+        kept = [part for part in lm.processes.gather(lm.store and lm.store.record()) if part]
         if results is None:
             return None
         # The harness calls a loaded model CUSTOM, or by its path.
@@ -182,6 +183,7 @@ class Strategies:
                 "results_file": str(results_file.relative_to(place)),
                 "identity": own,
                 "command": command(options, spec),
+                "processes": lm.world_size,
                 "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                 "peak_memory_bytes": max(peak),
                 "peak_memory_of": _memory_words(memory.own, lm.device.type),

@@ -1,0 +1,206 @@
+"""Several processes on the same work: who does what, what the others found, and what is said when one of them ends.
+
+Started by `torchrun`, `accelerate launch` or the like, each process holds a model of its own and does its share.
+Results are exchanged over gloo between CPUs, also where models are on GPUs: a process that has ended closes its
+connections, and those that wait for it learn of that at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cache, partialmethod
+from typing import Any, TypeVar
+
+from lm_eval_ape.errors import ApeError
+
+Found = TypeVar("Found")
+
+# How long a process waits for the slowest one; shares may differ by hours, but not by days.
+PATIENCE = timedelta(days=1)
+# How long to look for the launcher's store, seconds.
+_REACH = 10
+# Marks errors of which the user has been told by another process.
+_TOLD = "_lm_eval_ape_told"
+
+
+class OtherProcessFailed(ApeError):
+    """Another process has failed and has said why itself."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that share the work.
+
+    Attributes:
+        rank: This one's number.
+        count: How many there are.
+        group: What they exchange results over; None for a single one.
+    """
+
+    rank: int = 0
+    count: int = 1
+    group: Any = None
+    _exchanges: list[int] = field(default_factory=lambda: [0], repr=False, compare=False)
+
+    def own(self, items: int) -> range:
+        """Which of so many items are this process's: every `count`-th, perhaps none."""
+        return range(self.rank, items, self.count)
+
+    def gather(self, found: Found) -> list[Found]:
+        """What every process found, in the order of their numbers, on all of them.
+
+        Raises:
+            ApeError: Another process has ended before it had handed over what it found.
+        """
+        if self.count == 1:
+            return [found]
+        import torch.distributed
+
+        self._exchanges[0] += 1
+        _write(f"handed over {self._exchanges[0]} {self.rank}", "yes")
+        gathered: list[Any] = [None] * self.count
+        try:
+            torch.distributed.all_gather_object(gathered, found, group=self.group)
+        except RuntimeError as error:
+            raise self._ended() from error
+        return gathered
+
+    def put_together(self, found: Sequence[tuple[int, Found]]) -> list[Found]:
+        """What all processes found for numbered items, in the items' order, on all of them (see `gather`)."""
+        pairs = [pair for part in self.gather(list(found)) for pair in part]
+        return [one for _, one in sorted(pairs, key=lambda pair: pair[0])]
+
+    def from_first(self, value: Found) -> Found:
+        """The first process's value, on all of them: for decisions that all must take alike (see `gather`)."""
+        return self.gather(value if self.rank == 0 else None)[0]  # type: ignore[return-value]
+
+    def _ended(self) -> ApeError:
+        """Why an exchange failed: the processes that did not take part, and what they said."""
+        others = [rank for rank in range(self.count) if rank != self.rank]
+        if any(_read(f"failed {rank}") for rank in others):
+            return OtherProcessFailed("Another process has failed.")
+        told = _read(f"handed over {self._exchanges[0]} {self.rank}") is not None
+        missing = [rank for rank in others if told and not _read(f"handed over {self._exchanges[0]} {rank}")]
+        who = f"Process {' and '.join(map(str, missing))}" if missing else "A process"
+        return ApeError(
+            f"{who} of {self.count} ended without a word before it had handed over its results: it was killed, perhaps "
+            "because memory ran out, or lost its connection. What is in the output folder is kept; start again to go "
+            "on from there."
+        )
+
+
+@cache
+def join() -> Processes:
+    """This process among those it was started with; the same one each time."""
+    import torch.distributed
+    from accelerate import Accelerator
+    from accelerate.utils import InitProcessGroupKwargs
+
+    # The first one decides: the harness's own waits for 52 weeks.
+    state = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)]).state
+    if state.num_processes == 1:
+        return Processes()
+    group = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
+    return Processes(state.process_index, state.num_processes, group)
+
+
+def launched() -> tuple[int, int]:
+    """Number of this process and how many were started, as the launcher says, before any of them has been joined."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def be_quiet_unless_first() -> None:
+    """Leave progress bars, warnings and messages to the first process; errors are everybody's own."""
+    if launched()[0] == 0:
+        return
+    import tqdm.std
+
+    tqdm.std.tqdm.__init__ = partialmethod(tqdm.std.tqdm.__init__, disable=True)  # type: ignore[method-assign, assignment]
+    warnings.simplefilter("ignore")
+    for name in ("lm_eval", "lm_eval_ape", "transformers", "accelerate", "datasets"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def telling_others(command: str) -> Iterator[None]:
+    """Let the other processes know why this one fails; of several that fail alike, one alone tells the user.
+
+    An `ApeError` leaves with its sentence told or marked as told (see `sentence`).
+
+    Args:
+        command: What the user called, for the sentence.
+    """
+    rank, count = launched()
+    if count == 1:
+        yield
+        return
+    try:
+        yield
+    except OtherProcessFailed as error:
+        setattr(error, _TOLD, True)
+        raise
+    except ApeError as error:
+        setattr(error, _TOLD, not _first_to_say(f"{command}: {error}"))
+        _write(f"failed {rank}", str(error))
+        raise
+    except Exception as error:
+        _write(f"failed {rank}", f"{type(error).__name__}: {error}")
+        raise
+
+
+def sentence(command: str, error: ApeError) -> str | None:
+    """What to tell the user of an error; None where another process has told it."""
+    if getattr(error, _TOLD, False):
+        return None
+    rank, count = launched()
+    return f"{command}: {error}" if count == 1 else f"{command} (process {rank} of {count}): {error}"
+
+
+# The store that the launcher keeps for its processes holds what they must know of each other when they fail. It is
+# there before any of them is joined, and stays when one of them ends.
+
+
+@cache
+def _store() -> Any:
+    """The launcher's store; None where it cannot be reached."""
+    try:
+        from torch._C._distributed_c10d import PrefixStore, TCPStore
+
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=_REACH), wait_for_workers=False)
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        return PrefixStore(f"lm_eval_ape {attempt}", store)
+    except (KeyError, ValueError, RuntimeError):
+        return None
+
+
+def _write(key: str, value: str) -> None:
+    try:
+        if store := _store():
+            store.set(key, value)
+    except RuntimeError:
+        logging.getLogger(__name__).debug("the launcher's store has gone")
+
+
+def _read(key: str) -> str | None:
+    try:
+        store = _store()
+        return store.get(key).decode() if store and store.check([key]) else None
+    except RuntimeError:
+        return None
+
+
+def _first_to_say(what: str) -> bool:
+    """Whether no process has said this yet."""
+    try:
+        store = _store()
+        return not store or int(store.add(hashlib.sha256(what.encode()).hexdigest(), 1)) == 1
+    except RuntimeError:
+        return True
