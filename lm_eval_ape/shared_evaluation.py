@@ -79,8 +79,9 @@ class SharedLM:
         if len({digest for digest, _, _ in gathered}) > 1:
             names = ", ".join(sorted({str(request.task_name) for request in requests}))
             raise ApeError(
-                f"The processes built different requests for {names}: the task draws or orders its documents otherwise in each process (sets of strings do, where "
-                "PYTHONHASHSEED is not fixed); give it a seed, or run it in one process."
+                f"The processes built different requests for {names}: the task draws or orders its documents otherwise "
+                "in each process (sets of strings do, where PYTHONHASHSEED is not fixed); give it a seed, or run it "
+                "in one process."
             )
         self.lm.report([tally for _, _, part in gathered for tally in part])
         pairs = sorted((pair for _, part, _ in gathered for pair in part), key=lambda pair: pair[0])

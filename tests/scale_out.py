@@ -1,0 +1,60 @@
+"""What `test_processes.py` runs in one process and in several, and compares: `scale_out.py CHECKPOINT TASKS OUTPUT`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from lm_eval import simple_evaluate
+from lm_eval.tasks import TaskManager
+
+TASKS = ("toy_answer", "toy_choice", "toy_text", "toy_fewshot", "toy_single")
+
+
+def evaluate(checkpoint: str, tasks: str, output: Path, strategy: str, **given: Any) -> dict[str, Any] | None:
+    """All kinds of requests, one of the tasks with few-shot examples, one with a single document."""
+    args = {"pretrained": checkpoint, "dtype": "float64", "chunking": "passages", "strategy": strategy}
+    args |= {"device": "cpu", "request_log": str(output / f"{strategy}.jsonl"), "no_context": "sequential"}
+    manager = TaskManager(include_path=tasks, include_defaults=False)
+    return simple_evaluate(
+        model="ape-hf", model_args=args, tasks=list(TASKS), task_manager=manager, log_samples=True, **given
+    )
+
+
+def commands(checkpoint: str, tasks: str, output: Path) -> list[list[str]]:
+    """Every command that shares its work."""
+    model = f"pretrained={checkpoint},dtype=float64,chunking=passages"
+    shared = ["--model_args", model, "--include_path", tasks, "--device", "cpu"]
+    grid = [*shared, "--tasks", "toy_choice", "--temperatures", "0.8,1.0", "--scales", "0.7,1.0", "--resamples", "50"]
+    fit = [*shared, "--tasks", "toy_choice", "--method", "gradient", "--granularity", "head", "--steps", "2"]
+    strategies = ["--strategies", "sequential,ape", "--resamples", "99"]
+    grid += ["--entropy", "--with_labels", "--test_tasks", "toy_single", "--output_path", f"{output}/grid"]
+    fit += ["--folds", "2", "--output_path", f"{output}/fit"]
+    board = [*shared, "--tasks", "toy_answer", *strategies, "--kl_tokens", "2", "--output_path", f"{output}/board"]
+    attention = [*shared, "--tasks", "toy_answer", *strategies, "--chunks", "2", "--no-scores"]
+    attention += ["--output_path", f"{output}/analysis"]
+    return [["calibrate", *grid], ["calibrate", *fit], ["compare", *board], ["analyze", *attention]]
+
+
+def main(checkpoint: str, tasks: str, folder: str) -> None:
+    """Run all of it; the first process writes what it got."""
+    torch.set_num_threads(1)
+    from lm_eval_ape.cli import main as command
+
+    output = Path(folder)
+    for strategy in ("ape", "sequential"):
+        cache = str(output / "responses") if strategy == "ape" else None
+        results = evaluate(checkpoint, tasks, output, strategy, use_cache=cache)
+        if results is not None:
+            part = {name: results[name] for name in ("results", "samples")}
+            (output / f"{strategy}.{os.getpid()}.json").write_text(json.dumps(part, default=str))
+    for arguments in commands(checkpoint, tasks, output):
+        assert command(arguments) == 0
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
