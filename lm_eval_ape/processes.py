@@ -30,8 +30,16 @@ _REACH = 10
 _TOLD = "_lm_eval_ape_told"
 
 
-class OtherProcessFailed(ApeError):
+class OtherProcessError(ApeError):
+    """What went wrong went wrong in another process."""
+
+
+class OtherProcessFailed(OtherProcessError):
     """Another process has failed and has said why itself."""
+
+
+class OtherProcessEnded(OtherProcessError):
+    """Another process has ended without a word."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +94,12 @@ class Processes:
         others = [rank for rank in range(self.count) if rank != self.rank]
         if any(_read(f"failed {rank}") for rank in others):
             return OtherProcessFailed("Another process has failed.")
-        told = _read(f"handed over {self._exchanges[0]} {self.rank}") is not None
-        missing = [rank for rank in others if told and not _read(f"handed over {self._exchanges[0]} {rank}")]
-        who = f"Process {' and '.join(map(str, missing))}" if missing else "A process"
-        return ApeError(
-            f"{who} of {self.count} ended without a word before it had handed over its results: it was killed, perhaps "
-            "because memory ran out, or lost its connection. What is in the output folder is kept; start again to go "
-            "on from there."
+        missing = [rank for rank in others if _store() and not _read(f"handed over {self._exchanges[0]} {rank}")]
+        who = f"Process {' or '.join(map(str, missing))}" if missing else "A process"
+        return OtherProcessEnded(
+            f"{who} of {self.count} ended before it had handed over its results. If it has not said why, it was "
+            "killed, perhaps because memory ran out, or lost its connection. What is in the output folder is kept; "
+            "start again to go on from there."
         )
 
 
@@ -147,7 +154,9 @@ def telling_others(command: str) -> Iterator[None]:
         setattr(error, _TOLD, True)
         raise
     except ApeError as error:
-        setattr(error, _TOLD, not _first_to_say(f"{command}: {error}"))
+        # Several may miss the same process, each with other words.
+        what = type(error).__name__ if isinstance(error, OtherProcessEnded) else f"{command}: {error}"
+        setattr(error, _TOLD, not _first_to_say(what))
         _write(f"failed {rank}", str(error))
         raise
     except Exception as error:
@@ -163,22 +172,23 @@ def sentence(command: str, error: ApeError) -> str | None:
     return f"{command}: {error}" if count == 1 else f"{command} (process {rank} of {count}): {error}"
 
 
-# The store that the launcher keeps for its processes holds what they must know of each other when they fail. It is
-# there before any of them is joined, and stays when one of them ends.
+# The store that torchrun's agent keeps for its processes holds what they must know of each other when they fail. It is
+# there before any of them is joined, and stays when one of them ends. Without one, each tells for itself.
 
 
 @cache
 def _store() -> Any:
-    """The launcher's store; None where it cannot be reached."""
-    try:
-        from torch._C._distributed_c10d import PrefixStore, TCPStore
-
-        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=_REACH), wait_for_workers=False)
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        return PrefixStore(f"lm_eval_ape {attempt}", store)
-    except (KeyError, ValueError, RuntimeError):
+    """The agent's store; None where there is none."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
+    from torch._C._distributed_c10d import PrefixStore, TCPStore
+
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    try:
+        store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=_REACH), wait_for_workers=False)
+    except RuntimeError:
+        return None
+    return PrefixStore(f"lm_eval_ape {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def _write(key: str, value: str) -> None:

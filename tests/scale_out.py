@@ -15,10 +15,10 @@ from lm_eval.tasks import TaskManager
 TASKS = ("toy_answer", "toy_choice", "toy_text", "toy_fewshot", "toy_single")
 
 
-def evaluate(checkpoint: str, tasks: str, output: Path, strategy: str, **given: Any) -> dict[str, Any] | None:
+def evaluate(checkpoint: str, tasks: str, settings: dict[str, Any], **given: Any) -> dict[str, Any] | None:
     """All kinds of requests, one of the tasks with few-shot examples, one with a single document."""
-    args = {"pretrained": checkpoint, "dtype": "float64", "chunking": "passages", "strategy": strategy}
-    args |= {"device": "cpu", "request_log": str(output / f"{strategy}.jsonl"), "no_context": "sequential"}
+    args = {"pretrained": checkpoint, "dtype": "float64", "chunking": "passages", "no_context": "sequential"}
+    args |= {"device": "cpu", **settings}
     manager = TaskManager(include_path=tasks, include_defaults=False)
     return simple_evaluate(
         model="ape-hf", model_args=args, tasks=list(TASKS), task_manager=manager, log_samples=True, **given
@@ -46,12 +46,17 @@ def main(checkpoint: str, tasks: str, folder: str) -> None:
     from lm_eval_ape.cli import main as command
 
     output = Path(folder)
-    for strategy in ("ape", "sequential"):
-        cache = str(output / "responses") if strategy == "ape" else None
-        results = evaluate(checkpoint, tasks, output, strategy, use_cache=cache)
+    runs: dict[str, tuple[str, dict[str, Any]]] = {
+        "ape": ("ape", {"use_cache": str(output / "responses")}),
+        "sequential": ("sequential", {}),
+        "batched": ("ape", {"batch_size": 3}),
+    }
+    for name, (strategy, given) in runs.items():
+        args = {"request_log": str(output / "requests.jsonl")} if name == "ape" else {}
+        results = evaluate(checkpoint, tasks, {"strategy": strategy, **args}, **given)
         if results is not None:
-            part = {name: results[name] for name in ("results", "samples")}
-            (output / f"{strategy}.{os.getpid()}.json").write_text(json.dumps(part, default=str))
+            part = {key: results[key] for key in ("results", "samples")}
+            (output / f"{name}.{os.getpid()}.json").write_text(json.dumps(part, default=str))
     for arguments in commands(checkpoint, tasks, output):
         assert command(arguments) == 0
 

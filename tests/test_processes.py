@@ -6,7 +6,11 @@ import contextlib
 import io
 import json
 import logging
+import re
+import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,12 @@ import launcher
 import pytest
 import scale_out
 import yaml
+from sqlitedict import SqliteDict
+
+from lm_eval_ape.cache_guard import STAMP
+from lm_eval_ape.calibration import artefact
+from lm_eval_ape.cli import main
+from lm_eval_ape.processes import Processes
 
 HERE = Path(__file__).parent
 DATA = """
@@ -66,13 +76,15 @@ def one(checkpoint: str, tasks: str, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
+Done = subprocess.CompletedProcess[str]
+
+
 @pytest.fixture(scope="module")
-def three(
-    checkpoint: str, tasks: str, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def three(checkpoint: str, tasks: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
     """What three processes write, and print."""
     folder = tmp_path_factory.mktemp("three")
-    return folder, launcher.torchrun(3, str(HERE / "scale_out.py"), checkpoint, tasks, str(folder))
+    done = launcher.run(launcher.torchrun(3), str(HERE / "scale_out.py"), checkpoint, tasks, str(folder))
+    return folder, done
 
 
 def read(folder: Path, pattern: str) -> Any:
@@ -80,11 +92,170 @@ def read(folder: Path, pattern: str) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-Three = tuple[Path, "subprocess.CompletedProcess[str]"]
+def without(content: dict[str, Any], *names: str) -> dict[str, Any]:
+    """A file's content but for what says when and where it was made."""
+    return {name: value for name, value in content.items() if name not in names}
 
 
 @pytest.mark.parametrize("strategy", ["ape", "sequential"])
-def test_three_processes_evaluate_as_one_to_the_last_digit(strategy: str, one: Path, three: Three) -> None:
+def test_three_processes_evaluate_as_one_to_the_last_digit(strategy: str, one: Path, three: tuple[Path, Done]) -> None:
     alone, together = read(one, f"{strategy}.*.json"), read(three[0], f"{strategy}.*.json")
     assert set(alone["samples"]) == set(KINDS)
     assert together == alone
+
+
+def test_in_batches_three_processes_differ_from_one_by_rounding_alone(one: Path, three: tuple[Path, Done]) -> None:
+    alone, together = (read(folder, "batched.*.json")["samples"] for folder in (one, three[0]))
+    for name in ("toy_answer", "toy_fewshot"):
+        assert [sample["resps"] for sample in together[name]] == [sample["resps"] for sample in alone[name]]
+    scores = [
+        [float(score) for sample in samples["toy_choice"] for ((score, _),) in sample["resps"]]
+        for samples in (alone, together)
+    ]
+    # Of float64; batches of other rows are padded to other lengths.
+    assert scores[1] == pytest.approx(scores[0], rel=0, abs=1e-10)
+
+
+def test_every_request_is_read_by_one_process_alone(one: Path, three: tuple[Path, Done]) -> None:
+    logs = [
+        [json.loads(line) for line in (folder / "requests.jsonl").read_text(encoding="utf-8").splitlines()]
+        for folder in (one, three[0])
+    ]
+    alone, together = (sorted(map(str, log)) for log in logs)
+    assert together == alone
+
+
+def test_each_process_keeps_its_own_responses_for_the_harness(one: Path, three: tuple[Path, Done]) -> None:
+    def keys(path: Path) -> set[str]:
+        with SqliteDict(str(path), flag="r") as responses:
+            return set(responses) - {STAMP}
+
+    (alone,) = map(keys, one.glob("responses_rank*.db"))
+    shares = [keys(path) for path in sorted(three[0].glob("responses_rank*.db"))]
+    assert len(shares) == 3
+    assert all(shares)
+    assert set().union(*shares) == alone
+    # The one document of `toy_single` asks what another process is asked by `toy_choice`.
+    assert sum(map(len, shares)) == len(alone) + 3
+
+
+@pytest.mark.parametrize("method", ["grid", "fit"])
+def test_three_processes_calibrate_as_one_to_the_last_digit(method: str, one: Path, three: tuple[Path, Done]) -> None:
+    alone, together = (without(artefact.read(folder / method), "created", "seconds") for folder in (one, three[0]))
+    assert ("gradient" in alone, "entropy" in alone) == (method == "fit", method == "grid")
+    assert together == alone
+
+
+def test_three_processes_compare_and_analyze_as_one_to_the_last_digit(one: Path, three: tuple[Path, Done]) -> None:
+    for name in ("sequential", "ape"):
+        (alone,), (together,) = (list((f / "board" / name).rglob("samples_*.jsonl")) for f in (one, three[0]))
+        assert together.read_bytes() == alone.read_bytes()
+    alone, together = (read(folder, "board/ape/kl.json") for folder in (one, three[0]))
+    assert len(alone["samples"]) == 5
+    assert together == alone
+    alone, together = (read(folder, "analysis/analysis.json") for folder in (one, three[0]))
+    assert without(together, "created", "command") == without(alone, "created", "command")
+
+
+def test_the_first_process_alone_writes_results_and_speaks(one: Path, three: tuple[Path, Done]) -> None:
+    folder, done = three
+
+    def names(root: Path) -> list[str]:
+        files = [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()]
+        shared = [name for name in files if not re.search(r"\.\d\.jsonl$|_rank\d\.db$", name)]
+        return sorted(re.sub(r"\d{4}-[^/]*(?=\.json)|\.\d+(?=\.json)|model__[^/]*", "", name) for name in shared)
+
+    assert names(folder) == names(one)
+    bars = {"Loading weights": 7, r"Attention entropy, \d+ points": 1, "Scoring with labels": 2, "Fitting T and S": 1}
+    assert {bar: len(re.findall(f"{bar}:   0%", done.stderr)) for bar in bars} == bars
+    assert done.stderr.count("they have no context and are read sequentially") == 1
+    assert done.stdout.count("calibration=") == 1
+    assert done.stdout.count("attn_temperature=") == 1
+
+
+def test_one_process_goes_on_where_three_stopped(
+    checkpoint: str, tasks: str, three: tuple[Path, Done], tmp_path: Path
+) -> None:
+    # Files of results are gone, as if they had not come so far.
+    folder = Path(shutil.copytree(three[0], tmp_path / "three"))
+    gone = ("grid/calibration.json", "fit/calibration.json", "board/board.json", "analysis/analysis.json")
+    before = {name: (folder / name).read_text(encoding="utf-8") for name in gone}
+    for name in gone:
+        (folder / name).unlink()
+    kept = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "cache" in path.parts}
+    kept |= {path: path.read_bytes() for path in (folder / "board").rglob("run.json")}
+    assert len([path for path in kept if path.suffix == ".jsonl"]) > 9
+    for arguments in scale_out.commands(checkpoint, tasks, folder):
+        assert main(arguments) == 0
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert not {path for path in folder.rglob("*.jsonl") if "cache" in path.parts} - set(kept)
+    for name in gone[:2]:
+        content = artefact.read(folder / name)
+        assert without(content, "created", "seconds") == without(json.loads(before[name]), "created", "seconds")
+
+
+@pytest.fixture(scope="module")
+def failures(checkpoint: str, tasks: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What three processes say and return that nobody watches, for each way in which they fail."""
+    folder = tmp_path_factory.mktemp("failures")
+    flags = ["--model_args", f"pretrained={checkpoint},dtype=float64,chunking=passages", "--include_path", tasks]
+    flags += ["--tasks", "toy_choice", "--temperatures", "1.0", "--scales", "1.0", "--num_tokens", "1"]
+    launcher.run([sys.executable], str(HERE / "failing.py"), str(folder), *flags, "--device", "cpu")
+    return folder
+
+
+ENDED = r"Process (\d)(?: or (\d))? of 3 ended before it had handed over its results\. .* it was killed, perhaps"
+
+
+@pytest.mark.parametrize(
+    ("name", "statuses", "told"),
+    [
+        ("one refuses", [2, 2, 2], r"calibrate \(process 1 of 3\): the sample is not to my taste"),
+        ("one breaks", [2, 1, 2], r"\[rank1\]: RuntimeError: something that nobody foresaw"),
+        ("one is killed", [2, 2, -signal.SIGKILL], ENDED),
+        ("the first is killed", [-signal.SIGKILL, 2, 2], ENDED),
+        ("all refuse", [2, 2, 2], r"calibrate \(process \d of 3\): the sample is not to my taste"),
+        ("flags are wrong", [2, 2, 2], r"calibrate \(process \d of 3\): limit must be a positive number"),
+    ],
+)
+def test_processes_end_together_and_the_reason_is_told_once(
+    name: str, statuses: list[int], told: str, failures: Path
+) -> None:
+    assert read(failures, "statuses.json")[name] == statuses
+    spoken = "".join(path.read_text(encoding="utf-8") for path in failures.glob(f"{name}.*.err"))
+    assert len(re.findall(told, spoken)) == 1
+    assert len(re.findall(r"^(?:\[rank\d\]: )?\w*Error\b|lm-eval-ape calibrate", spoken, re.M)) == 1
+    if told == ENDED:
+        found = re.search(told, spoken)
+        assert found
+        assert str(statuses.index(-signal.SIGKILL)) in found.groups()
+    assert not any(path.read_text(encoding="utf-8") for path in failures.glob(f"{name}.*.out"))
+
+
+def test_the_launcher_ends_the_others_when_one_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(
+        "import os, signal, time\n"
+        "if os.environ['RANK'] == '1':\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "time.sleep(100)\n",
+        encoding="utf-8",
+    )
+    done = launcher.run(launcher.accelerate(2), str(script), check=False)
+    assert done.returncode != 0
+    assert "Signal 9 (SIGKILL)" in done.stderr
+
+
+def test_shares_are_disjoint_and_together_everything_however_uneven() -> None:
+    for count in (1, 2, 3, 7):
+        for items in (0, 1, 2, 5, 14):
+            shares = [list(Processes(rank, count).own(items)) for rank in range(count)]
+            assert sorted(number for share in shares for number in share) == list(range(items))
+            assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_a_single_process_waits_for_nobody() -> None:
+    alone = Processes()
+    assert alone.gather("found") == ["found"]
+    assert alone.put_together([(1, "b"), (0, "a")]) == ["a", "b"]
+    assert alone.from_first({"decided": True}) == {"decided": True}

@@ -30,6 +30,7 @@ from lm_eval_ape.comparison.runs import Run, read_run
 from lm_eval_ape.comparison.specs import Spec, describe, read_specs
 from lm_eval_ape.errors import ApeError, nearest
 from lm_eval_ape.files import make_folder
+from lm_eval_ape.processes import OtherProcessError
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +106,8 @@ class Strategies:
         """Errors say which strategy failed, and that the others are not lost."""
         try:
             yield
+        except OtherProcessError:
+            raise
         except ApeError as error:
             raise ApeError(
                 f"{spec.label}: {error} What is finished lies in {self.output} and is not run again; "

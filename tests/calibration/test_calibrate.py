@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import launcher
 import numpy as np
 import pytest
 import yaml
@@ -26,7 +27,7 @@ from lm_eval_ape.errors import ApeError
 
 Flags = Callable[..., list[str]]
 MakeOptions = Callable[..., dict[str, Any]]
-ENVIRONMENT = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = launcher.ENVIRONMENT
 
 
 def kl(folder: Path) -> np.ndarray:
@@ -71,9 +72,8 @@ def test_the_written_configuration_runs_in_the_harness(
 def test_two_processes_choose_as_one(flags: Flags, tmp_path: Path) -> None:
     given = flags(limit=5, num_tokens=4)
     assert main(["calibrate", *given, "--output_path", str(tmp_path / "one")]) == 0
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    command = [*launcher, "-m", "lm_eval_ape", "calibrate", *given, "--output_path", str(tmp_path / "two")]
-    done = subprocess.run(command, check=True, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    command = ["-m", "lm_eval_ape", "calibrate", *given, "--output_path", str(tmp_path / "two")]
+    done = launcher.run(launcher.accelerate(2), *command)
     one, two = artefact.read(tmp_path / "one"), artefact.read(tmp_path / "two")
     assert done.stdout.splitlines() == [
         f"attn_temperature={one['choice']['attn_temperature']},attn_scale={one['choice']['attn_scale']}"
