@@ -120,12 +120,13 @@ def join() -> Processes:
 
 def launched() -> tuple[int, int]:
     """Number of this process and how many were started, as the launcher says, before any of them has been joined."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    return int(os.environ.get("RANK") or 0), int(os.environ.get("WORLD_SIZE") or 1)
 
 
 def be_quiet_unless_first() -> None:
     """Leave progress bars, warnings and messages to the first process; errors are everybody's own."""
-    if launched()[0] == 0:
+    rank, count = launched()
+    if rank == 0 or count == 1:
         return
     import tqdm.std
 
