@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from lm_eval import simple_evaluate
@@ -40,11 +41,18 @@ def commands(checkpoint: str, tasks: str, output: Path) -> list[list[str]]:
     return [["calibrate", *grid], ["calibrate", *fit], ["compare", *board], ["analyze", *attention]]
 
 
+def run_commands(checkpoint: str, tasks: str, output: Path) -> None:
+    """Run them all, without their figures, which take longer than all of the work."""
+    from lm_eval_ape.cli import main as command
+
+    with mock.patch("lm_eval_ape.calibration.figures.draw"), mock.patch("lm_eval_ape.analysis.figures.draw"):
+        for arguments in commands(checkpoint, tasks, output):
+            assert command(arguments) == 0
+
+
 def main(checkpoint: str, tasks: str, folder: str) -> None:
     """Run all of it; the first process writes what it got."""
     torch.set_num_threads(1)
-    from lm_eval_ape.cli import main as command
-
     output = Path(folder)
     runs: dict[str, tuple[str, dict[str, Any]]] = {
         "ape": ("ape", {"use_cache": str(output / "responses")}),
@@ -57,8 +65,7 @@ def main(checkpoint: str, tasks: str, folder: str) -> None:
         if results is not None:
             part = {key: results[key] for key in ("results", "samples")}
             (output / f"{name}.{os.getpid()}.json").write_text(json.dumps(part, default=str))
-    for arguments in commands(checkpoint, tasks, output):
-        assert command(arguments) == 0
+    run_commands(checkpoint, tasks, output)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ from sqlitedict import SqliteDict
 
 from lm_eval_ape.cache_guard import STAMP
 from lm_eval_ape.calibration import artefact
-from lm_eval_ape.cli import main
 from lm_eval_ape.processes import Processes
 
 HERE = Path(__file__).parent
@@ -186,8 +185,7 @@ def test_one_process_goes_on_where_three_stopped(
     kept = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "cache" in path.parts}
     kept |= {path: path.read_bytes() for path in (folder / "board").rglob("run.json")}
     assert len([path for path in kept if path.suffix == ".jsonl"]) > 9
-    for arguments in scale_out.commands(checkpoint, tasks, folder):
-        assert main(arguments) == 0
+    scale_out.run_commands(checkpoint, tasks, folder)
     assert {path: path.read_bytes() for path in kept} == kept
     assert not {path for path in folder.rglob("*.jsonl") if "cache" in path.parts} - set(kept)
     for name in gone[:2]:
