@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -105,7 +106,12 @@ class Processes:
 
 @cache
 def join() -> Processes:
-    """This process among those it was started with; the same one each time."""
+    """This process among those it was started with; the same one each time.
+
+    Raises:
+        ApeError: Another process has failed before it came so far.
+    """
+    _meet()
     import torch.distributed
     from accelerate import Accelerator
     from accelerate.utils import InitProcessGroupKwargs
@@ -116,6 +122,19 @@ def join() -> Processes:
         return Processes()
     group = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
     return Processes(state.process_index, state.num_processes, group)
+
+
+def _meet() -> None:
+    """Wait until all processes have come, or one of them has failed: connecting them would wait for it."""
+    rank, count = launched()
+    if count == 1 or _store() is None:
+        return
+    _write(f"come {rank}", "yes")
+    last = time.monotonic() + PATIENCE.total_seconds()
+    while any(_read(f"come {other}") is None for other in range(count)) and time.monotonic() < last:
+        if any(_read(f"failed {other}") for other in range(count)):
+            raise OtherProcessFailed("Another process has failed.")
+        time.sleep(0.1)
 
 
 def launched() -> tuple[int, int]:

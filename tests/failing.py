@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch.distributed import TCPStore
 
-from lm_eval_ape.calibration.run import Calibration  # noqa: F401 (what is slow to import)
+from lm_eval_ape.calibration.run import Calibration
 from lm_eval_ape.calibration.scoring import Scorer
 from lm_eval_ape.cli import main
 from lm_eval_ape.errors import ApeError
@@ -40,6 +40,7 @@ def killed(*_: Any, **__: Any) -> None:
 
 # By name: which processes fail while they score, and how; none where the flags themselves are wrong.
 FAILURES: dict[str, tuple[tuple[int, ...], Callable[..., Any] | None]] = {
+    "one does not start": ((1,), refuse),
     "one refuses": ((1,), refuse),
     "one breaks": ((1,), short),
     "one is killed": ((2,), killed),
@@ -58,7 +59,8 @@ def process(rank: int, port: int, name: str, folder: Path, flags: list[str]) -> 
         os.dup2(os.open(folder / f"{name}.{rank}.{stream}", os.O_WRONLY | os.O_CREAT), number)
     who, how = FAILURES[name]
     if rank in who:
-        Scorer.score = how  # type: ignore[method-assign, assignment]
+        place, name_there = (Calibration, "run") if name == "one does not start" else (Scorer, "score")
+        setattr(place, name_there, how)
     status = 1
     try:
         status = main(["calibrate", *flags, *(["--limit", "none"] if how is None else [])])

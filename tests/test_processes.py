@@ -209,6 +209,7 @@ ENDED = r"Process (\d)(?: or (\d))? of 3 ended before it had handed over its res
 @pytest.mark.parametrize(
     ("name", "statuses", "told"),
     [
+        ("one does not start", [2, 2, 2], r"calibrate \(process 1 of 3\): the sample is not to my taste"),
         ("one refuses", [2, 2, 2], r"calibrate \(process 1 of 3\): the sample is not to my taste"),
         ("one breaks", [2, 1, 2], r"\[rank1\]: RuntimeError: something that nobody foresaw"),
         ("one is killed", [2, 2, -signal.SIGKILL], ENDED),
