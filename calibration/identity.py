@@ -20,17 +20,19 @@ from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.encode import input_device
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.model_digest import code_versions, full_digest
 from lm_eval_ape.pocket import model_name
 from lm_eval_ape.strategy import SETTINGS, Settings
 
-# Values read of each weight tensor: enough to tell any two trainings apart, few enough to cost nothing.
+# Values read of each weight tensor for a calibration's record: enough to tell any two trainings apart, few enough to
+# cost nothing. What is kept from run to run is known by `model_digest.full_digest`.
 _VALUES = 64
 
 
-# Settings that a sample's KL does not depend on once its prompt is cut: (T, S), names, the kernel, and how it was cut.
+# Settings that a sample's KL does not depend on once its prompt is cut: (T, S), names, and how it was cut.
 _BEFORE_ENCODING = frozenset(
     """
-    strategy attn_temperature attn_scale attn_backend no_context chunking chunk_tokens max_chunks chunks retriever
+    strategy attn_temperature attn_scale no_context chunking chunk_tokens max_chunks chunks retriever
     preset separator prefix context_field
     """.split()
 )
@@ -92,8 +94,9 @@ def device_name(lm: ApeHFLM) -> str:
 
 
 def model_key(lm: ApeHFLM) -> str:
-    """All that the model's logits depend on beside its input, to a rounding error."""
-    return f"{weights_digest(lm.model)} {lm.mixed_precision_dtype}"
+    """All that the model's logits depend on beside its input: its last weight, its precision, and what computes it."""
+    implementation, device = lm.model.config._attn_implementation, input_device(lm.model).type
+    return f"{full_digest(lm.model)} {lm.mixed_precision_dtype} {implementation} {device} {code_versions()}"
 
 
 def score_key(model: str, settings: Settings, objective: Objective, ends: Sequence[int], sample: Sample) -> str:

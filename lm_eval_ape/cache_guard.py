@@ -1,18 +1,71 @@
-"""Keeps the harness's response cache from answering for other settings than it was filled with.
+"""Keeps the harness's response cache from answering for another model or other settings than it was filled with.
 
-The harness finds a cached response by the prompt alone, so answers of one (T, S) would be served for another.
+The harness finds a cached response by the request's text and options alone, so answers of one (T, S) would be served
+for another.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, MutableMapping
-from typing import Any
+import math
+from collections.abc import Iterable, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from lm_eval.api.model import CacheHook
 
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.model_digest import code_versions, full_digest, tokenizer_digest
+
+if TYPE_CHECKING:
+    from lm_eval_ape.model import ApeHFLM
 
 # Response keys are SHA-256 digests, so this one can never be one of them.
 STAMP = "lm_eval_ape"
+# Of a model's defaults for generation, those that say where they come from.
+_IDLE_DEFAULTS = frozenset({"transformers_version", "_from_model_config"})
+
+
+def identity(lm: ApeHFLM) -> dict[str, Any]:
+    """All that a response depends on beside its request: the model to its last weight, and how prompts are read.
+
+    Batch size, device, and where encoded chunks are kept change a response by rounding at most, and are left out.
+    """
+    defaults = lm.model.generation_config.to_dict()
+    return {
+        "pretrained": getattr(lm.pretrained, "name_or_path", lm.pretrained),
+        "revision": lm.revision,
+        "peft": lm.peft,
+        "delta": lm.delta,
+        "dtype": str(lm.model.dtype),
+        "weights": full_digest(lm.model),
+        "tokenizer": tokenizer_digest(lm.tokenizer),
+        "attn_implementation": lm.model.config._attn_implementation,
+        "mixed_precision_dtype": str(lm.mixed_precision_dtype),
+        "softmax_dtype": str(lm.softmax_dtype),
+        "max_length": lm.max_length,
+        "max_gen_toks": lm.max_gen_toks,
+        "truncation": lm.truncation,
+        "add_bos_token": lm.add_bos_token,
+        "prefix_token_id": lm.prefix_token_id,
+        "think_end_token": lm.think_end_token,
+        "generation": {name: value for name, value in defaults.items() if name not in _IDLE_DEFAULTS},
+        **{f"version of {name}": number for name, number in code_versions().items()},
+        **lm.settings.record,
+    }
+
+
+class FiniteCacheHook(CacheHook):
+    """The harness's hook into its cache, which keeps no log-likelihood that is not a number."""
+
+    def __init__(self, hook: CacheHook) -> None:
+        super().__init__(None)
+        self.dbdict = hook.dbdict
+
+    def add_partial(self, attr: str, req: Iterable[Any], res: Any) -> None:
+        """Keep a response; one that is not finite is on its way to an error."""
+        number = res[0] if isinstance(res, tuple) else res
+        if not isinstance(number, float) or math.isfinite(number):
+            super().add_partial(attr, req, res)
 
 
 def guard(responses: MutableMapping[str, Any], identity: Mapping[str, Any]) -> None:

@@ -28,7 +28,7 @@ from transformers import PreTrainedModel
 
 from lm_eval_ape import __version__, support
 from lm_eval_ape.arguments import split_arguments
-from lm_eval_ape.cache_guard import guard
+from lm_eval_ape.cache_guard import FiniteCacheHook, guard, identity
 from lm_eval_ape.encode import encode_all, input_device
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.factors import reading_factors
@@ -152,17 +152,10 @@ class ApeHFLM(HFLM):
         return {**super().get_model_info(), "lm_eval_ape": {**encoding, **kept}}
 
     def set_cache_hook(self, cache_hook: CacheHook) -> None:
-        """Take the harness's response cache, refusing one that other settings filled."""
+        """Take the harness's response cache, refusing one that another model or other settings filled."""
         if (responses := getattr(cache_hook, "dbdict", None)) is not None:
-            model = {
-                "pretrained": getattr(self.pretrained, "name_or_path", self.pretrained),
-                "revision": self.revision,
-                "peft": self.peft,
-                "delta": self.delta,
-                "dtype": str(self.model.dtype),
-            }
-            guard(responses, {**model, **self.settings.record})
-        super().set_cache_hook(cache_hook)
+            guard(responses, identity(self))
+        super().set_cache_hook(FiniteCacheHook(cache_hook))
 
     # Requests
 

@@ -15,6 +15,7 @@ from lm_eval_ape.arguments import IDLE
 from lm_eval_ape.calibration.identity import device_name, model_facts, versions
 from lm_eval_ape.comparison.options import Options
 from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.model_digest import full_digest, tokenizer_digest
 from lm_eval_ape.strategy import SETTINGS, Settings
 
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
@@ -33,7 +34,13 @@ def shared_identity(lm: ApeHFLM, options: Options, tasks: Mapping[str, Task]) ->
         name: value for name, value in options.model_args.items() if name not in ("pretrained", *SETTINGS, *IDLE)
     }
     content = {
-        "model": {**model_facts(lm), "max_length": lm.max_length, "mixed_precision": lm.mixed_precision_dtype},
+        "model": {
+            **model_facts(lm),
+            "weights": full_digest(lm.model),
+            "tokenizer": tokenizer_digest(lm.tokenizer),
+            "max_length": lm.max_length,
+            "mixed_precision": lm.mixed_precision_dtype,
+        },
         "model_args": arguments,
         "tasks": {name: _task(task) for name, task in tasks.items()},
         "limit": options.limit,

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from lm_eval_ape.kv_store.devices import layer_devices
 from lm_eval_ape.kv_store.disk import DiskStore
-from lm_eval_ape.kv_store.identity import full_digest, layer_devices
 from lm_eval_ape.kv_store.memory import Layers, MemoryStore
+from lm_eval_ape.model_digest import code_versions, full_digest
 from lm_eval_ape.pieces import Piece
 
 
@@ -38,9 +39,9 @@ class Counts:
 class KVStore:
     """Keys and values of pieces, by all that they depend on.
 
-    That is the model (its weights on disk, itself in memory), its precision and device, the kernels asked for, and of
-    the piece its tokens, their positions and the shared prefix before them. T, S and whatever else says how a query
-    reads is no part of it: strategies with the same chunks find each other's.
+    That is the model (its weights on disk, itself in memory), its precision and device, the code that runs it, the
+    kernels asked for, and of the piece its tokens, their positions and the shared prefix before them. T, S and whatever
+    else says how a query reads is no part of it: strategies with the same chunks find each other's.
 
     Args:
         model: The model in words, the same only for the same keys and values.
@@ -76,7 +77,9 @@ class KVStore:
         return layers
 
     def put(self, piece: Piece, backend: str, layers: Layers) -> None:
-        """Keep a piece's keys and values."""
+        """Keep a piece's keys and values, unless they are broken: another run must not be served them."""
+        if not all(torch.isfinite(tensor).all() for pair in layers for tensor in pair):
+            return
         key = self._key(piece, backend)
         if self.memory is not None:
             self.memory.put(key, layers)
@@ -133,7 +136,7 @@ def open_store(
         return None
     # In memory there is one model only, so that its weights need not be read.
     words = "this process" if folder is None else full_digest(model)
-    words = f"{words} {model.dtype} {device.type} {facts}"
+    words = f"{words} {model.dtype} {device.type} {facts} {code_versions()}"
     disk = None
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
