@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
-from lm_eval_ape.errors import ApeError
+from lm_eval_ape.finite import NotFiniteError
 from lm_eval_ape.model import ApeHFLM
 
 
@@ -59,14 +59,10 @@ def check_finite(logits: Tensor, who: Sequence[str], first: int, sample: str) ->
         sample: Where the prompt comes from.
 
     Raises:
-        ApeError: With the sample, the row and the token.
+        NotFiniteError: With the sample, the row and the token.
     """
     finite = torch.isfinite(logits).all(-1)
     if finite.all():
         return
     row, token = (~finite).nonzero()[0].tolist()
-    dtype = str(logits.dtype).removeprefix("torch.")
-    raise ApeError(
-        f"{sample}: the logits of {who[row]} for new token {first + token} are not finite. The model's numbers "
-        f"overflow in {dtype}: load it with dtype=float32 or dtype=bfloat16, or leave this point or sample out."
-    )
+    raise NotFiniteError(f"{sample}: the logits of {who[row]} for new token {first + token} are", logits.dtype)

@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from lm_eval_ape.calibration.choice import Chosen, Floats, Table, choose
-from lm_eval_ape.calibration.decoding import last_logits
+from lm_eval_ape.calibration.decoding import check_finite, last_logits
 from lm_eval_ape.calibration.grid import Point
 from lm_eval_ape.calibration.identity import digest, model_key, read_settings
 from lm_eval_ape.calibration.journal import Journal
@@ -26,6 +26,7 @@ from lm_eval_ape.calibration.tuning import rank
 from lm_eval_ape.encode import encode, input_device
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.factors import Factors, reading_factors
+from lm_eval_ape.finite import explained
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.probe import Probe
 from lm_eval_ape.segmented_attention import reading_segments
@@ -100,11 +101,11 @@ class EntropyMeter:
         if len(real) < len(points):
             self.lm.settings = replace(settings, **_SEQUENTIAL)
             try:
-                found[None] = self._read(sample, [Point(1.0, 1.0)])[0]
+                found[None] = explained(self.lm, lambda: self._read(sample, [Point(1.0, 1.0)]))[0]
             finally:
                 self.lm.settings = settings
         if real:
-            found.update(zip(real, self._read(sample, real), strict=True))
+            found.update(zip(real, explained(self.lm, lambda: self._read(sample, real)), strict=True))
         return [found[point] for point in points]
 
     def _read(self, sample: Sample, points: Sequence[Point]) -> list[float]:
@@ -139,7 +140,8 @@ class EntropyMeter:
         cache = SegmentedCache(reading, lm.model.config.get_text_config().num_hidden_layers)
         ids = torch.tensor([sample.prompt.query], device=device).expand(len(points), -1)
         with reading_segments(lm.model):
-            last_logits(lm, ids, reader.start, cache, keep=1)
+            logits = last_logits(lm, ids, reader.start, cache, keep=1)
+        check_finite(logits, [f"the point {point}" for point in points], 1, str(sample))
         entropies: list[float] = probe.stacked(0, "entropy").double().mean((0, 2, 3)).tolist()
         return entropies
 

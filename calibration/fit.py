@@ -19,12 +19,13 @@ from tqdm import tqdm
 from lm_eval_ape.calibration.contexts import Contexts
 from lm_eval_ape.calibration.fit_state import FitState, StateFile
 from lm_eval_ape.calibration.folds import Parts
-from lm_eval_ape.calibration.gradient import Differentiator
+from lm_eval_ape.calibration.gradient import Differentiator, Gradient
 from lm_eval_ape.calibration.penalty import penalised
 from lm_eval_ape.calibration.plan import Plan
 from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.calibration.teacher import Teacher
 from lm_eval_ape.factors import NAMES, Factors
+from lm_eval_ape.finite import NotFiniteError, explain
 from lm_eval_ape.model import ApeHFLM
 
 
@@ -156,17 +157,9 @@ class Fit:
         """Mean divergences on each row's training and stopping samples, and the mean slope on the training samples."""
         found = []
         for number in self.lm.processes.own(len(self.samples)):
-            sample = self.samples[number]
             trains = self.rows.trains[:, number]
             needed = (trains | self.rows.stops[:, number]).nonzero()[:, 0]
-            own = self.differentiator.differentiate(
-                sample.prompt,
-                self.contexts.get(number, sample.prompt),
-                self.teachers[number],
-                parameters[needed],
-                trains[needed],
-                sample=str(sample),
-            )
+            own = self._differentiate(number, parameters[needed], trains[needed])
             found.append((number, (number, needed, own)))
         kl = torch.zeros(len(parameters), len(self.samples), dtype=torch.float64)
         slope = torch.zeros_like(parameters)
@@ -176,6 +169,22 @@ class Fit:
             slope[needed] += own.slope
         training, stopping = ((kl * mask).sum(1) / mask.sum(1) for mask in (self.rows.trains, self.rows.stops))
         return training, stopping, slope / self.rows.trains.sum(1).view(-1, 1, 1, 1)
+
+    def _differentiate(self, number: int, parameters: Tensor, wanted: Tensor) -> Gradient:
+        """Divergences and slopes of some rows on one sample."""
+        sample, teacher = self.samples[number], self.teachers[number]
+
+        def differentiate(contexts: Contexts) -> Gradient:
+            reader = contexts.get(number, sample.prompt)
+            return self.differentiator.differentiate(
+                sample.prompt, reader, teacher, parameters, wanted, sample=str(sample)
+            )
+
+        try:
+            return differentiate(self.contexts)
+        except NotFiniteError as error:
+            # Read anew: the keys and values at hand may be where it arose.
+            raise explain(self.lm, error, lambda: differentiate(Contexts(self.lm, 0))) from None
 
     def _step(self, optimiser: torch.optim.Optimizer, state: FitState, slope: Tensor) -> None:
         plan = self.plan

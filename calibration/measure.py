@@ -22,6 +22,7 @@ from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.calibration.scoring import Score, Scorer
 from lm_eval_ape.calibration.teacher import Teacher, TeacherStore
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.finite import explained
 from lm_eval_ape.model import ApeHFLM
 
 
@@ -106,7 +107,9 @@ class Meter:
     def _score(self, sample: Sample, points: Sequence[Candidate], on_scored: Callable[[int], Any]) -> list[Score]:
         ids, name = sample.prompt.ids, str(sample)
         try:
-            return self.scorer.score(sample.prompt, self.teacher(sample), points, name, on_scored)
+            return explained(
+                self.lm, lambda: self.scorer.score(sample.prompt, self.teacher(sample), points, name, on_scored)
+            )
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
                 raise

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from lm_eval.api.model import CacheHook
 
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.finite import NotFiniteError
 from lm_eval_ape.model_digest import code_versions, full_digest, tokenizer_digest
 
 if TYPE_CHECKING:
@@ -54,18 +56,29 @@ def identity(lm: ApeHFLM) -> dict[str, Any]:
     }
 
 
-class FiniteCacheHook(CacheHook):
-    """The harness's hook into its cache, which keeps no log-likelihood that is not a number."""
+class FiniteResponses(CacheHook):
+    """The harness's hook into its cache, by which every response goes: a score that is not finite goes no further.
 
-    def __init__(self, hook: CacheHook) -> None:
+    Args:
+        hook: What the harness gave.
+        dtype: The model's precision, for the error.
+    """
+
+    def __init__(self, hook: CacheHook, dtype: torch.dtype) -> None:
         super().__init__(None)
         self.dbdict = hook.dbdict
+        self.dtype = dtype
 
-    def add_partial(self, attr: str, req: Iterable[Any], res: Any) -> None:
-        """Keep a response; one that is not finite is on its way to an error."""
+    def add_partial(self, attr: str, req: Sequence[Any], res: Any) -> None:
+        """Keep a response.
+
+        Raises:
+            NotFiniteError: It is a log-likelihood that is not finite.
+        """
         number = res[0] if isinstance(res, tuple) else res
-        if not isinstance(number, float) or math.isfinite(number):
-            super().add_partial(attr, req, res)
+        if isinstance(number, float) and not math.isfinite(number):
+            raise NotFiniteError("the log-likelihood is", self.dtype, request=req[0])
+        super().add_partial(attr, req, res)
 
 
 def guard(responses: MutableMapping[str, Any], identity: Mapping[str, Any]) -> None:

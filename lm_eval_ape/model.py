@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,11 +29,12 @@ from transformers import PreTrainedModel
 
 from lm_eval_ape import __version__, support
 from lm_eval_ape.arguments import split_arguments
-from lm_eval_ape.cache_guard import FiniteCacheHook, guard, identity
+from lm_eval_ape.cache_guard import FiniteResponses, guard, identity
 from lm_eval_ape.encode import encode_all, input_device
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.factors import reading_factors
 from lm_eval_ape.files import make_folder
+from lm_eval_ape.finite import NotFiniteError, explain, next_tokens_finite
 from lm_eval_ape.kv_store import KVStore, open_store
 from lm_eval_ape.option_values import byte_size
 from lm_eval_ape.passes import passes
@@ -91,7 +93,7 @@ class ApeHFLM(HFLM):
         self.store: KVStore | None = None
         self.used: Counter[str] = Counter()
         self._prompts: dict[str, Prompt] = {}
-        self._batch: list[Prompt] = []
+        self._batch: list[str] = []
         self._reader: Reader | None = None
         self._query_tokens = 0
         self._tallies: list[Tally] | None = None
@@ -120,6 +122,7 @@ class ApeHFLM(HFLM):
             # The parent counts processes of several GPUs only, and those of each machine from 0.
             self._rank, self._world_size = self.processes.rank, self.processes.count
             share_evaluation()
+        self.cache_hook: CacheHook = FiniteResponses(CacheHook(None), self.model.dtype)
         support.check(self.model, self.settings)
         if path := arguments.get("calibration"):
             from lm_eval_ape.calibration.identity import check_weights
@@ -155,7 +158,7 @@ class ApeHFLM(HFLM):
         """Take the harness's response cache, refusing one that another model or other settings filled."""
         if (responses := getattr(cache_hook, "dbdict", None)) is not None:
             guard(responses, identity(self))
-        super().set_cache_hook(FiniteCacheHook(cache_hook))
+        super().set_cache_hook(FiniteResponses(cache_hook, self.model.dtype))
 
     # Requests
 
@@ -167,7 +170,7 @@ class ApeHFLM(HFLM):
 
         self._prompts = self.split_requests(requests, [reserve(request) for request in requests], disable_tqdm)
         try:
-            return super().generate_until(requests, disable_tqdm=disable_tqdm)
+            return self._finite(requests, partial(super().generate_until, disable_tqdm=disable_tqdm))
         finally:
             self._prompts = {}
 
@@ -180,7 +183,7 @@ class ApeHFLM(HFLM):
             longest[request.args[0]] = max(tokens, longest.get(request.args[0], 0))
         self._prompts = self.split_requests(requests, [longest[request.args[0]] for request in requests], disable_tqdm)
         try:
-            return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+            return self._finite(requests, partial(super().loglikelihood, disable_tqdm=disable_tqdm))
         finally:
             self._prompts = {}
 
@@ -195,13 +198,26 @@ class ApeHFLM(HFLM):
                 f"Task {requests[0].task_name} scores whole texts (loglikelihood_rolling), of which retriever="
                 f"{self.settings.retriever} would drop parts; drop the retriever, or the task."
             )
+        whole = super().loglikelihood_rolling
         if not self.settings.parallel:
-            return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
+            return self._finite(requests, partial(whole, disable_tqdm=disable_tqdm))
         prompts = self.split_requests(requests, [1] * len(requests), disable_tqdm)
+
+        def score(requests: list[Instance]) -> list[float]:
+            return self._roll(requests, prompts, whole, disable_tqdm)
+
+        return self._finite(requests, score)
+
+    def _roll(
+        self,
+        requests: list[Instance],
+        prompts: Mapping[str, Prompt],
+        whole: Callable[[list[Instance], bool], list[float]],
+        disable_tqdm: bool,
+    ) -> list[float]:
+        """Score whole texts piece by piece, those without a context by the parent's `whole`."""
         plain = [request for request in requests if not prompts[request.args[0]].chunks]
-        scores = dict(
-            zip(map(id, plain), super().loglikelihood_rolling(plain, disable_tqdm) if plain else [], strict=True)
-        )
+        scores = dict(zip(map(id, plain), whole(plain, disable_tqdm) if plain else [], strict=True))
         quiet = disable_tqdm or self.rank != 0
         for request in tqdm(requests, desc="Running loglikelihood_rolling requests", disable=quiet):
             if id(request) in scores:
@@ -212,6 +228,18 @@ class ApeHFLM(HFLM):
             scores[id(request)] = score
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, score)
         return [scores[id(request)] for request in requests]
+
+    def _finite(self, requests: list[Instance], work: Callable[[list[Instance]], list[Answer]]) -> list[Answer]:
+        """Answer requests; one whose numbers are not finite is told with its document and the layer."""
+        try:
+            return work(requests)
+        except NotFiniteError as error:
+            broken = next((request for request in requests if request.args[0] == error.request), None)
+            if broken is None:
+                raise
+            told = explain(self, error, lambda: work([broken]))
+            source = Source(str(broken.task_name), int(broken.doc_id or 0), broken.doc)
+            raise NotFiniteError(f"{source}: {told.what}", told.dtype, told.place) from None
 
     def split_requests(self, requests: Sequence[Instance], reserves: Sequence[int], quiet: bool) -> dict[str, Prompt]:
         """Cut all requests before the first is answered, so that a bad one costs no work."""
@@ -297,24 +325,28 @@ class ApeHFLM(HFLM):
         """Give the parent the queries where it generates from prompts; `_model_generate` brings their segments."""
         if not all(string in self._prompts for string in strings):
             return super().tok_batch_encode(strings, padding_side, left_truncate_len, truncation)
-        self._batch = [self._prompts[string] for string in strings]
-        width = max(len(prompt.query) for prompt in self._batch)
+        self._batch = list(strings)
+        prompts = [self._prompts[string] for string in strings]
+        width = max(len(prompt.query) for prompt in prompts)
         ids = torch.full((len(strings), width), self.tokenizer.pad_token_id)
         mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(self._batch):
+        for row, prompt in enumerate(prompts):
             ids[row, width - len(prompt.query) :] = torch.tensor(prompt.query)
             mask[row, width - len(prompt.query) :] = 1
         return ids, mask
 
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **generation_kwargs: Any) -> Tensor:
-        batch, self._batch = self._batch, []
+        texts, self._batch = self._batch, []
+        batch = [self._prompts[text] for text in texts]
         if not any(prompt.chunks for prompt in batch):
-            return super()._model_generate(context, max_length, stop, **generation_kwargs)
+            with next_tokens_finite(self.model, texts):
+                return super()._model_generate(context, max_length, stop, **generation_kwargs)
         mask = generation_kwargs.pop("attention_mask")
 
         def generate(rows: slice) -> Tensor:
             options = {**generation_kwargs, "attention_mask": mask[rows]}
-            return self._generate_rows(batch[rows], context[rows], max_length, stop, **options)
+            with next_tokens_finite(self.model, texts[rows]):
+                return self._generate_rows(batch[rows], context[rows], max_length, stop, **options)
 
         pieces = self._in_pieces(generate, len(batch))
         # Pieces of a batch may end after different numbers of tokens.

@@ -1,4 +1,4 @@
-"""What tells a model from every other one: all its weights, its configuration, its tokenizer, and the code that runs it.
+"""What tells a model from every other one: its weights, its configuration, its tokenizer, and the code that runs it.
 
 Whatever is kept from run to run (responses, teachers, divergences, keys and values) is kept under these digests.
 """
@@ -6,7 +6,7 @@ Whatever is kept from run to run (responses, teachers, divergences, keys and val
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -64,13 +64,13 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, nn.Module, Tensor]]:
 
 def _offloaded(name: str, module: nn.Module) -> Tensor:
     """A weight that accelerate has put on the CPU or on disk."""
-    weights = getattr(getattr(module, "_hf_hook", None), "weights_map", None)
+    weights: Mapping[str, Tensor] = getattr(getattr(module, "_hf_hook", None), "weights_map", None) or {}
     try:
         return weights[name.rpartition(".")[2]]
-    except (KeyError, TypeError):
+    except KeyError:
         raise ApeError(
-            f"The model must be known by its weights, but {name} is offloaded and cannot be read; load the model without "
-            "offloading, or keep nothing (no kv_cache_dir, no --use_cache, no output folder)."
+            f"The model must be known by its weights, but {name} is offloaded and cannot be read; load the model "
+            "without offloading, or keep nothing (no kv_cache_dir, no --use_cache, no output folder)."
         ) from None
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from lm_eval_ape.calibration.decoding import last_logits
+from lm_eval_ape.calibration.decoding import check_finite, last_logits
 from lm_eval_ape.encode import encode, input_device
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.probe import ROLES, Probe
@@ -41,13 +41,17 @@ class Attention(NamedTuple):
     tokens: int
 
 
-def look(lm: ApeHFLM, prompt: Prompt, settings: Settings) -> Attention:
+def look(lm: ApeHFLM, prompt: Prompt, settings: Settings, sample: str = "a prompt") -> Attention:
     """Read a prompt's query once and look at its attention.
 
     Args:
         lm: The model.
         prompt: The prompt, with at least one chunk.
         settings: How it is encoded and read.
+        sample: Where the prompt comes from, for errors.
+
+    Raises:
+        NotFiniteError: The logits are not finite.
     """
     probe = Probe()
     before, lm.settings = lm.settings, settings
@@ -58,7 +62,8 @@ def look(lm: ApeHFLM, prompt: Prompt, settings: Settings) -> Attention:
         cache = SegmentedCache(reading, lm.model.config.get_text_config().num_hidden_layers)
         ids = torch.tensor([prompt.query], device=input_device(lm.model))
         with reading_segments(lm.model):
-            last_logits(lm, ids, reader.start, cache, keep=1)
+            logits = last_logits(lm, ids, reader.start, cache, keep=1)
+        check_finite(logits, [settings.strategy], 1, sample)
     finally:
         lm.settings = before
 

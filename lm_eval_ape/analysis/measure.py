@@ -17,6 +17,7 @@ from lm_eval_ape.calibration.journal import Journal
 from lm_eval_ape.calibration.options import Options as CalibrationOptions
 from lm_eval_ape.calibration.samples import Sample, gather
 from lm_eval_ape.catalogue import FEWSHOT_SEED
+from lm_eval_ape.finite import explained
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.strategy import Settings
 
@@ -82,7 +83,7 @@ class Observer:
         content: list[Any] = [settings.attn_temperature, settings.attn_scale, factors, read_settings(settings)]
         key = digest([self.model, *content, prompt.prefix, prompt.chunks, prompt.query])
         if key not in self.known:
-            self.known[key] = look(self.lm, prompt, settings)
+            self.known[key] = explained(self.lm, lambda: look(self.lm, prompt, settings, str(sample)))
             self.journal.append({"key": key, "attention": self.known[key]._asdict()})
         return self.known[key]
 

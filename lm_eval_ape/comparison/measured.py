@@ -101,7 +101,7 @@ class MeasuredApeHFLM(ApeHFLM):
         return answers
 
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **generation_kwargs: Any) -> Tensor:
-        batch = list(self._batch)
+        batch = [self._prompts[text] for text in self._batch]
         first = _FirstLogits(self._now)
         start = self._now()
         rows = super()._model_generate(
