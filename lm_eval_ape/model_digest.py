@@ -42,7 +42,8 @@ def full_digest(model: PreTrainedModel) -> str:
     """
     config = {name: value for name, value in model.config.to_dict().items() if name not in _IDLE}
     # An adapter's scaling stands in its configuration alone.
-    words = json.dumps(config, sort_keys=True, default=str) + str(getattr(model, "peft_config", ""))
+    adapters = {name: adapter.to_dict() for name, adapter in getattr(model, "peft_config", {}).items()}
+    words = json.dumps([config, adapters], sort_keys=True, default=_plain)
     tensors = list(_tensors(model))
     state = words, [(name, tensor.data_ptr(), _edits(tensor)) for name, _, tensor in tensors]
     if model in _known and _known[model][0] == state:
@@ -53,6 +54,11 @@ def full_digest(model: PreTrainedModel) -> str:
         _update(digest, _offloaded(name, module) if tensor.device.type == "meta" else tensor)
     _known[model] = state, digest.hexdigest()
     return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """What JSON does not know; a set's order would differ from process to process."""
+    return sorted(value, key=str) if isinstance(value, (set, frozenset)) else str(value)
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, nn.Module, Tensor]]:
@@ -92,7 +98,7 @@ def tokenizer_digest(tokenizer: Any) -> str:
     # These two follow the last call, and every call says anew what it wants.
     del rules["padding"], rules["truncation"]
     content = [rules, tokenizer.special_tokens_map, tokenizer.chat_template]
-    return xxhash.xxh3_128(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+    return xxhash.xxh3_128(json.dumps(content, sort_keys=True, default=_plain).encode()).hexdigest()
 
 
 def code_versions() -> dict[str, str]:
