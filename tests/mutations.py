@@ -1,0 +1,129 @@
+"""Mutation checks: every small wrong change of the modules that make the numbers must fail a test (`make mutations`).
+
+Everything is imported once; each mutant then runs in a fork of this process, so that it costs its tests alone. Run as
+`python tests/mutations.py [MODULE ...] [--jobs N] [--list]`. Exits with status 1 if a mutant survives that is not known to
+be equivalent, or one that is known to be does not survive any more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import io
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).resolve().parent
+os.environ["HF_HUB_OFFLINE"] = "1"
+sys.path.insert(0, str(HERE))
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from equivalent_mutants import EQUIVALENT  # noqa: E402
+from mutants import Mutant, mutants, running, source_of  # noqa: E402
+
+# The tests of each module, those that fail soonest first.
+MODULES: dict[str, tuple[str, ...]] = {
+    "lm_eval_ape.merge": ("test_merge.py", "test_invariance.py", "test_attention_gradient.py", "test_exactness.py"),
+    "lm_eval_ape.calibration.divergence": ("calibration/test_divergence.py", "calibration/test_kl.py"),
+    "lm_eval_ape.calibration.scoring": ("calibration/test_kl.py", "calibration/test_calibrate.py"),
+    "lm_eval_ape.comparison.statistics": ("comparison/test_statistics.py",),
+    "lm_eval_ape.calibration.stability": ("calibration/test_stability.py",),
+    "lm_eval_ape.selection": ("test_selection.py", "test_strategy.py"),
+}
+# Seconds after which a mutant that never ends counts as killed.
+PATIENCE = 300
+
+
+class Outcome(NamedTuple):
+    """What became of a mutant."""
+
+    module: str
+    mutant: Mutant
+    killed: bool
+
+
+def tried(module: str, mutant: Mutant) -> int:
+    """Start a process that runs a mutant's tests; its exit status is 0 if they pass."""
+    child = os.fork()
+    if child:
+        return child
+    status = 2
+    try:
+        signal.alarm(PATIENCE)
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            sink = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(sink, 1)
+            os.dup2(sink, 2)
+            with running(importlib.import_module(module), mutant.source):
+                files = [str(HERE / file) for file in MODULES[module]]
+                status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", *files]))
+    finally:
+        os._exit(status)
+
+
+def all_of(names: Sequence[str]) -> list[tuple[str, Mutant]]:
+    """Every mutant of some modules."""
+    return [(name, mutant) for name in names for mutant in mutants(source_of(importlib.import_module(name)))]
+
+
+def run(todo: Sequence[tuple[str, Mutant]], jobs: int) -> list[Outcome]:
+    """Try mutants, `jobs` at a time, and tell about each as it ends."""
+    waiting, alive, outcomes = list(todo), {}, []
+    while waiting or alive:
+        while waiting and len(alive) < jobs:
+            module, mutant = waiting.pop(0)
+            alive[tried(module, mutant)] = module, mutant
+        child, status = os.wait()
+        module, mutant = alive.pop(child)
+        outcomes.append(Outcome(module, mutant, status != 0))
+        known = reason(module, mutant)
+        verdict = "killed" if status else f"survived, equivalent: {known}" if known else "SURVIVED"
+        print(f"[{len(outcomes)}/{len(todo)}] {module}:{mutant.line} {mutant.what}: {verdict}", flush=True)
+        if not status and not known:
+            print(mutant.diff, flush=True)
+    return outcomes
+
+
+def reason(module: str, mutant: Mutant) -> str | None:
+    """Why a mutant may survive; None if it may not."""
+    return EQUIVALENT.get((module, mutant.diff))
+
+
+def main() -> int:
+    """Run the mutants that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("modules", nargs="*", default=list(MODULES), metavar="MODULE")
+    parser.add_argument("--jobs", type=int, default=int(os.environ.get("JOBS", "2")))
+    parser.add_argument("--list", action="store_true", help="list the mutants and run none")
+    given = parser.parse_args()
+    todo = all_of(given.modules)
+    if given.list:
+        for module, mutant in todo:
+            print(f"{module}:{mutant.line} {mutant.what}\n{mutant.diff}")
+        return 0
+    torch.set_num_threads(1)
+    # All that tests import, so that no fork does.
+    for name in ("dense", "tiny", "harness", "hypothesis", "lm_eval_ape.model", "lm_eval_ape.calibration.run"):
+        importlib.import_module(name)
+    outcomes = run(todo, given.jobs)
+    survivors = [one for one in outcomes if not one.killed]
+    unknown = [one for one in survivors if not reason(one.module, one.mutant)]
+    found = {(one.module, one.mutant.diff) for one in survivors}
+    stale = [key for key in EQUIVALENT if key[0] in given.modules and key not in found]
+    print(
+        f"{len(outcomes)} mutants, {len(outcomes) - len(survivors)} killed, {len(survivors)} survived, of which "
+        f"{len(survivors) - len(unknown)} are known to be equivalent."
+    )
+    for module, diff in stale:
+        print(f"Listed as equivalent, but no survivor any more: {module}\n{diff}")
+    return 1 if unknown or stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,244 @@
+"""What must not change a number does not: partitions, orders, batches, templates that add nothing."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import dense
+import harness
+import pytest
+import tiny
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lm_eval.api.instance import Instance
+from test_exactness import prompt_of, query_logits, reference, run, tokens
+from torch import Tensor
+
+from lm_eval_ape.calibration.grid import Point
+from lm_eval_ape.calibration.measure import Meter
+from lm_eval_ape.calibration.objective import Objective
+from lm_eval_ape.calibration.samples import Sample
+from lm_eval_ape.encode import encode_all
+from lm_eval_ape.merge import SCALE_MODES, Attended, merge, scale_context
+from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.positions import POSITIONS
+from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.strategy import Settings, resolve
+
+EXACT = 1e-12
+few = settings(max_examples=15, deadline=None, derandomize=True)
+many = settings(max_examples=60, deadline=None, derandomize=True)
+
+
+# Merging
+
+
+class Keys(NamedTuple):
+    """Logits `(1, 2, 3, keys)` and values `(1, 2, keys, 4)` of one attention row, and a partition of the keys."""
+
+    logits: Tensor
+    values: Tensor
+    groups: list[list[int]]
+
+    def attended(self, keys: list[int]) -> Attended:
+        logits = self.logits[..., keys]
+        return Attended(logits.softmax(-1) @ self.values[:, :, keys], logits.logsumexp(-1))
+
+
+@st.composite
+def partitioned(draw: st.DrawFn) -> Keys:
+    count = draw(st.integers(1, 9))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    spread = draw(st.sampled_from([0.1, 3.0, 300.0]))
+    logits = torch.randn(1, 2, 3, count, generator=generator, dtype=torch.float64) * spread
+    values = torch.randn(1, 2, count, 4, generator=generator, dtype=torch.float64)
+    owner = draw(st.lists(st.integers(0, 3), min_size=count, max_size=count))
+    groups = [[key for key in range(count) if owner[key] == group] for group in range(4)]
+    return Keys(logits, values, draw(st.permutations([group for group in groups if group])))
+
+
+def assert_close(one: Attended, other: Attended) -> None:
+    assert torch.allclose(one.out, other.out, rtol=1e-12, atol=EXACT)
+    assert torch.allclose(one.lse, other.lse, rtol=1e-12, atol=EXACT)
+
+
+@given(partitioned())
+@many
+def test_any_partition_in_any_order_merges_to_the_whole(keys: Keys) -> None:
+    whole = keys.attended(list(range(keys.logits.shape[-1])))
+    assert_close(merge([keys.attended(group) for group in keys.groups]), whole)
+
+
+@given(partitioned(), st.integers(0, 4))
+@many
+def test_merging_is_associative_and_groups_without_keys_drop_out(keys: Keys, cut: int) -> None:
+    groups = [keys.attended(group) for group in keys.groups]
+    empty = Attended(torch.zeros_like(groups[0].out), torch.full_like(groups[0].lse, -math.inf))
+    flat = merge(groups)
+    left, right = groups[:cut] or [empty], groups[cut:] or [empty]
+    assert_close(merge([merge(left), merge(right)]), flat)
+    assert_close(merge([empty, *groups, empty]), flat)
+
+
+@given(partitioned(), st.floats(-1e3, 1e3))
+@many
+def test_a_constant_on_all_logits_moves_the_log_sum_exp_alone(keys: Keys, constant: float) -> None:
+    before = merge([keys.attended(group) for group in keys.groups])
+    moved = Keys(keys.logits + constant, keys.values, keys.groups)
+    after = merge([moved.attended(group) for group in keys.groups])
+    assert torch.allclose(after.out, before.out, atol=1e-9)
+    assert torch.allclose(after.lse, before.lse + constant, rtol=1e-12)
+
+
+@given(partitioned(), st.floats(0.3, 2.0), st.floats(0.3, 2.0), st.sampled_from(SCALE_MODES))
+@many
+def test_the_scaled_context_is_merged_as_the_formula_says(keys: Keys, t: float, s: float, mode: str) -> None:
+    """Against `softmax([w, L_oth]) . [O_ctx, O_oth]` written out for each query, with w of the mode."""
+    context, other = keys.attended(keys.groups[0]), keys.attended(keys.groups[-1])
+    got = merge([other, scale_context(context, t, s, mode)])
+    for head in range(2):
+        for query in range(3):
+            l_ctx, l_oth = float(context.lse[0, head, query]), float(other.lse[0, head, query])
+            w = {"lse": s * t * l_ctx, "value": l_ctx, "additive": t * l_ctx + math.log(s)}[mode]
+            share = 1 / (1 + math.exp(min(700.0, l_oth - w)))
+            out = share * (s if mode == "value" else 1) * context.out[0, head, query]
+            out = out + (1 - share) * other.out[0, head, query]
+            assert torch.allclose(got.out[0, head, query], out, rtol=1e-9, atol=1e-9)
+            assert math.isclose(
+                float(got.lse[0, head, query]),
+                max(w, l_oth) + math.log1p(math.exp(-abs(w - l_oth))),
+                rel_tol=1e-12,
+                abs_tol=1e-9,
+            )
+
+
+# Encoding and reading
+
+
+@st.composite
+def prompts(draw: st.DrawFn, chunks: int = 4) -> Prompt:
+    seed = draw(st.integers(0, 10**6))
+    lengths = draw(st.lists(st.integers(1, 9), min_size=1, max_size=chunks))
+    pieces = [tokens(length, seed + number) for number, length in enumerate(lengths, start=1)]
+    return prompt_of(pieces, tokens(draw(st.integers(0, 5)), seed), tokens(draw(st.integers(1, 7)), seed + 50))
+
+
+@st.composite
+def ways(draw: st.DrawFn) -> Settings:
+    given = {"attn_temperature": draw(st.floats(0.4, 1.8)), "attn_scale": draw(st.floats(0.4, 1.8))}
+    sides = {"positions": draw(st.sampled_from(POSITIONS)), "shared_prefix": draw(st.booleans())}
+    selection = draw(st.sampled_from([{}, {}, {"top_chunks": 2, "select_over": "T"}]))
+    return resolve({**given, **sides, **selection, "scale_mode": draw(st.sampled_from(SCALE_MODES))})
+
+
+@given(st.lists(prompts(), min_size=1, max_size=3), ways())
+@few
+def test_any_batch_of_any_prompts_is_the_dense_reference(batch: list[Prompt], way: Settings) -> None:
+    """Unequal queries are padded on the left; prefixes, chunks and queries are of any lengths."""
+    model = tiny.make_model()
+    readers = encode_all(model, batch, way)
+    for prompt, got in zip(batch, query_logits(model, readers, batch, way), strict=True):
+        assert (got - reference(model, prompt, way)).abs().max() < EXACT
+
+
+@given(prompts(), st.randoms(use_true_random=False))
+@few
+def test_the_order_of_chunks_does_not_matter_where_positions_are_shared(prompt: Prompt, chance: random.Random) -> None:
+    model = tiny.make_model()
+    for way in map(resolve, ({}, {"top_chunks": 2}, {"scale_mode": "value", "attn_scale": 0.5})):
+        shuffled = list(prompt.chunks)
+        chance.shuffle(shuffled)
+        other = replace(prompt, chunks=tuple(shuffled))
+        assert (run(model, prompt, way) - run(model, other, way)).abs().max() < EXACT
+
+
+@given(prompts(chunks=1), st.sampled_from(["parallel", "sink", "selective", "value_only"]))
+@few
+def test_one_chunk_is_the_sequential_model_whatever_its_length(prompt: Prompt, strategy: str) -> None:
+    model = tiny.make_model()
+    expected = dense.dense_logits(model, dense.sequential_layout(list(prompt.ids), len(prompt.query)))[0]
+    assert (run(model, prompt, resolve({"strategy": strategy})) - expected).abs().max() < EXACT
+
+
+def test_points_score_the_same_in_any_order_and_samples_in_any_order(checkpoint: str) -> None:
+    lm = ApeHFLM(checkpoint, dtype="float64", device="cpu")
+    points = [Point(0.6, 0.7), Point(0.9, 0.9), Point(1.0, 1.0), Point(1.2, 0.5)]
+    samples = [
+        Sample("task", n, 0, prompt_of([tokens(6 + n, n), tokens(4, n + 9)], query=tokens(3 + n, n + 20)), str(n))
+        for n in range(3)
+    ]
+    for history in ("own", "teacher"):
+        objective = Objective(3, history, "stop")
+        straight = Meter(lm, objective, max_rows=3, cache=None).measure(samples, points).kl
+        reverse = Meter(lm, objective, max_rows=3, cache=None).measure(samples[::-1], points[::-1]).kl
+        assert abs(straight - reverse[::-1, ::-1]).max() < EXACT
+
+
+# Through the harness
+
+DOCS = harness.documents(3, words=4)
+
+
+def requests(kind: str) -> list[Instance]:
+    found = []
+    for number, doc in enumerate(DOCS):
+        text = harness.PROMPT.replace("{{context}}", doc["context"]).replace("{{question}}", doc["question"])
+        each: dict[str, list[tuple[Any, ...]]] = {
+            "generate_until": [(text, {"max_gen_toks": 4, "until": []})],
+            "loglikelihood": [(text, " " + choice) for choice in doc["choices"]],
+            "loglikelihood_rolling": [(text,)],
+        }
+        found += [
+            Instance(kind, doc, arguments, index, metadata=("small", number, 1))  # type: ignore[arg-type]
+            for index, arguments in enumerate(each[kind])
+        ]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "strategy"),
+    [
+        ("generate_until", "ape"),
+        ("generate_until", "sink+selective"),
+        ("loglikelihood", "ape"),
+        ("loglikelihood", "sink+selective"),
+        ("loglikelihood_rolling", "ape"),
+    ],
+)
+def test_neither_batch_size_nor_order_nor_kept_chunks_change_an_answer(
+    checkpoint: str, kind: str, strategy: str
+) -> None:
+    def load(**options: Any) -> ApeHFLM:
+        return ApeHFLM(checkpoint, dtype="float64", device="cpu", strategy=strategy, chunking="passages", **options)
+
+    asked = requests(kind)
+    expected = [flat(answer) for answer in getattr(load(), kind)(asked)]
+    order = list(range(len(asked)))
+    random.Random(0).shuffle(order)
+    kept = load(batch_size=2, kv_cache_bytes="8MiB")
+    # The last time with the chunks that the one before has kept.
+    for lm in (load(batch_size=4), load(batch_size="auto", max_batch_size=2, max_length=150), kept, kept):
+        got = dict(zip(order, getattr(lm, kind)([asked[number] for number in order]), strict=True))
+        for number, answer in enumerate(expected):
+            assert flat(got[number]) == pytest.approx(answer, abs=1e-9)
+    if kind != "loglikelihood_rolling":
+        assert kept.store is not None
+        assert kept.store.counts.memory_hits >= kept.store.counts.misses > 0
+
+
+def flat(answer: Any) -> Any:
+    return list(answer) if isinstance(answer, tuple) else answer
+
+
+def test_a_template_that_adds_nothing_and_no_examples_change_no_answer(checkpoint: str) -> None:
+    task = harness.task("small", "generate_until", DOCS[:1])
+    runs = []
+    for options in ({}, {"apply_chat_template": True}, {"num_fewshot": 0}):
+        lm = ApeHFLM(checkpoint, dtype="float64", device="cpu", chunking="passages")
+        lm.tokenizer.chat_template = "{{ messages[0]['content'] }}"
+        runs.append(harness.responses(harness.evaluate(lm, {}, task, **options), "small"))
+    assert runs[0] == runs[1] == runs[2]
