@@ -1,0 +1,196 @@
+"""What half precision costs: divergences, log-sum-exps and the merge against float64, on the same requests.
+
+    python benchmarks/numerics.py                # the tables of docs/numerics.md
+
+The first table reads prompts of the shipped model under APE in each precision, weights rounded to it, and compares with
+float64: the KL of the next-token distributions after the query, and the error of the context's log-sum-exps of all
+layers, heads and query tokens; `arithmetic alone` compares with float64's reading of the very same rounded weights. The
+second table is the merge alone: one query over a prefix
+and a context of random keys, with log-sum-exps kept in float32 (as here) or rounded to the outputs' precision.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from timing import Table, finish, parse, parser
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from lm_eval_ape.attend import attend
+from lm_eval_ape.calibration.divergence import forward_kl, log_probabilities
+from lm_eval_ape.encode import encode
+from lm_eval_ape.merge import Attended, merge, scale_context
+from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.segmented_attention import reading_segments
+from lm_eval_ape.segments import Reading, SegmentedCache
+from lm_eval_ape.strategy import Settings, resolve
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass
+class Watched:
+    """Takes the place of a probe and keeps the context's log-sum-exps of every layer, `(rows, heads, query)` each."""
+
+    lses: list[Tensor] = field(default_factory=list)
+
+    def record(self, place: tuple[int, int], asked: Any, parts: Sequence[Any], lse: Tensor) -> None:
+        """Keep a layer's."""
+        self.lses += [part.attended.lse.double() for part in parts if part.role == "context"]
+
+
+class Read(NamedTuple):
+    """A query read over its chunks: log-probabilities `(vocabulary,)` after it, and log-sum-exps of the context."""
+
+    log_probs: Tensor
+    lses: Tensor
+
+
+@torch.no_grad()
+def read(model: PreTrainedModel, prompt: Prompt, settings: Settings) -> Read:
+    """Encode a prompt and read its query."""
+    watched = Watched()
+    reader = encode(model, prompt, settings)
+    factors = settings.attn_temperature, settings.attn_scale
+    reading = Reading((reader,), *factors, scale_mode=settings.scale_mode, probe=watched)  # type: ignore[arg-type]
+    ids = torch.tensor([prompt.query], device=model.device)
+    positions = torch.arange(reader.start, reader.start + ids.shape[1], device=model.device)[None]
+    with reading_segments(model):
+        cache = SegmentedCache(reading, model.config.num_hidden_layers)
+        logits = model(ids, position_ids=positions, past_key_values=cache).logits[0, -1]
+    return Read(log_probabilities(logits).double(), torch.stack(watched.lses))
+
+
+class Cost(NamedTuple):
+    """How far a precision is from float64 on some prompts.
+
+    Attributes:
+        mean_kl: KL(float64 || precision) of the next token, nats, mean over prompts.
+        max_kl: The largest.
+        arithmetic_kl: Mean KL from float64's arithmetic with the very same rounded weights.
+        max_lse: Largest error of a context's log-sum-exp.
+        tokens: Share of prompts with the same next token.
+    """
+
+    mean_kl: float
+    max_kl: float
+    arithmetic_kl: float
+    max_lse: float
+    tokens: float
+
+
+def cost(model: PreTrainedModel, prompts: Sequence[Prompt], dtype: torch.dtype, settings: Settings) -> Cost:
+    """What a precision costs.
+
+    Args:
+        model: In float64.
+        prompts: With at least one chunk each.
+        dtype: The precision.
+        settings: How they are encoded and read.
+    """
+    rounded = copy.deepcopy(model).to(dtype)
+    same_weights = copy.deepcopy(rounded).double()
+    rows = [[read(each, prompt, settings) for each in (model, rounded, same_weights)] for prompt in prompts]
+    kls = [float(forward_kl(exact.log_probs, half.log_probs)) for exact, half, _ in rows]
+    own = [float(forward_kl(same.log_probs, half.log_probs)) for _, half, same in rows]
+    lses = [float((exact.lses - half.lses).abs().max()) for exact, half, _ in rows]
+    agreed = [int(exact.log_probs.argmax() == half.log_probs.argmax()) for exact, half, _ in rows]
+    count = len(rows)
+    return Cost(sum(kls) / count, max(kls), sum(own) / count, max(lses), sum(agreed) / count)
+
+
+class MergeCost(NamedTuple):
+    """Largest relative errors of a merge in half precision against float64, over many queries.
+
+    Attributes:
+        lse: Error of the context's log-sum-exp, absolute.
+        kept: Error of the context's share of the output with log-sum-exps in float32.
+        rounded: The same with log-sum-exps rounded to half precision before the merge.
+    """
+
+    lse: float
+    kept: float
+    rounded: float
+
+
+def merge_cost(dtype: torch.dtype, keys: int, *, queries: int = 256, width: int = 64) -> MergeCost:
+    """Merge a prefix of 16 keys and a context of `keys` keys, all rounded to `dtype`, with T = S = 0.9."""
+    generator = torch.Generator().manual_seed(keys)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    query = normal(1, 1, queries, width)
+    sides = [(normal(1, 1, count, width), normal(1, 1, count, width)) for count in (16, keys)]
+
+    def parts(precision: torch.dtype, lses: torch.dtype | None = None) -> tuple[Attended, Attended]:
+        found = []
+        for (key, value), temperature in zip(sides, (1.0, 0.9), strict=True):
+            scaling = width**-0.5 / temperature
+            one = attend(query.to(precision), key.to(precision), value.to(precision), scaling=scaling)
+            found.append(one if lses is None else Attended(one.out, one.lse.to(lses).to(one.lse.dtype)))
+        return found[0], scale_context(found[1], 0.9, 0.9, "lse")
+
+    def share(pair: tuple[Attended, Attended]) -> Tensor:
+        return torch.exp(pair[1].lse.double() - merge(pair).lse.double())
+
+    exact, kept, rounded = parts(torch.float64), parts(dtype), parts(dtype, dtype)
+    errors = [float((share(pair) / share(exact) - 1).abs().max()) for pair in (kept, rounded)]
+    return MergeCost(float((kept[1].lse.double() - exact[1].lse).abs().max()) / 0.81, *errors)
+
+
+def pocket_prompts(count: int, chunks: int) -> tuple[PreTrainedModel, list[Prompt]]:
+    """The shipped model in float64, and its two-hop test prompts cut into chunks."""
+    from lm_eval_ape.calibration.options import Options
+    from lm_eval_ape.calibration.samples import gather
+    from lm_eval_ape.catalogue import Catalogue
+    from lm_eval_ape.model import ApeHFLM
+
+    lm = ApeHFLM("pocket", dtype="float64", device="cpu", chunking="passages", max_chunks=chunks)
+    tasks = Catalogue(Options()).load(["ape_pocket_twohop_test"])
+    return lm.model, [sample.prompt for sample in gather(lm, tasks, Options(), limit=count, picked={}).samples]
+
+
+def main() -> None:
+    flags = parser(__doc__)
+    flags.add_argument("--prompts", type=int, default=64, help="of the shipped model's test (default: %(default)s)")
+    flags.add_argument("--chunks", type=int, default=5, help="(default: %(default)s)")
+    flags.add_argument("--keys", type=int, nargs="+", default=[128, 1024, 8192], help="(default: %(default)s)")
+    args = parse(flags)
+    model, prompts = pocket_prompts(args.prompts, args.chunks)
+    headers = ["weights and keys in", "mean KL, nats", "largest KL", "mean KL, arithmetic alone"]
+    read_table = Table(
+        f"Reading {len(prompts)} two-hop prompts of the shipped model in {args.chunks} chunks, against float64",
+        [*headers, "largest error of a context's log-sum-exp", "same next token"],
+    )
+    figures: list[dict[str, Any]] = []
+    for name, dtype in DTYPES.items():
+        found = cost(model, prompts, dtype, resolve({}))
+        cells = [f"{value:.1e}" for value in found[:-1]]
+        read_table.add(name, *cells, f"{found.tokens:.3f}")
+        figures.append({"dtype": name, **found._asdict()})
+    merge_table = Table(
+        "Merging 16 prefix keys and a context, T = S = 0.9: largest errors over 256 queries",
+        [
+            "precision",
+            "context keys",
+            "log-sum-exp",
+            "context's weight, here",
+            "context's weight, log-sum-exps rounded",
+        ],
+    )
+    for name, dtype in DTYPES.items():
+        for keys in args.keys:
+            merged = merge_cost(dtype, keys)
+            merge_table.add(name, str(keys), f"{merged.lse:.1e}", f"{merged.kept:.1e}", f"{merged.rounded:.1e}")
+            figures.append({"dtype": name, "keys": keys, **merged._asdict()})
+    finish(args, [read_table, merge_table], figures)
+
+
+if __name__ == "__main__":
+    main()
