@@ -4,9 +4,9 @@
 
 The first table reads prompts of the shipped model under APE in each precision, weights rounded to it, and compares with
 float64: the KL of the next-token distributions after the query, and the error of the context's log-sum-exps of all
-layers, heads and query tokens; `arithmetic alone` compares with float64's reading of the very same rounded weights. The
-second table is the merge alone: one query over a prefix
-and a context of random keys, with log-sum-exps kept in float32 (as here) or rounded to the outputs' precision.
+layers, heads and query tokens; `arithmetic alone` compares with float64's reading of the very same rounded weights.
+The second table is the merge alone: queries over a prefix and a context of random keys, with log-sum-exps kept in
+float32 (as here) or rounded to the outputs' precision.
 """
 
 from __future__ import annotations

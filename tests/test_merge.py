@@ -1,14 +1,20 @@
-"""Merging by log-sum-exp."""
+"""Merging by log-sum-exp: examples, and what holds for any partition of any keys."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
-from lm_eval_ape.merge import Attended, merge, scale_context
+from lm_eval_ape.merge import SCALE_MODES, Attended, merge, scale_context
+
+EXACT = 1e-12
+many = settings(max_examples=60, deadline=None, derandomize=True)
 
 
 def group(keys: int, seed: int, width: int = 4) -> tuple[Tensor, Tensor]:
@@ -74,3 +80,82 @@ def test_half_precision_outputs_are_merged_in_float32() -> None:
     got = merge([Attended(x.out.bfloat16(), x.lse.float()) for x in (a, b)])
     assert got.out.dtype == torch.float32
     assert (got.out - exact).abs().max() < 0.02
+
+
+class Keys(NamedTuple):
+    """Logits `(1, 2, 3, keys)` and values `(1, 2, keys, 4)` of one attention row, and a partition of the keys."""
+
+    logits: Tensor
+    values: Tensor
+    groups: list[list[int]]
+
+    def attended(self, keys: list[int]) -> Attended:
+        logits = self.logits[..., keys]
+        return Attended(logits.softmax(-1) @ self.values[:, :, keys], logits.logsumexp(-1))
+
+
+@st.composite
+def partitioned(draw: st.DrawFn) -> Keys:
+    count = draw(st.integers(1, 9))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    spread = draw(st.sampled_from([0.1, 3.0, 300.0]))
+    logits = torch.randn(1, 2, 3, count, generator=generator, dtype=torch.float64) * spread
+    values = torch.randn(1, 2, count, 4, generator=generator, dtype=torch.float64)
+    owner = draw(st.lists(st.integers(0, 3), min_size=count, max_size=count))
+    groups = [[key for key in range(count) if owner[key] == group] for group in range(4)]
+    return Keys(logits, values, draw(st.permutations([group for group in groups if group])))
+
+
+def assert_close(one: Attended, other: Attended) -> None:
+    assert torch.allclose(one.out, other.out, rtol=1e-12, atol=EXACT)
+    assert torch.allclose(one.lse, other.lse, rtol=1e-12, atol=EXACT)
+
+
+@given(partitioned())
+@many
+def test_any_partition_in_any_order_merges_to_the_whole(keys: Keys) -> None:
+    whole = keys.attended(list(range(keys.logits.shape[-1])))
+    assert_close(merge([keys.attended(group) for group in keys.groups]), whole)
+
+
+@given(partitioned(), st.integers(0, 4))
+@many
+def test_merging_is_associative_and_groups_without_keys_drop_out(keys: Keys, cut: int) -> None:
+    groups = [keys.attended(group) for group in keys.groups]
+    empty = Attended(torch.zeros_like(groups[0].out), torch.full_like(groups[0].lse, -math.inf))
+    flat = merge(groups)
+    left, right = groups[:cut] or [empty], groups[cut:] or [empty]
+    assert_close(merge([merge(left), merge(right)]), flat)
+    assert_close(merge([empty, *groups, empty]), flat)
+
+
+@given(partitioned(), st.floats(-1e3, 1e3))
+@many
+def test_a_constant_on_all_logits_moves_the_log_sum_exp_alone(keys: Keys, constant: float) -> None:
+    before = merge([keys.attended(group) for group in keys.groups])
+    moved = Keys(keys.logits + constant, keys.values, keys.groups)
+    after = merge([moved.attended(group) for group in keys.groups])
+    assert torch.allclose(after.out, before.out, atol=1e-9)
+    assert torch.allclose(after.lse, before.lse + constant, rtol=1e-12)
+
+
+@given(partitioned(), st.floats(0.3, 2.0), st.floats(0.3, 2.0), st.sampled_from(SCALE_MODES))
+@many
+def test_the_scaled_context_is_merged_as_the_formula_says(keys: Keys, t: float, s: float, mode: str) -> None:
+    """Against `softmax([w, L_oth]) . [O_ctx, O_oth]` written out for each query, with w of the mode."""
+    context, other = keys.attended(keys.groups[0]), keys.attended(keys.groups[-1])
+    got = merge([other, scale_context(context, t, s, mode)])
+    for head in range(2):
+        for query in range(3):
+            l_ctx, l_oth = float(context.lse[0, head, query]), float(other.lse[0, head, query])
+            w = {"lse": s * t * l_ctx, "value": l_ctx, "additive": t * l_ctx + math.log(s)}[mode]
+            share = 1 / (1 + math.exp(min(700.0, l_oth - w)))
+            out = share * (s if mode == "value" else 1) * context.out[0, head, query]
+            out = out + (1 - share) * other.out[0, head, query]
+            assert torch.allclose(got.out[0, head, query], out, rtol=1e-9, atol=1e-9)
+            assert math.isclose(
+                float(got.lse[0, head, query]),
+                max(w, l_oth) + math.log1p(math.exp(-abs(w - l_oth))),
+                rel_tol=1e-12,
+                abs_tol=1e-9,
+            )
