@@ -5,7 +5,7 @@ BIN := .venv/bin
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo picture test coverage test-oldest test-newest fuzz check lint types format bench bench-full clean
+.PHONY: help setup demo picture test coverage test-oldest test-newest fuzz mutations check lint types format bench bench-full clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,6 +44,9 @@ test-newest: ## run all tests with the newest versions of everything
 
 fuzz: .venv/ready ## the property tests alone, fifty times as many examples, other ones each time
 	HF_HUB_OFFLINE=1 HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest --numprocesses $(JOBS) -m hypothesis
+
+mutations: .venv/ready ## try every small wrong change of the modules that make the numbers, an hour on two quiet cores
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python tests/mutations.py --jobs $(JOBS)
 
 check: lint types ## ruff and mypy, as pre-commit runs them
 

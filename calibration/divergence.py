@@ -22,4 +22,4 @@ def forward_kl(teacher: Tensor, student: Tensor) -> Tensor:
     Returns:
         The divergences, `(...)`.
     """
-    return torch.nn.functional.kl_div(student, teacher.expand_as(student), reduction="none", log_target=True).sum(-1)
+    return torch.nn.functional.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)

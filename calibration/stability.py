@@ -90,7 +90,7 @@ def stability(table: Table, weights: Floats) -> Stability:
     means = weights @ table.kl[:, table.columns(ordered)]
     # The first within a tie of the least is the nearest to (1, 1), as `choose` does it.
     picks = np.argmax(means <= means.min(axis=1, keepdims=True) + TIE, axis=1)
-    counts = np.bincount(picks, minlength=len(ordered))
+    counts = np.bincount(picks)
     frequencies = {ordered[index]: counts[index] / len(picks) for index in np.argsort(-counts, kind="stable")}
     values = np.array(ordered)[picks]
     return Stability(

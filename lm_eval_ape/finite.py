@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,23 +20,43 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 
+class Place(NamedTuple):
+    """Where the first number that is not finite comes from.
+
+    Attributes:
+        words: A layer or another module.
+        damaged: Whether its weights are not finite themselves.
+    """
+
+    words: str
+    damaged: bool
+
+
 class NotFiniteError(ApeError):
     """Logits or a score that no distribution can be made of.
 
     Args:
         what: What is not finite, and of which sample: the beginning of a sentence.
         dtype: The numbers' precision.
-        place: Where the first such number arises, a sentence; empty if nobody has looked yet.
+        place: Where the first such number arises; None if nobody has looked yet.
         request: Text of the request, where the harness asked.
     """
 
-    def __init__(self, what: str, dtype: torch.dtype, place: str = "", request: str | None = None) -> None:
+    def __init__(self, what: str, dtype: torch.dtype, place: Place | None = None, request: str | None = None) -> None:
         self.what, self.dtype, self.place, self.request = what, dtype, place, request
         name = str(dtype).removeprefix("torch.")
-        super().__init__(
-            f"{what} not finite.{place and f' {place}'} The model's numbers overflow in {name}: load it with "
-            "dtype=float32 or dtype=bfloat16, or leave this point or sample out."
+        mend = (
+            f"The model's numbers overflow in {name}: load it with dtype=float32 or dtype=bfloat16, or leave this "
+            "point or sample out."
         )
+        first = ""
+        if place is not None:
+            first = f" The first such number comes out of {place.words}"
+            if place.damaged:
+                mend = "The checkpoint is damaged: load a whole copy of it."
+                first += ", whose weights are not finite themselves"
+            first += "."
+        super().__init__(f"{what} not finite.{first} {mend}")
 
 
 def explain(lm: ApeHFLM, error: NotFiniteError, again: Callable[[], object]) -> NotFiniteError:
@@ -55,7 +75,7 @@ def explain(lm: ApeHFLM, error: NotFiniteError, again: Callable[[], object]) -> 
         pass
     finally:
         lm.store = store
-    return NotFiniteError(error.what, error.dtype, found[0] if found else "", error.request)
+    return NotFiniteError(error.what, error.dtype, found[0] if found else None, error.request)
 
 
 def explained(lm: ApeHFLM, work: Callable[[], Answer]) -> Answer:
@@ -68,22 +88,22 @@ def explained(lm: ApeHFLM, work: Callable[[], Answer]) -> Answer:
         return work()
     except NotFiniteError as error:
         # Work inside of other work has looked already.
-        raise error if error.place else explain(lm, error, work) from None
+        raise (error if error.place else explain(lm, error, work)) from None
 
 
 @contextmanager
-def watching(model: PreTrainedModel) -> Iterator[list[str]]:
-    """A list that gets a sentence about the first module that numbers come out of that are not finite."""
-    found: list[str] = []
+def watching(model: PreTrainedModel) -> Iterator[list[Place]]:
+    """A list that gets the first module that numbers come out of that are not finite."""
+    found: list[Place] = []
 
     def look_in(name: str, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         if not found and _broken((*inputs, named.get("hidden_states"))):
             # No module before gave it out: it arises between the parts of the one that holds this one.
-            found.append(_sentence(name.rpartition(".")[0], None))
+            found.append(_place(name.rpartition(".")[0], None))
 
     def look_out(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         if not found and _broken(output if isinstance(output, (tuple, list)) else (output,)):
-            found.append(_sentence(name, module))
+            found.append(_place(name, module))
 
     handles = []
     for name, module in model.named_modules():
@@ -101,12 +121,11 @@ def _broken(values: Sequence[Any]) -> bool:
     return any(not bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
 
-def _sentence(name: str, module: nn.Module | None) -> str:
+def _place(name: str, module: nn.Module | None) -> Place:
     layer = re.search(r"\.(\d+)(\.|$)", name)
     where = f"layer {layer[1]} ({name})" if layer else name or "the model itself"
     own = () if module is None else (*module.parameters(recurse=False), *module.buffers(recurse=False))
-    damaged = ", whose weights are not finite themselves: the checkpoint is damaged" if _broken(own) else ""
-    return f"The first such number comes out of {where}{damaged}."
+    return Place(where, _broken(own))
 
 
 @contextmanager

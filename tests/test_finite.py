@@ -28,7 +28,7 @@ from lm_eval_ape.strategy import resolve
 
 DOCS = harness.documents(3)
 KINDS = ["generate_until", "multiple_choice", "loglikelihood_rolling"]
-DAMAGED = r"layer 1 \(model\.layers\.1\.mlp\.down_proj\), whose weights are not finite themselves: the checkpoint is"
+DAMAGED = r"layer 1 \(model\.layers\.1\.mlp\.down_proj\), whose weights are not finite themselves\. The checkpoint is"
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ WRONG: list[tuple[str, str, str, Callable[[], None]]] = [
     (MERGE, "scale * temperature", "scale / temperature", scaling),
     (MERGE, "_times(context.lse, scale * temperature)", "_times(context.lse, scale)", scaling),
     (MERGE, "+ log_scale", "- log_scale", scaling),
-    (KL, "kl_div(student, teacher.expand_as(student)", "kl_div(teacher.expand_as(student), student", divergence),
+    (KL, "kl_div(student, teacher", "kl_div(teacher, student", divergence),
     (KL, ".sum(-1)", ".sum(-2)", divergence),
     (STATISTICS, "ddof=1", "ddof=2", statistics),
     (STATISTICS, "for task in tasks) / len(tasks)", "for task in tasks)", statistics),

@@ -68,13 +68,20 @@ def test_samples_that_agree_are_stable_and_samples_that_do_not_are_unstable() ->
     assert not found.temperature.stable
 
 
-def test_an_interval_as_wide_as_the_threshold_is_stable() -> None:
-    grid = Grid((0.9, 1.0), (1.0,))
+@pytest.mark.parametrize(("low", "stable"), [(0.7, True), (0.69, False), (0.65, False)])
+def test_an_interval_as_wide_as_the_threshold_is_stable_and_a_wider_one_is_not(low: float, stable: bool) -> None:
+    # In binary fractions 0.8 - 0.7 is a little more than 0.1.
+    grid = Grid((low, 0.8), (1.0,))
     kl = np.array([[0.0, 1.0], [1.0, 0.0]])
     kl = np.concatenate([kl, np.ones((2, len(grid.reported) - 2))], axis=1)
     found = stability(Table(grid, grid.reported, kl), resample(2, 500, seed=0)).temperature
-    assert (found.low, found.high) == (0.9, 1.0)
-    assert found.stable
+    assert (found.low, found.high) == (low, 0.8)
+    assert found.stable == stable
+
+
+def test_a_seed_gives_the_same_resamples_each_time_and_another_one_others() -> None:
+    assert np.array_equal(resample(9, 50, seed=4), resample(9, 50, seed=4))
+    assert not np.array_equal(resample(9, 50, seed=4), resample(9, 50, seed=5))
 
 
 def test_a_paired_difference_has_the_mean_interval_and_probability_of_its_resamples() -> None:

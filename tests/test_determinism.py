@@ -1,0 +1,88 @@
+"""The same command gives the same bytes, in one process or in two that order their sets differently."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+# Runs a calibration and a comparison in each of the folders given.
+SCRIPT = """
+import os, sys
+from lm_eval_ape.calibration.options import Options as CalibrationOptions
+from lm_eval_ape.calibration.run import calibrate
+from lm_eval_ape.comparison.compare import compare
+from lm_eval_ape.comparison.options import Options
+model = {"pretrained": "pocket", "chunking": "passages", "max_chunks": 2}
+for folder in sys.argv[1:]:
+    os.makedirs(folder)
+    os.chdir(folder)
+    given = {"model_args": model, "limit": 4, "device": "cpu"}
+    own = {"tasks": "ape_pocket_twohop_calibration", "num_tokens": 2, "temperatures": "0.9,1.0", "scales": "0.9"}
+    own |= {"method": "grid+gradient", "steps": 2, "entropy": True, "output_path": "calibration"}
+    calibrate(CalibrationOptions.read({**given, **own}))
+    own = {"tasks": "ape_pocket_onehop_test,ape_pocket_twohop_test", "strategies": "sequential,sink+selective,ape"}
+    compare(Options.read({**given, **own, "kl_tokens": 2, "output_path": "board"}))
+"""
+# What tells when and how fast a run was, and what the machine had in use.
+VOLATILE = re.compile(r"created|date|.*seconds.*|.*time.*|.*memory.*|git_hash|pretty_env_info|.*bytes.*|start|end")
+
+
+def stable(value: Any) -> Any:
+    """A JSON value without what may differ."""
+    if isinstance(value, dict):
+        return {key: stable(inner) for key, inner in value.items() if not VOLATILE.fullmatch(key)}
+    return [stable(inner) for inner in value] if isinstance(value, list) else value
+
+
+def files(folder: Path) -> dict[str, Any]:
+    """Names and contents of a run's files, without dates and timings."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file():
+            continue
+        name = re.sub(r"\d{4}-\d\d-\d\dT[\d.:-]+", "DATE", str(path.relative_to(folder)))
+        if path.suffix == ".json":
+            found[name] = stable(json.loads(path.read_text(encoding="utf-8")))
+        elif path.suffix == ".jsonl":
+            found[name] = [stable(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        elif path.suffix in (".yaml", ".safetensors"):
+            found[name] = path.read_bytes()
+        else:
+            found[name] = None
+    return found
+
+
+def differences(one: Any, other: Any, place: str = "") -> list[str]:
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = sorted(one.keys() | other.keys())
+        return [found for key in keys for found in differences(one.get(key), other.get(key), f"{place}/{key}")]
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        pairs = enumerate(zip(one, other, strict=True))
+        return [found for number, pair in pairs for found in differences(*pair, f"{place}[{number}]")]
+    return [] if one == other else [f"{place}: {str(one)[:120]} != {str(other)[:120]}"]
+
+
+def test_calibrations_and_comparisons_are_the_same_in_one_process_and_in_two(tmp_path: Path) -> None:
+    runs = {"0": ["first", "again"], "7": ["other"]}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, *(str(tmp_path / name) for name in names)],
+            env={**os.environ, "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for seed, names in runs.items()
+    ]
+    for process in processes:
+        out, _ = process.communicate()
+        assert process.returncode == 0, out[-3000:]
+    first = files(tmp_path / "first")
+    assert {"calibration/calibration.json", "board/board.json", "board/ape/kl.json"} <= set(first)
+    for name in ("again", "other"):
+        assert differences(first, files(tmp_path / name)) == []
