@@ -10,9 +10,10 @@ import dense
 import harness
 import pytest
 import tiny
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
+from property_profiles import examples
 from test_exactness import prompt_of, query_logits, reference, run, tokens
 
 from lm_eval_ape.calibration.grid import Point
@@ -27,7 +28,7 @@ from lm_eval_ape.prompt import Prompt
 from lm_eval_ape.strategy import Settings, resolve
 
 EXACT = 1e-12
-few = settings(max_examples=15, deadline=None, derandomize=True)
+few = examples(15)
 
 
 # Encoding and reading

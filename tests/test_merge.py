@@ -7,14 +7,15 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from property_profiles import examples
 from torch import Tensor
 
 from lm_eval_ape.merge import SCALE_MODES, Attended, merge, scale_context
 
 EXACT = 1e-12
-many = settings(max_examples=60, deadline=None, derandomize=True)
+many = examples(60)
 
 
 def group(keys: int, seed: int, width: int = 4) -> tuple[Tensor, Tensor]:

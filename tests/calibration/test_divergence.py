@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from property_profiles import examples
 from scipy.special import log_softmax, rel_entr
 
 from lm_eval_ape.calibration.divergence import forward_kl, log_probabilities
 
-many = settings(max_examples=60, deadline=None, derandomize=True)
+many = examples(60)
 
 
 @st.composite
