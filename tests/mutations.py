@@ -26,6 +26,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from equivalent_mutants import EQUIVALENT  # noqa: E402
 from mutants import Mutant, mutants, running, source_of  # noqa: E402
+from test_mutants import CHECKS  # noqa: E402
 
 # The tests of each module, those that fail soonest first.
 MODULES: dict[str, tuple[str, ...]] = {
@@ -66,7 +67,12 @@ def tried(module: str, mutant: Mutant) -> int:
 
 
 def tested(module: str) -> int:
-    """Run a module's tests, file by file, until one fails; 0 if none does."""
+    """Run a module's quick checks and then its tests, file by file, until one fails; 0 if none does."""
+    try:
+        for check in CHECKS.get(module, ()):
+            check()
+    except Exception:
+        return 1
     for file in MODULES[module]:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", str(HERE / file)]))

@@ -7,9 +7,9 @@ import random
 import numpy as np
 import pytest
 
-from lm_eval_ape.calibration.choice import Table, choose
+from lm_eval_ape.calibration.choice import TIE, Table, choose, nearest_to_neutral
 from lm_eval_ape.calibration.grid import Grid, Point
-from lm_eval_ape.calibration.stability import difference, resample, stability
+from lm_eval_ape.calibration.stability import Stability, difference, resample, stability
 
 GRID = Grid((0.6, 0.8, 1.0), (0.7, 1.0))
 
@@ -92,3 +92,39 @@ def test_a_paired_difference_has_the_mean_interval_and_probability_of_its_resamp
     assert found.mean == pytest.approx(3.5 / 3)
     assert (found.low, found.high) == pytest.approx((np.quantile(means, 0.025), np.quantile(means, 0.975)))
     assert found.positive == pytest.approx(np.mean([mean > 0 for mean in means]))
+
+
+def chosen_by(grid: Grid, picks: list[int], order: list[Point]) -> Stability:
+    """The stability where resample number i picks the point `order[picks[i]]`."""
+    kl = np.ones((len(order), len(grid.reported)))
+    for sample, point in enumerate(order):
+        kl[sample, grid.reported.index(point)] = 0.0
+    return stability(Table(grid, grid.reported, kl), np.eye(len(order))[picks])
+
+
+def test_the_mode_is_the_most_frequent_choice_and_of_equally_frequent_ones_the_largest() -> None:
+    grid = Grid((0.6, 0.8, 1.0), (1.0,))
+    points = [Point(0.6, 1.0), Point(0.8, 1.0), Point(1.0, 1.0)]
+    often = chosen_by(grid, [0, 0, 0, 1, 2], points)
+    assert often.temperature.mode == 0.6
+    assert next(iter(often.frequencies.items())) == (points[0], 0.6)
+    equally = chosen_by(grid, [0, 0, 2, 2, 1], points)
+    assert equally.temperature.mode == 1.0
+    # Most frequent first, and of equally frequent ones the nearest to (1, 1).
+    assert list(equally.frequencies.items()) == [(points[2], 0.4), (points[0], 0.4), (points[1], 0.2)]
+
+
+def test_points_that_are_chosen_equally_often_stand_in_the_order_of_their_distance_to_neutral() -> None:
+    axis = (0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
+    grid = Grid(axis, axis)
+    points = list(nearest_to_neutral(grid.points))
+    found = chosen_by(grid, [*range(49), *range(30, 49)], points)
+    assert list(found.frequencies) == [*points[30:], *points[:30]]
+
+
+def test_of_means_within_a_tie_each_resample_takes_the_nearest_to_neutral() -> None:
+    grid = Grid((0.6, 1.0), (1.0,))
+    kl = np.ones((2, len(grid.reported)))
+    kl[:, grid.reported.index(Point(0.6, 1.0))] = 0.1
+    kl[:, grid.reported.index(Point(1.0, 1.0))] = 0.1 + TIE / 2
+    assert stability(Table(grid, grid.reported, kl), resample(2, 20, seed=0)).frequencies == {Point(1.0, 1.0): 1.0}
