@@ -2,4 +2,20 @@
 
 from __future__ import annotations
 
-EQUIVALENT: dict[tuple[str, str], str] = {}
+STABILITY, STATISTICS = "lm_eval_ape.calibration.stability", "lm_eval_ape.comparison.statistics"
+MEMORY = "it bounds memory and changes no number"
+MEASURE_ZERO = "the two differ for a number that is equal to the last bit only"
+
+EQUIVALENT: dict[tuple[str, str], str] = {
+    (
+        STABILITY,
+        "-        return self.width <= STABLE_WIDTH + _ROUNDING\n+        return self.width < STABLE_WIDTH + _ROUNDING",
+    ): MEASURE_ZERO,
+    (
+        STABILITY,
+        "-    picks = np.argmax(means <= means.min(axis=1, keepdims=True) + TIE, axis=1)\n"
+        "+    picks = np.argmax(means < means.min(axis=1, keepdims=True) + TIE, axis=1)",
+    ): MEASURE_ZERO,
+    (STATISTICS, "-_BATCH_VALUES = 10000000\n+_BATCH_VALUES = 10000001"): MEMORY,
+    (STATISTICS, "-_BATCH_VALUES = 10000000\n+_BATCH_VALUES = 9999999"): MEMORY,
+}

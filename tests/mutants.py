@@ -175,14 +175,16 @@ def _constants(value: Any) -> Iterator[Change]:
 
 
 def _calls(node: ast.Call) -> Iterator[Change]:
-    if len(node.args) > 1 and not any(isinstance(argument, ast.Starred) for argument in node.args[:2]):
+    commutes = ast.unparse(node.func) in ("max", "min")
+    if len(node.args) > 1 and not commutes and not any(isinstance(one, ast.Starred) for one in node.args[:2]):
 
         def swap(target: Any) -> None:
             target.args[0], target.args[1] = target.args[1], target.args[0]
 
         yield "swap two arguments", swap
     for place, keyword in enumerate(node.keywords):
-        if keyword.arg:
+        # `strict` makes an error of what does not happen.
+        if keyword.arg and keyword.arg != "strict":
             yield f"drop {keyword.arg}", lambda target, place=place: target.keywords.pop(place)
     if isinstance(node.func, ast.Attribute) and (other := NAMES.get(node.func.attr)):
         yield "another function", lambda target: setattr(target.func, "attr", other)

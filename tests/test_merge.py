@@ -160,3 +160,17 @@ def test_the_scaled_context_is_merged_as_the_formula_says(keys: Keys, t: float, 
                 rel_tol=1e-12,
                 abs_tol=1e-9,
             )
+
+
+@pytest.mark.parametrize("mode", ["lse", "additive"])
+def test_the_slope_of_a_factor_is_finite_where_a_query_sees_no_context(mode: str) -> None:
+    context, other = attended(*group(4, 0)), attended(*group(6, 1))
+    lse = context.lse.clone()
+    lse[:, :, 2:] = -math.inf
+
+    def total(factors: Tensor) -> Tensor:
+        scaled = scale_context(Attended(context.out, lse), factors[0], factors[1], mode)
+        return merge([other, scaled]).out.sum()
+
+    factors = torch.tensor([0.8, 0.7], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(total, (factors,))

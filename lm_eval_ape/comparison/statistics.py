@@ -126,7 +126,6 @@ def p_value(*differences: Floats, resamples: int, seed: int) -> Floats:
         (terms,),
         np.sum,
         permutation_type="samples",
-        vectorized=True,
         axis=-1,
         n_resamples=resamples,
         batch=_batch(*differences),

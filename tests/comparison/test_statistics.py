@@ -109,3 +109,40 @@ def test_equal_runs_are_within_noise_and_one_document_proves_nothing() -> None:
     assert single == (1, None, None, 1)
     assert single.within_noise
     assert estimate(np.array([0.5])) == (0.5, None)
+
+
+def test_a_task_of_one_document_has_no_interval_but_counts_for_mean_and_p_value() -> None:
+    one, two = np.array([1.0]), np.array([1.0, 2.0])
+    assert estimate(one, two) == (1.25, None)
+    # Of 2^3 signs, all + and all - are as extreme.
+    assert paired(one, two, **CHANCE) == (1.25, None, None, pytest.approx(2 / 8))
+
+
+def test_two_documents_have_an_exact_p_value() -> None:
+    assert paired(np.array([1.0, 2.0]), **CHANCE).p_value == pytest.approx(2 / 4)
+
+
+def test_chance_is_the_seeds_and_as_often_as_asked() -> None:
+    differences = f1_scores(np.random.default_rng(4), 60) - f1_scores(np.random.default_rng(5), 60) + 0.06
+    found = [paired(differences, resamples=99, seed=seed) for seed in (1, 1, 2, 3)]
+    assert found[0] == found[1]
+    assert len({one.p_value for one in found}) > 1
+    assert len({one.low for one in found}) == 3
+    # 99 flips and the differences themselves: a p-value in hundredths.
+    for one in found:
+        assert 0.02 < one.p_value < 0.9
+        assert one.p_value * 100 == pytest.approx(round(one.p_value * 100), abs=1e-9)
+
+
+def test_neither_the_order_of_documents_nor_that_of_tasks_matters_and_signs_mirror() -> None:
+    rng = np.random.default_rng(6)
+    few, more = rng.normal(0.3, 1, 4), rng.normal(0.2, 1, 5)
+    straight = paired(few, more, **CHANCE)
+    shuffled = paired(rng.permutation(more), rng.permutation(few), **CHANCE)
+    # 2^9 signs are fewer than the resamples, so that the p-value is exact.
+    assert shuffled.mean == pytest.approx(straight.mean)
+    assert shuffled.p_value == pytest.approx(straight.p_value)
+    mirrored = paired(-few, -more, **CHANCE)
+    assert mirrored.mean == pytest.approx(-straight.mean)
+    assert mirrored.p_value == pytest.approx(straight.p_value)
+    assert (mirrored.low, mirrored.high) == pytest.approx((-straight.high, -straight.low))
