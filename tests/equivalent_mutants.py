@@ -4,6 +4,7 @@ from __future__ import annotations
 
 STABILITY, STATISTICS = "lm_eval_ape.calibration.stability", "lm_eval_ape.comparison.statistics"
 MEMORY = "it bounds memory and changes no number"
+BOTH = "an interval has both ends or none"
 MEASURE_ZERO = "the two differ for a number that is equal to the last bit only"
 
 EQUIVALENT: dict[tuple[str, str], str] = {
@@ -16,6 +17,11 @@ EQUIVALENT: dict[tuple[str, str], str] = {
         "-    picks = np.argmax(means <= means.min(axis=1, keepdims=True) + TIE, axis=1)\n"
         "+    picks = np.argmax(means < means.min(axis=1, keepdims=True) + TIE, axis=1)",
     ): MEASURE_ZERO,
+    (
+        STATISTICS,
+        "-        if self.low is None or self.high is None:\n+        if self.low is None and self.high is None:",
+    ): BOTH,
+    (STATISTICS, "-        if self.low is None or self.high is None:\n+        if self.low is None:"): BOTH,
     (STATISTICS, "-_BATCH_VALUES = 10000000\n+_BATCH_VALUES = 10000001"): MEMORY,
     (STATISTICS, "-_BATCH_VALUES = 10000000\n+_BATCH_VALUES = 9999999"): MEMORY,
 }

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lm_eval_ape.comparison.statistics import Floats, estimate, interval, p_value, paired
+from lm_eval_ape.comparison.statistics import Difference, Floats, estimate, interval, p_value, paired
 
 CHANCE = {"resamples": 999, "seed": 7}
 
@@ -146,3 +146,20 @@ def test_neither_the_order_of_documents_nor_that_of_tasks_matters_and_signs_mirr
     assert mirrored.mean == pytest.approx(-straight.mean)
     assert mirrored.p_value == pytest.approx(straight.p_value)
     assert (mirrored.low, mirrored.high) == pytest.approx((-straight.high, -straight.low))
+
+
+@pytest.mark.parametrize(
+    ("difference", "within"),
+    [
+        (Difference(0.1, 0.01, 0.2, 0.01), False),
+        (Difference(-0.1, -0.2, -0.01, 0.049), False),
+        (Difference(0.1, 0.01, 0.2, 0.06), True),
+        (Difference(0.1, -0.01, 0.2, 0.01), True),
+        (Difference(0.1, 0.0, 0.2, 0.01), True),
+        (Difference(-0.1, -0.2, 0.0, 0.01), True),
+        (Difference(1.0, None, None, 0.01), True),
+    ],
+    ids=str,
+)
+def test_a_difference_is_one_only_where_interval_and_test_both_say_so(difference: Difference, within: bool) -> None:
+    assert difference.within_noise == within
