@@ -28,6 +28,7 @@ _FREE = {"attn_temperature", "attn_scale", "attn_backend", "no_context", "preset
 # Arguments that name the model, with what their absence means.
 _MODEL: Mapping[str, Any] = {"pretrained": "", "revision": "main", "peft": None, "delta": None}
 
+_MEND = "Calibrate again, or name another calibration.json or its folder."
 _FLAT_LIST = re.compile(r"\[\s[^\[\]{}\"]*\]")
 
 
@@ -94,11 +95,11 @@ def read(path: str | Path) -> dict[str, Any]:
     """
     file = Path(path).expanduser()
     file = file / FILE_NAME if file.is_dir() else file
-    content: dict[str, Any] = read_json(file, "calibration")
+    content: dict[str, Any] = read_json(file, "calibration", _MEND)
     try:
         validate(content)
     except ApeError as error:
-        raise ApeError(f"{file} is no calibration that this version can read: {error}") from error
+        raise ApeError(f"{file} is no calibration that this version can read: {error} {_MEND}") from error
     return content
 
 

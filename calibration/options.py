@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-import yaml
-
 from lm_eval_ape import option_values as values
 from lm_eval_ape.calibration.gradient_options import GradientOptions
 from lm_eval_ape.calibration.objective import AFTER_EOS, HISTORIES
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.files import reason
 from lm_eval_ape.options import about
+from lm_eval_ape.strict import from_yaml
 
 ON_TOO_LONG = ("skip", "error")
 CHOOSE_BY = ("kl", "entropy")
@@ -156,11 +156,16 @@ def read_file(path: str) -> dict[str, Any]:
         ApeError: The file cannot be read or holds no mapping.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ApeError(f"The configuration {path} cannot be read: {error}") from error
+        content = from_yaml(Path(path).expanduser().read_bytes())
+    except (OSError, ValueError) as error:
+        raise ApeError(
+            f"The configuration {path} cannot be read: {reason(error)}. Mend it, or give another file."
+        ) from error
     if not isinstance(content, dict):
-        raise ApeError(f"The configuration {path} must hold options as `name: value` lines, but got {content!r}.")
+        raise ApeError(
+            f"The configuration {path} must hold options as `name: value` lines, but got {content!r:.200}: mend it, or "
+            "give another file."
+        )
     return content
 
 

@@ -1,24 +1,17 @@
-"""Checks a calibration file against `schema.json`: the part of JSON Schema that the file uses."""
+"""Checks a calibration file against `schema.json`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lm_eval_ape import json_schema
+from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL
 from lm_eval_ape.errors import ApeError
-
-_TYPES: Mapping[str, tuple[type, ...]] = {
-    "object": (dict,),
-    "array": (list,),
-    "string": (str,),
-    "number": (int, float),
-    "integer": (int,),
-    "boolean": (bool,),
-    "null": (type(None),),
-}
+from lm_eval_ape.factors import NAMES, Factors
 
 
 @cache
@@ -28,53 +21,57 @@ def schema() -> dict[str, Any]:
     return content
 
 
-def validate(content: Any, rule: Mapping[str, Any] | None = None, where: str = "") -> None:
-    """Check JSON content against a rule of the schema.
-
-    Args:
-        content: What `json.load` gave.
-        rule: The whole schema if None.
-        where: Path to the content, for errors.
+def validate(content: Any) -> None:
+    """Check the content of `calibration.json`: each part by the schema, and that the parts fit together.
 
     Raises:
-        ApeError: It breaks the rule; says where and how.
+        ApeError: It breaks the schema, or its parts contradict each other; says where and how.
     """
-    rule = schema() if rule is None else rule
-    if "$ref" in rule:
-        rule = schema()["$defs"][rule["$ref"].removeprefix("#/$defs/")]
-    if "anyOf" in rule:
-        return _any_of(content, rule["anyOf"], where)
-    name = where or "the file"
-    if "type" in rule:
-        types = [rule["type"]] if isinstance(rule["type"], str) else rule["type"]
-        if not any(_is(content, kind) for kind in types):
-            raise ApeError(f"{name} must be {' or '.join(types)}, but is {content!r:.60}.")
-    if "enum" in rule and content not in rule["enum"]:
-        raise ApeError(f"{name} must be one of {', '.join(map(str, rule['enum']))}, but is {content!r:.60}.")
-    if isinstance(content, dict):
-        if missing := [key for key in rule.get("required", ()) if key not in content]:
-            raise ApeError(f"{name} has no {missing[0]!r}.")
-        for key, inner in rule.get("properties", {}).items():
-            if key in content:
-                validate(content[key], inner, f"{where}.{key}".lstrip("."))
-    if isinstance(content, list):
-        if not rule.get("minItems", 0) <= len(content) <= rule.get("maxItems", len(content)):
-            raise ApeError(f"{name} has {len(content)} items.")
-        for number, item in enumerate(content):
-            validate(item, rule.get("items", {}), f"{where}[{number}]")
+    json_schema.validate(content, schema(), definitions=schema()["$defs"])
+    points = [tuple(point) for point in content["grid"]["points"]]
+    _check_lengths(content, len(points))
+    _check_choices(content, points)
+    if gradient := content.get("gradient"):
+        _check_factors(gradient)
 
 
-def _is(content: Any, kind: str) -> bool:
-    if isinstance(content, bool):
-        return kind == "boolean"
-    return isinstance(content, _TYPES[kind])
+def _check_lengths(content: Mapping[str, Any], points: int) -> None:
+    """What stands in the order of the grid's points, or of the samples, is as long."""
+    lengths = {f"grid.{name}": (content["grid"][name], points) for name in ("choosable", "mean_kl")}
+    for number, sample in enumerate(content["samples"]):
+        lengths |= {f"samples[{number}].{name}": (sample[name], points) for name in ("kl", "positions")}
+    if labels := content["labels"]:
+        lengths["labels.mean_scores"] = (labels["mean_scores"], len(labels["points"]))
+    if entropy := content.get("entropy"):
+        lengths |= {f"entropy.{name}": (entropy[name], points) for name in ("mean_entropy", "mean_distance")}
+    for name, (values, expected) in lengths.items():
+        if len(values) != expected:
+            raise ApeError(f"{name} has {len(values)} items, where {expected} are needed.")
 
 
-def _any_of(content: Any, rules: list[Mapping[str, Any]], where: str) -> None:
-    errors = []
-    for rule in rules:
-        try:
-            return validate(content, rule, where)
-        except ApeError as error:
-            errors.append(str(error))
-    raise ApeError(" Or: ".join(errors))
+def _check_choices(content: Mapping[str, Any], points: Sequence[tuple[float, ...]]) -> None:
+    """What was chosen was measured, with that KL, and the points that are always measured are there."""
+    means = dict(zip(points, content["grid"]["mean_kl"], strict=True))
+    choice = content["choice"]
+    for name, part in (
+        ("choice", choice),
+        *((f"choice.{one}", choice[one]) for one in ("temperature_only", "scale_only")),
+    ):
+        point = part["attn_temperature"], part["attn_scale"]
+        if means.get(point) != part["mean_kl"]:
+            raise ApeError(f"{name} is (T, S) = {point} with a mean KL of {part['mean_kl']}, which grid does not have.")
+    if missing := next((point for point in (DEFAULT, NEUTRAL) if point not in means), None):
+        raise ApeError(f"grid.points lacks {tuple(missing)}, which is always measured.")
+
+
+def _check_factors(gradient: Mapping[str, Any]) -> None:
+    """All tables have one shape, and are those whose digest was written down."""
+    tables = {name: table for name, table in gradient["factors"].items() if name in NAMES and table is not None}
+    shapes = {name: (len(table), {len(row) for row in table}) for name, table in tables.items()}
+    first = shapes["temperature"]
+    if wrong := next((name for name, shape in shapes.items() if shape != first or len(shape[1]) > 1), None):
+        raise ApeError(f"gradient.factors.{wrong} must be a table of the shape of all others, layers x heads.")
+    if ("prefix_temperature" in tables) != ("prefix_scale" in tables):
+        raise ApeError("gradient.factors has one of prefix_temperature and prefix_scale, which go together.")
+    if Factors.from_json(gradient["factors"]).digest != gradient["sha256"]:
+        raise ApeError("gradient.factors are not the numbers whose digest is gradient.sha256: they were changed.")

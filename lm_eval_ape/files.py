@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.strict import from_json
 
 # Drafts of other hosts' processes, of which nobody here can say whether they live, are dead after so many seconds.
 STALE = 3600
@@ -172,18 +172,25 @@ def write_text(path: Path, text: str) -> None:
             draft.write_text(text, encoding="utf-8")
 
 
-def read_json(path: Path, what: str, mend: str = "") -> Any:
-    """What a JSON file holds; whether it is what was expected is for the caller to say.
+def read_json(path: Path, what: str, mend: str = "Make it again, or give another one.", *, finite: bool = True) -> Any:
+    """What a JSON file holds; whether it is what was expected is for the caller to say (see `json_schema`).
 
     Args:
         path: The file.
         what: What it is, for the error: `calibration`.
         mend: What to do if it cannot be read: a sentence.
+        finite: Whether NaN and the infinities, which the harness writes, are refused.
 
     Raises:
-        ApeError: It is missing, or no JSON in UTF-8.
+        ApeError: It is missing, or no JSON in UTF-8 that says one thing plainly (see `strict.from_json`).
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ApeError(f"The {what} {path} cannot be read: {error}{mend and f'. {mend}'}") from error
+        return from_json(path.read_bytes(), finite=finite)
+    except (OSError, ValueError) as error:
+        raise ApeError(f"The {what} {path} cannot be read: {reason(error)}. {mend}") from error
+
+
+def reason(error: Exception) -> str:
+    """Why something could not be read, without the path that the sentence around it names."""
+    told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return told.rstrip(".")

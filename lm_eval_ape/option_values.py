@@ -5,15 +5,15 @@ Every reader takes the option's name, for errors, and a value, and raises `ApeEr
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lm_eval_ape.errors import ApeError, nearest
+from lm_eval_ape.files import reason
+from lm_eval_ape.strict import from_json, writable
 
 _BYTES = re.compile(r"(\d+(?:\.\d*)?(?:e\+?\d+)?)\s*([a-z]*)", re.IGNORECASE)
 _UNITS = {"b": 1} | {
@@ -23,10 +23,23 @@ _UNITS = {"b": 1} | {
 }
 
 
+def check_writable(name: str, value: Any) -> None:
+    """Refuse text, anywhere in a value, that no file could be written with or named by.
+
+    Raises:
+        ApeError: There is such text.
+    """
+    if isinstance(value, str) and not writable(value):
+        raise ApeError(f"{name} must be text without NUL and without bytes that are no UTF-8, but got {value!r:.60}.")
+    if isinstance(value, (Mapping, list, tuple)):
+        for part in (*value, *value.values()) if isinstance(value, Mapping) else value:
+            check_writable(name, part)
+
+
 def text(name: str, value: Any) -> str:
     """Text that is not empty."""
     if not isinstance(value, str) or not value:
-        raise ApeError(f"{name} must be text, but got {value!r}.")
+        raise ApeError(f"{name} must be text, but got {value!r:.200}.")
     return value
 
 
@@ -36,7 +49,7 @@ def choice(*choices: str) -> Callable[[str, Any], str]:
     def read(name: str, value: Any) -> str:
         if value not in choices:
             raise ApeError(
-                f"{name} must be one of {', '.join(choices)}, but got {value!r}.{nearest(str(value), choices)}"
+                f"{name} must be one of {', '.join(choices)}, but got {value!r:.200}.{nearest(str(value), choices)}"
             )
         return str(value)
 
@@ -49,7 +62,7 @@ def count(least: int) -> Callable[[str, Any], int]:
     def read(name: str, value: Any) -> int:
         number = _parsed(value)
         if isinstance(number, bool) or not isinstance(number, int) or number < least:
-            raise ApeError(f"{name} must be a whole number of at least {least}, but got {value!r}.")
+            raise ApeError(f"{name} must be a whole number of at least {least}, but got {value!r:.200}.")
         return number
 
     return read
@@ -60,8 +73,8 @@ def counts(least: int) -> Callable[[str, Any], tuple[int, ...]]:
 
     def read(name: str, value: Any) -> tuple[int, ...]:
         parts = numbers(name, value)
-        if not parts or any(part != int(part) or part < least for part in parts):
-            raise ApeError(f"{name} must be whole numbers of at least {least} such as 2,4,8, but got {value!r}.")
+        if not parts or any(not part.is_integer() or part < least for part in parts):
+            raise ApeError(f"{name} must be whole numbers of at least {least} such as 2,4,8, but got {value!r:.200}.")
         return tuple(map(int, parts))
 
     return read
@@ -71,16 +84,16 @@ def byte_size(name: str, value: Any) -> int:
     """A number of bytes, with a unit or without: 2GiB, 500 MB, 1000000."""
     found = _BYTES.fullmatch(str(value).strip())
     unit = found and _UNITS.get((found[2] or "B").lower())
-    if not found or not unit or isinstance(value, bool):
-        raise ApeError(f"{name} must be a number of bytes such as 2GiB, 500MB or 1000000, but got {value!r}.")
+    if not found or not unit or isinstance(value, bool) or math.isinf(float(found[1])):
+        raise ApeError(f"{name} must be a number of bytes such as 2GiB, 500MB or 1000000, but got {value!r:.200}.")
     return int(float(found[1]) * unit)
 
 
 def limit(name: str, value: Any) -> float:
     """How many documents, or which share of them."""
     number = _parsed(value)
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or not number > 0:
-        raise ApeError(f"{name} must be a positive number (below 1: a share of the documents), but got {value!r}.")
+    if not _is_number(number) or not number > 0:
+        raise ApeError(f"{name} must be a positive number (below 1: a share of the documents), but got {value!r:.200}.")
     return float(number)
 
 
@@ -91,7 +104,7 @@ def numbers(name: str, value: Any) -> tuple[float, ...]:
         given = [given]
     parsed = [_parsed(part) for part in given]
     for number, part in zip(parsed, given, strict=True):
-        if isinstance(number, bool) or not isinstance(number, (int, float)):
+        if not _is_number(number):
             raise ApeError(f"{name} must be numbers such as 0.8,0.9,1.0, but got {part!r}.")
     return tuple(map(float, parsed))
 
@@ -100,14 +113,14 @@ def names(name: str, value: Any) -> tuple[str, ...]:
     """Names, in text separated by commas."""
     given = value.split(",") if isinstance(value, str) else value
     if not isinstance(given, (list, tuple)) or not all(isinstance(part, str) for part in given):
-        raise ApeError(f"{name} must be names separated by commas, but got {value!r}.")
+        raise ApeError(f"{name} must be names separated by commas, but got {value!r:.200}.")
     return tuple(part.strip() for part in given if part.strip())
 
 
 def switch(name: str, value: Any) -> bool:
     """True or false."""
     if not isinstance(value, bool):
-        raise ApeError(f"{name} must be true or false, but got {value!r}.")
+        raise ApeError(f"{name} must be true or false, but got {value!r:.200}.")
     return value
 
 
@@ -123,9 +136,12 @@ def arguments(name: str, value: Any) -> dict[str, Any]:
     if isinstance(value, str):
         from lm_eval.utils import simple_parse_args_string
 
+        names = [part.partition("=")[0] for part in value.strip().split(",") if part]
+        if twice := next((given for given in names if names.count(given) > 1), None):
+            raise ApeError(f"{name} has {twice} twice; drop one.")
         value = simple_parse_args_string(value)
-    if not isinstance(value, Mapping):
-        raise ApeError(f"{name} must be key=value pairs separated by commas, but got {value!r}.")
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ApeError(f"{name} must be key=value pairs separated by commas, but got {value!r:.200}.")
     return dict(value)
 
 
@@ -134,12 +150,14 @@ def mapping(name: str, value: Any) -> dict[str, Any]:
     given = value
     if isinstance(given, str):
         try:
-            path = Path(given)
-            given = json.loads(path.read_text(encoding="utf-8") if given.endswith(".json") else given)
-        except (json.JSONDecodeError, OSError) as error:
-            raise ApeError(f"{name} must be JSON or a .json file, but got {value!r} ({error}).") from error
-    if not isinstance(given, Mapping):
-        raise ApeError(f'{name} must be a JSON object such as {{"key": "value"}}, but got {value!r}.')
+            given = from_json(Path(given).expanduser().read_bytes() if given.endswith(".json") else given)
+        except (OSError, ValueError) as error:
+            raise ApeError(
+                f"{name} must be JSON or a .json file, but got {value!r:.200} ({reason(error)}): mend it, or name "
+                "another file."
+            ) from error
+    if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
+        raise ApeError(f'{name} must be a JSON object such as {{"key": "value"}}, but got {value!r:.200}.')
     return dict(given)
 
 
@@ -154,5 +172,20 @@ def picked(name: str, value: Any) -> dict[str, list[int]]:
 
 
 def _parsed(value: Any) -> Any:
-    """Text from a command line as the value that YAML reads in it."""
-    return yaml.safe_load(value) if isinstance(value, str) else value
+    """Text as the number that it writes in decimal digits; anything else as it is."""
+    for kind in (int, float):
+        try:
+            return kind(value) if isinstance(value, str) else value
+        except ValueError:
+            continue
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a number that a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False

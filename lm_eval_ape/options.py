@@ -70,7 +70,8 @@ class HarnessOptions:
         known = {option.name: option for option in fields(cls)}
         for name in given:
             if name not in known:
-                raise ApeError(f"{cls.COMMAND} has no option {name!r}.{nearest(name, known)}")
+                raise ApeError(f"{cls.COMMAND} has no option {name!r:.60}.{nearest(str(name), known)}")
+            values.check_writable(str(name), given[name])
         checked = {
             name: known[name].metadata["read"](name, value) for name, value in given.items() if value is not None
         }

@@ -1,11 +1,15 @@
 """Rows of JSON Lines files, each with the place it came from, checked before any work starts."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.files import reason
+from lm_eval_ape.strict import from_json
+
+# Data sets keep whole numbers in 64 bits.
+LARGEST = 2**63 - 1
 
 
 class Row(NamedTuple):
@@ -57,8 +61,8 @@ class Row(NamedTuple):
             ApeError: It is missing or something else.
         """
         value = self.fields.get(name)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise self.unexpected(name, "a whole number")
+        if not isinstance(value, int) or isinstance(value, bool) or not -LARGEST <= value <= LARGEST:
+            raise self.unexpected(name, "a whole number of at most 64 bits")
         return value
 
     def texts(self, name: str) -> list[str]:
@@ -91,18 +95,19 @@ def read_jsonl(stream: IO[bytes], source: str) -> list[Row]:
         source: The file, as error messages name it.
 
     Raises:
-        ApeError: A line is no JSON object, or the file has no rows.
+        ApeError: A line is no JSON object that says one thing plainly (see `strict.from_json`), or
+            the file has no rows.
     """
     rows = []
     for number, line in enumerate(stream, start=1):
         if not line.strip():
             continue
         try:
-            fields = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            fields = from_json(line)
         except ValueError as error:
             raise ApeError(
-                f"{source}, line {number}: not valid JSON in UTF-8 ({error}). Every line must be "
-                "one JSON object: check whether the file was cut off or replace it."
+                f"{source}, line {number}: not valid JSON in UTF-8 ({reason(error)}). Every line "
+                "must be one JSON object: check whether the file was cut off or replace it."
             ) from error
         if not isinstance(fields, dict):
             raise ApeError(
@@ -134,8 +139,11 @@ def read_jsonl_file(path: Path) -> list[Row]:
             f"The data folder {path.parent} has no file {path.name}; it has {listing}. Put the "
             "file there, give another folder, or leave out the task that needs it."
         )
-    with path.open("rb") as stream:
-        return read_jsonl(stream, str(path))
+    try:
+        with path.open("rb") as stream:
+            return read_jsonl(stream, str(path))
+    except OSError as error:
+        raise ApeError(f"{path} cannot be read: {reason(error)}. Check it or replace it.") from error
 
 
 def check_unique(rows: Iterable[Row], name: str) -> None:

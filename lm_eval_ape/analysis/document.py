@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lm_eval_ape.analysis.analysis_file import ALL, SCHEMA_VERSION
 from lm_eval_ape.analysis.attention import OFFSETS, Attention
 from lm_eval_ape.analysis.correlation import Floats, correlate
 from lm_eval_ape.analysis.heads import heads_part
@@ -17,27 +17,8 @@ from lm_eval_ape.analysis.measure import Looks
 from lm_eval_ape.analysis.options import Options
 from lm_eval_ape.analysis.sweep import Case
 from lm_eval_ape.calibration.identity import versions
-from lm_eval_ape.errors import ApeError
-from lm_eval_ape.files import read_json
 from lm_eval_ape.probe import ROLES
 from lm_eval_ape.strategy import SETTINGS
-
-SCHEMA_VERSION = 1
-FILE_NAME = "analysis.json"
-ALL = "all"
-"""Name of the group of all cases among the correlations."""
-_KEYS = (
-    "schema_version",
-    "created",
-    "command",
-    "versions",
-    "model",
-    "device",
-    "tasks",
-    "cases",
-    "heads",
-    "correlations",
-)
 
 
 def make_document(
@@ -173,21 +154,3 @@ def _aligned(
     entropies = [[float(np.mean(looks[task, number].entropy)) for _, looks in observed] for number in documents]
     scores = [[samples[number][case.spec.label]["score"] for case, _ in observed] for number in documents]
     return np.array(entropies), np.array(scores, dtype=float)
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Read an analysis back.
-
-    Raises:
-        ApeError: The file cannot be read, or is none that this version knows.
-    """
-    content = read_json(path, "analysis")
-    missing = [key for key in _KEYS if key not in content] if isinstance(content, dict) else _KEYS
-    if missing:
-        raise ApeError(f"{path} is no analysis of `lm-eval-ape analyze`: it has no {', '.join(missing)}.")
-    if content["schema_version"] != SCHEMA_VERSION:
-        raise ApeError(
-            f"{path} has schema version {content['schema_version']!r}, but this version reads {SCHEMA_VERSION}; make "
-            "it again, or use the version of lm-eval-ape that made it."
-        )
-    return dict(content)

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lm_eval_ape.analysis.document import FILE_NAME, make_document
+from lm_eval_ape.analysis.analysis_file import FILE_NAME
+from lm_eval_ape.analysis.document import make_document
 from lm_eval_ape.analysis.measure import Observer, labelled
 from lm_eval_ape.analysis.options import DEFAULT_STRATEGIES, Options
 from lm_eval_ape.analysis.sweep import cases

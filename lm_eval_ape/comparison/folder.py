@@ -11,7 +11,8 @@ from typing import Any
 
 from lm_eval.loggers import EvaluationTracker
 
-from lm_eval_ape.comparison.runs import RECORD_NAME, read_run
+from lm_eval_ape.comparison.record import RECORD_NAME, read_record
+from lm_eval_ape.comparison.runs import read_run
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.files import told, whole_files, write_text
 
@@ -65,14 +66,13 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     write_text(folder / RECORD_NAME, json.dumps(record, indent=1) + "\n")
 
 
-def read_record(folder: Path) -> dict[str, Any] | None:
+def finished_record(folder: Path) -> dict[str, Any] | None:
     """The record of a folder's finished run; None if there is none that can be read."""
     try:
-        record = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        record = read_record(folder / RECORD_NAME)
+    except ApeError:
         return None
-    known = isinstance(record, dict) and {"identity", "results_file", "requests"} <= record.keys()
-    return record if known and (folder / record["results_file"]).is_file() else None
+    return record if (folder / record["results_file"]).is_file() else None
 
 
 def changes(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

@@ -23,8 +23,9 @@ from lm_eval_ape.calibration.samples import Gathered, collect
 from lm_eval_ape.calibration.scoring import Score
 from lm_eval_ape.catalogue import FEWSHOT_SEED
 from lm_eval_ape.comparison.options import Options
-from lm_eval_ape.comparison.runs import KL_NAME
+from lm_eval_ape.comparison.record import KL_NAME, read_divergences
 from lm_eval_ape.comparison.specs import Spec
+from lm_eval_ape.errors import ApeError
 from lm_eval_ape.files import write_text
 from lm_eval_ape.model import ApeHFLM
 
@@ -52,10 +53,10 @@ class StrategyKL:
         if not self.options.kl_tokens or not self.spec.settings.parallel:
             return False
         try:
-            kept = json.loads((self.place / KL_NAME).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+            kept = read_divergences(self.place / KL_NAME)
+        except ApeError:
             return True
-        return not isinstance(kept, dict) or kept.get("identity") != self.identity
+        return bool(kept["identity"] != self.identity)
 
     def measure(self, lm: ApeHFLM, tasks: Mapping[str, Task], cache: Path) -> None:
         """Measure all prompts and write `kl.json`.

@@ -133,7 +133,7 @@ class Strategies:
 
     @staticmethod
     def _finished(wanted: Wanted) -> Path | None:
-        record = folder.read_record(wanted.place)
+        record = folder.finished_record(wanted.place)
         if record is None:
             return None
         if differences := folder.changes(record["identity"], wanted.identity):

@@ -8,13 +8,49 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lm_eval_ape.comparison.record import KL_NAME, RECORD_NAME, read_divergences, read_record
 from lm_eval_ape.comparison.samples import Samples, read_samples
-from lm_eval_ape.comparison.specs import describe
+from lm_eval_ape.comparison.specs import SETTINGS_RULE, describe
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.files import is_draft, read_json
+from lm_eval_ape.json_schema import Rule, validate
+from lm_eval_ape.strict import writable
 
-RECORD_NAME = "run.json"
-KL_NAME = "kl.json"
+_MEND = "Run it again with lm_eval --log_samples."
+_BY_TASK: Rule = {"type": "object", "additionalProperties": {"type": "object"}}
+# What is read of a results file; the harness writes much more, and NaN where a score is none.
+_RESULTS: Rule = {
+    "type": "object",
+    "required": ["config", "results"],
+    "properties": {
+        "config": {
+            "type": "object",
+            "properties": {
+                "model": {"type": ["string", "null"]},
+                "model_args": {"type": ["object", "string", "null"]},
+                "lm_eval_ape": {**SETTINGS_RULE, "type": ["object", "null"]},
+            },
+        },
+        "results": _BY_TASK,
+        "configs": _BY_TASK,
+        "n-samples": {
+            "type": "object",
+            "additionalProperties": {"type": "object", "properties": {"effective": {"type": "integer", "minimum": 0}}},
+        },
+        "n-shot": {"type": "object"},
+        "versions": {"type": "object"},
+        "task_hashes": {"type": "object", "additionalProperties": {"type": ["string", "null"]}},
+        "higher_is_better": {
+            "type": "object",
+            "additionalProperties": {
+                "type": ["object", "null"],
+                "additionalProperties": {"type": ["boolean", "null"]},
+            },
+        },
+        "date": {"type": ["number", "null"]},
+        "model_name": {"type": ["string", "null"]},
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -96,11 +132,14 @@ def read_run(results_file: Path) -> Run:
     Raises:
         ApeError: A file is missing or damaged.
     """
-    results = _json(results_file)
-    if not isinstance(results.get("config"), dict) or not isinstance(results.get("results"), dict):
-        raise ApeError(f"{results_file} is no results file of the harness: it has no config or no results.")
+    results = _results(results_file)
     date = results_file.stem.removeprefix("results_")
     names = list(results.get("configs") or results.get("n-samples") or results["results"])
+    if outside := next((name for name in names if name != Path(name).name or not writable(name)), None):
+        raise ApeError(
+            f"{results_file} names a task {outside!r}, of which there can be no samples file beside it: a task's name "
+            f"is no path. {_MEND}"
+        )
     tasks = {
         task: read_samples(results_file.with_name(f"samples_{task}_{date}.jsonl"), task, results) for task in names
     }
@@ -109,11 +148,13 @@ def read_run(results_file: Path) -> Run:
     return Run(label, results_file, results, tasks, record, _kl(results_file, record))
 
 
-def _json(path: Path) -> dict[str, Any]:
-    content = read_json(path, "file")
-    if not isinstance(content, dict):
-        raise ApeError(f"The file {path} must hold a JSON object.")
-    return content
+def _results(path: Path) -> dict[str, Any]:
+    content = read_json(path, "results", _MEND, finite=False)
+    try:
+        validate(content, _RESULTS)
+    except ApeError as error:
+        raise ApeError(f"{path} is no results file of the harness: {error} {_MEND}") from error
+    return dict(content)
 
 
 def _record(results_file: Path) -> dict[str, Any] | None:
@@ -121,8 +162,8 @@ def _record(results_file: Path) -> dict[str, Any] | None:
     path = results_file.parent.parent / RECORD_NAME
     if not path.is_file():
         return None
-    record = _json(path)
-    return record if record.get("results_file") == f"{results_file.parent.name}/{results_file.name}" else None
+    record = read_record(path)
+    return record if record["results_file"] == f"{results_file.parent.name}/{results_file.name}" else None
 
 
 def _kl(results_file: Path, record: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -130,8 +171,8 @@ def _kl(results_file: Path, record: dict[str, Any] | None) -> dict[str, Any] | N
     path = results_file.parent.parent / KL_NAME
     if record is None or not path.is_file():
         return None
-    content = _json(path)
-    return content if content.get("identity", {}).get("run") == record.get("identity") else None
+    content = read_divergences(path)
+    return content if content["identity"]["run"] == record["identity"] else None
 
 
 def _newest(files: Sequence[Path]) -> list[Path]:
@@ -144,7 +185,7 @@ def _newest(files: Sequence[Path]) -> list[Path]:
             if _record(file):
                 newest[str(file)] = file
             continue
-        content = _json(file)
+        content = _results(file)
         config = {key: value for key, value in (content.get("config") or {}).items() if key != "batch_sizes"}
         identity = [str(file.parent), config, sorted(content.get("configs") or {}), content.get("chat_template_sha")]
         newest[json.dumps(identity, sort_keys=True, default=str)] = file

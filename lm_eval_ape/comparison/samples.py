@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +11,33 @@ from typing import Any, NamedTuple
 from lm_eval.utils import hash_string
 
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.files import reason
+from lm_eval_ape.json_schema import Rule, validate
+from lm_eval_ape.strict import from_json, text_of
 
 # Characters kept of a prompt's end, where the question stands.
 TAIL = 600
-_NEEDED = ("doc_id", "doc_hash", "prompt_hash", "target_hash", "metrics", "arguments", "filtered_resps", "target")
+_TEXT: Rule = {"type": "string"}
+_LINE: Rule = {
+    "type": "object",
+    "required": [
+        "doc_id", "doc_hash", "prompt_hash", "target_hash", "metrics", "arguments", "filtered_resps", "target",
+    ],
+    "properties": {
+        "doc_id": {"type": "integer", "minimum": 0},
+        "doc_hash": _TEXT,
+        "prompt_hash": _TEXT,
+        "target_hash": _TEXT,
+        "filter": _TEXT,
+        "metrics": {"type": "array", "items": _TEXT},
+        "arguments": {
+            "type": "object",
+            "minProperties": 1,
+            "additionalProperties": {"type": "object", "required": ["arg_0"]},
+        },
+        "filtered_resps": {"type": "array"},
+    },
+}  # fmt: skip
 
 
 class Key(NamedTuple):
@@ -77,10 +100,10 @@ def read_samples(path: Path, task: str, results: Mapping[str, Any]) -> Samples:
         ApeError: The file is missing, broken off, changed, or of another run.
     """
     lines = _lines(path, task)
-    filters = list(dict.fromkeys(str(line.get("filter", "none")) for line in lines))
+    filters = list(dict.fromkeys(line.get("filter", "none") for line in lines))
     expected = results.get("n-samples", {}).get(task, {}).get("effective")
     for name in filters:
-        count = sum(str(line.get("filter", "none")) == name for line in lines)
+        count = sum(line.get("filter", "none") == name for line in lines)
         if expected is not None and count != expected:
             raise ApeError(
                 f"{path} holds {count} rows, but the run evaluated {expected} documents of {task}: the file is "
@@ -95,7 +118,7 @@ def read_samples(path: Path, task: str, results: Mapping[str, Any]) -> Samples:
     seen: Counter[str] = Counter()
     rows: dict[Key, Row] = {}
     for line in lines:
-        if str(line.get("filter", "none")) == filters[0]:
+        if line.get("filter", "none") == filters[0]:
             rows[Key(line["doc_hash"], seen[line["doc_hash"]])] = _row(line)
             seen[line["doc_hash"]] += 1
     return Samples(rows, filters[0], sum(seen.values()) - len(seen))
@@ -103,24 +126,38 @@ def read_samples(path: Path, task: str, results: Mapping[str, Any]) -> Samples:
 
 def _lines(path: Path, task: str) -> list[dict[str, Any]]:
     try:
-        # Not `splitlines`: a text may hold other signs that end a line, which JSON leaves as they are.
-        text = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        # Not `splitlines`, which would also part a line at separators that stand in an answer.
+        text = text_of(path.read_bytes()).split("\n")
     except FileNotFoundError as error:
         raise ApeError(
             f"There is no {path.name} in {path.parent}, which holds the scores of each document of {task}; run it "
             "again with --log_samples."
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ApeError(f"The samples {path} cannot be read: {error}") from error
-    lines: list[dict[str, Any]] = []
-    for number, line in enumerate(text if any(text) else [], start=1):
+    except (OSError, ValueError) as error:
+        raise ApeError(f"The samples {path} cannot be read: {reason(error)}. Run {task} again.") from error
+    if not text[-1].strip():
+        del text[-1]
+    lines = []
+    seen: set[tuple[str, int]] = set()
+    for number, line in enumerate(text, start=1):
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError as error:
+            # The harness writes NaN and infinities, also of metrics that nobody asks for.
+            lines.append(from_json(line, finite=False))
+        except ValueError as error:
             where = "the file is broken off" if number == len(text) else "the file is damaged"
-            raise ApeError(f"Line {number} of {path} is no whole sample; {where}. Run {task} again.") from error
-        if missing := [name for name in _NEEDED if name not in lines[-1]]:
-            raise ApeError(f"Line {number} of {path} has no {missing[0]}, which every sample of the harness has.")
+            raise ApeError(
+                f"Line {number} of {path} is no whole sample ({reason(error)}); {where}. Run {task} again."
+            ) from error
+        try:
+            validate(lines[-1], _LINE, "it")
+        except ApeError as error:
+            raise ApeError(
+                f"Line {number} of {path} is no sample as the harness writes it: {error} Run {task} again."
+            ) from error
+        key = lines[-1].get("filter", "none"), lines[-1]["doc_id"]
+        if key in seen:
+            raise ApeError(f"Line {number} of {path} is a second one of document {key[1]}. Run {task} again.")
+        seen.add(key)
     if not lines:
         raise ApeError(f"{path} holds no sample; run {task} again.")
     return lines
@@ -130,7 +167,7 @@ def _row(line: Mapping[str, Any]) -> Row:
     arguments = list(line["arguments"].values())
     prompt = str(arguments[0]["arg_0"])
     return Row(
-        int(line["doc_id"]),
+        line["doc_id"],
         line["prompt_hash"],
         {name: line[name] for name in line["metrics"] if name in line},
         _prediction(line["filtered_resps"], arguments),
@@ -142,7 +179,12 @@ def _row(line: Mapping[str, Any]) -> Row:
 
 def _prediction(responses: Sequence[Any], arguments: Sequence[Mapping[str, Any]]) -> str:
     """What was generated, or the likeliest of the continuations that were scored."""
-    if len(responses) < 2 or not all(isinstance(response, (list, tuple)) for response in responses):
+    if len(responses) < 2 or not all(isinstance(response, list) for response in responses):
         return str(responses[0]) if responses else ""
-    best = max(range(len(responses)), key=lambda index: float(responses[index][0]))
-    return str(arguments[best]["arg_1"]).strip()
+    try:
+        likelihoods = [float(response[0]) for response in responses]
+        best = max(range(len(responses)), key=likelihoods.__getitem__)
+        continuation = arguments[best]["arg_1"]
+    except (IndexError, KeyError, TypeError, ValueError):
+        return str(responses)
+    return str(responses) if any(map(math.isnan, likelihoods)) else str(continuation).strip()

@@ -11,12 +11,31 @@ from lm_eval.utils import simple_parse_args_string
 
 from lm_eval_ape.arguments import split_arguments
 from lm_eval_ape.errors import ApeError, nearest
+from lm_eval_ape.json_schema import Rule
 from lm_eval_ape.strategy import PRESETS, SETTINGS, STRATEGIES, Settings
 
 _SPEC = re.compile(r"(?P<name>[^\[\]@]+)(\[(?P<settings>[^\[\]]*)\])?(@(?P<calibration>.+))?")
 _COMMA = re.compile(r",(?![^\[\]]*\])")
 # What differs from one strategy to the next, or would mix their requests in one file.
 _NOT_SHARED = ("strategy", "attn_temperature", "attn_scale", "calibration", "request_log")
+
+
+# What `describe` reads of a record's settings; further ones are of later versions.
+SETTINGS_RULE: Rule = {
+    "type": "object",
+    "required": ["strategy", "attn_temperature", "attn_scale"],
+    "properties": {
+        "strategy": {"type": "string"},
+        "attn_temperature": {"type": "number", "exclusiveMinimum": 0},
+        "attn_scale": {"type": "number", "exclusiveMinimum": 0},
+        "factors_sha256": {"type": "string"},
+        **{
+            name: {"type": ["string", "number", "boolean", "null"]}
+            for name in SETTINGS
+            if name not in ("strategy", "attn_temperature", "attn_scale")
+        },
+    },
+}
 
 
 class Spec(NamedTuple):
@@ -93,6 +112,9 @@ def _read(text: str, model_args: Mapping[str, Any]) -> Spec:
 def _settings(given: str, spec: str) -> dict[str, Any]:
     if bare := next((part for part in given.split(",") if "=" not in part), None):
         raise ApeError(f"{spec}: settings in brackets are name=value pairs, but got {bare!r}.")
+    names = [part.partition("=")[0].strip() for part in given.split(",")]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ApeError(f"{spec}: the setting {twice!r} is given twice; drop one.")
     settings = simple_parse_args_string(given)
     known = set(SETTINGS) - {"strategy"}
     if unknown := next((key for key in settings if key not in known), None):

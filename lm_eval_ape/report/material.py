@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lm_eval_ape.analysis import document as analysis_document
+from lm_eval_ape.analysis import analysis_file
 from lm_eval_ape.calibration import artefact
 from lm_eval_ape.comparison import board_file
 from lm_eval_ape.errors import ApeError
@@ -38,9 +38,9 @@ KINDS: Mapping[str, Kind] = {
         artefact.read,
     ),
     "analysis": Kind(
-        analysis_document.FILE_NAME,
+        analysis_file.FILE_NAME,
         "lm-eval-ape analyze --model_args pretrained=MODEL --tasks TASK --output_path DIR",
-        analysis_document.read,
+        analysis_file.read,
     ),
 }
 

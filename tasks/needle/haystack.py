@@ -6,6 +6,8 @@ from itertools import accumulate
 from pathlib import Path
 
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.files import reason
+from lm_eval_ape.strict import text_of
 from lm_eval_ape.tasks.draws import Draws
 
 _PEOPLE = "baker carpenter child farmer fisher gardener miller painter sailor shepherd teacher traveller".split()
@@ -48,9 +50,11 @@ def local_sentences(path: str) -> list[str]:
     if not files or not files[0].is_file():
         raise ApeError(f"needle_haystack={path} is no .txt file and no folder of .txt files: give the path of one.")
     try:
-        text = "\n".join(file.read_text(encoding="utf-8") for file in files)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ApeError(f"needle_haystack={path} cannot be read as text in UTF-8: {error}") from error
+        text = "\n".join(text_of(file.read_bytes()) for file in files)
+    except (OSError, ValueError) as error:
+        raise ApeError(
+            f"needle_haystack={path} cannot be read as text in UTF-8: {reason(error)}. Give another file."
+        ) from error
     sentences = [" ".join(sentence.split()) for sentence in _SENTENCE_END.split(text)]
     if not any(sentences):
         raise ApeError(f"needle_haystack={path} has no text: give another file.")

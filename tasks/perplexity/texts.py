@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.files import reason
+from lm_eval_ape.strict import text_of
 from lm_eval_ape.tasks.hub import hub_rows
 from lm_eval_ape.tasks.rows import read_jsonl_file
 
@@ -58,6 +60,8 @@ def local_texts(path: str) -> Iterator[Text]:
             yield from (Text(row.place, row.text("text")) for row in read_jsonl_file(file))
             continue
         try:
-            yield Text(str(file), file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise ApeError(f"{file} cannot be read as text in UTF-8: {error}") from error
+            yield Text(str(file), text_of(file.read_bytes()).replace("\r\n", "\n"))
+        except (OSError, ValueError) as error:
+            raise ApeError(
+                f"{file} cannot be read as text in UTF-8: {reason(error)}. Replace it, or take it out of the folder."
+            ) from error

@@ -12,9 +12,9 @@ import torch
 from scipy import stats
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lm_eval_ape.analysis.analysis_file import read
 from lm_eval_ape.analysis.attention import OFFSETS, look
 from lm_eval_ape.analysis.correlation import correlate
-from lm_eval_ape.analysis.document import read
 from lm_eval_ape.analysis.heads import heads_part
 from lm_eval_ape.analysis.options import Options
 from lm_eval_ape.analysis.run import analyze
