@@ -8,9 +8,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL, Point
 from lm_eval_ape.calibration.moved import moved
+from lm_eval_ape.escaping import terminal
 
 NAMES: Mapping[str, str] = {
     "chosen": "chosen by KL",
@@ -42,11 +44,11 @@ def show(content: Mapping[str, Any], console: Console | None = None) -> None:
     if len(content["grid"]["points"]) > 2 or not gradient:
         console.print(_surface(content))
         for line in sentences(content):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            console.print(terminal(line), markup=False, highlight=False, soft_wrap=True)
     if gradient:
         console.print(_moved(gradient))
         for line in gradient_sentences(gradient):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            console.print(terminal(line), markup=False, highlight=False, soft_wrap=True)
     if content["test"]:
         console.print(_test(content))
 
@@ -179,7 +181,7 @@ def _test(content: Mapping[str, Any]) -> RichTable:
     test = content["test"]
     # Older files name the metric beside the labels only.
     metric = test.get("metric") or (content["labels"] or {}).get("metric")
-    table = RichTable(title=f"On {test['samples']} samples that the choice never saw: {_names(test)}")
+    table = RichTable(title=Text(terminal(f"On {test['samples']} samples that the choice never saw: {_names(test)}")))
     for name in ("", "T", "S", "mean KL", "KL more than chosen [95%]"):
         table.add_column(name, justify="left" if not name else "right")
     if metric:

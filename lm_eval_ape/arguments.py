@@ -11,6 +11,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoConfig
 
 from lm_eval_ape.errors import ApeError, nearest
+from lm_eval_ape.loading import told
 from lm_eval_ape.pocket import POCKET, pocket_path
 from lm_eval_ape.strategy import SETTINGS, Settings, resolve
 
@@ -50,6 +51,11 @@ def split_arguments(given: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]
         raise ApeError("model_args must name the model: pretrained=MODEL, or pretrained=pocket for the shipped one.")
     if given["pretrained"] == POCKET:
         given = {**given, "pretrained": str(pocket_path())}
+    if given.get("weights_only", True) is not True:
+        raise ApeError(
+            f"weights_only={given['weights_only']} would load pickles, which can run any code; drop it, and give a "
+            "checkpoint with safetensors or with weights that are tensors alone."
+        )
     settings = _calibrated(resolve({key: value for key, value in given.items() if key in SETTINGS}), given)
     rest = {key: value for key, value in given.items() if key not in (*SETTINGS, "calibration")}
     hflm = set(inspect.signature(HFLM.__init__).parameters) - {"self", "kwargs"}
@@ -85,5 +91,7 @@ def _config_fields(arguments: Mapping[str, Any]) -> list[str]:
     if not isinstance(pretrained, str):
         return []
     keys = ("revision", "trust_remote_code", "subfolder", "gguf_file")
-    options = {key: arguments[key] for key in keys if arguments.get(key) is not None}
-    return list(AutoConfig.from_pretrained(pretrained, **options).to_dict())
+    # Without a word about code of the checkpoint's own, transformers would ask on the terminal.
+    options = {"trust_remote_code": False, **{key: arguments[key] for key in keys if arguments.get(key) is not None}}
+    with told(pretrained):
+        return list(AutoConfig.from_pretrained(pretrained, **options).to_dict())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from lm_eval_ape.calibration.document import model_args_line
 from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL, Point
 from lm_eval_ape.calibration.report import gradient_sentences
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.escaping import code, markdown
 from lm_eval_ape.pocket import POCKET
 from lm_eval_ape.strategy import Settings
 from lm_eval_ape.tasks.longbench.data import HUB_REPOSITORY
@@ -78,13 +80,15 @@ def _text(calibration: Mapping[str, Any]) -> Iterator[str]:
     yield "## Parallel context encoding\n"
     yield (
         "Calibrated for [Adaptive Parallel Encoding](https://arxiv.org/abs/2502.05431) without labels: attention "
-        f"{_found(calibration)} for `{model['pretrained']}`"
-        + (f" at commit `{model['commit']}`" if model["commit"] else "")
-        + f" ({model['dtype'].removeprefix('torch.')}, {model['parameters']:,} parameters).\n"
+        f"{_found(calibration)} for {code(model['pretrained'])}"
+        + (f" at commit {code(model['commit'])}" if model["commit"] else "")
+        + f" ({markdown(model['dtype'].removeprefix('torch.'))}, {model['parameters']:,} parameters).\n"
     )
-    yield f"```bash\nlm_eval --model ape-hf --model_args {_arguments(calibration)} --tasks TASK\n```\n"
+    yield f"```bash\nlm_eval --model ape-hf --model_args {shlex.quote(_arguments(calibration))} --tasks TASK\n```\n"
     yield "### How it was chosen\n"
-    listed = ", ".join(f"`{task['task']}` ({task['samples']} samples, version {task['version']})" for task in tasks)
+    listed = ", ".join(
+        f"{code(task['task'])} ({task['samples']} samples, version {markdown(task['version'])})" for task in tasks
+    )
     yield f"- On {listed}; no label was read."
     yield (
         f"- Least mean KL divergence from the sequential model's next-token distributions over K = "
@@ -92,13 +96,13 @@ def _text(calibration: Mapping[str, Any]) -> Iterator[str]:
         f"T in {grid['temperatures']} and S in {grid['scales']}."
     )
     if calibration.get("gradient"):
-        yield from (f"- {sentence}" for sentence in gradient_sentences(calibration["gradient"]))
+        yield from (f"- {markdown(sentence)}" for sentence in gradient_sentences(calibration["gradient"]))
     changed = {
         name: value
         for name, value in calibration["settings"].items()
         if value != getattr(Settings(), name, None) and name != "strategy"
     }
-    yield f"- Settings: {', '.join(f'`{name}={value}`' for name, value in changed.items()) or 'the defaults'}."
+    yield f"- Settings: {', '.join(code(f'{name}={value}') for name, value in changed.items()) or 'the defaults'}."
     for letter, name in (("T", "temperature"), ("S", "scale")):
         found = stability[name]
         yield (
@@ -106,7 +110,7 @@ def _text(calibration: Mapping[str, Any]) -> Iterator[str]:
             f"bootstrap resamples choose {found['low']:g} to {found['high']:g}."
         )
     for edge in choice["edges"]:
-        yield f"- The choice lies on the grid's edge ({edge}): a better one may lie beyond it."
+        yield f"- The choice lies on the grid's edge ({markdown(edge)}): a better one may lie beyond it."
     yield "\n| point | T | S | mean KL (nats) | more than chosen, 95% interval |\n|---|---:|---:|---:|---:|"
     means = {tuple(point): mean for point, mean in zip(grid["points"], grid["mean_kl"], strict=True)}
     chosen = Point(choice["attn_temperature"], choice["attn_scale"])
@@ -148,7 +152,7 @@ def _scores(board: Mapping[str, Any], row: Mapping[str, Any]) -> Iterator[str]:
     for name, score in row["tasks"].items():
         task, difference = board["tasks"][name], score["difference"]
         before = base["tasks"].get(name) if base else None
-        cells = [f"`{name}`", task["metric"], str(task["documents"]), _percent(before), _percent(score)]
+        cells = [code(name), markdown(task["metric"]), str(task["documents"]), _percent(before), _percent(score)]
         if difference is None or difference["low"] is None:
             cells += ["", ""]
         else:
@@ -166,7 +170,7 @@ def _percent(score: Mapping[str, Any] | None) -> str:
 
 def _versions(calibration: Mapping[str, Any]) -> str:
     listed = ", ".join(f"{name} {version}" for name, version in calibration["versions"].items())
-    return f"Calibrated {calibration['created']} on {calibration['device']} with {listed}."
+    return markdown(f"Calibrated {calibration['created']} on {calibration['device']} with {listed}.")
 
 
 def _metadata(calibration: Mapping[str, Any], board: Mapping[str, Any], row: Mapping[str, Any]) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.escaping import one_line
 from lm_eval_ape.folder_lock import first_process
 from lm_eval_ape.interruption import Interrupted, interruptible
 from lm_eval_ape.kept import what_is_kept
@@ -26,15 +28,15 @@ def exit_status(name: str, command: Sequence[str], work: Callable[[], int]) -> i
         work: Does it, and returns the status of a command that has come to its end.
 
     Returns:
-        That status; 2 where an `ApeError` came, 130 after Ctrl-C and 143 after SIGTERM, each with its sentence on
+        That status; 2 where an `ApeError` came or the system refused a file, 130 after Ctrl-C and 143 after SIGTERM, each with its sentence on
         stderr.
     """
     try:
-        with interruptible(), telling_others(name):
+        with interruptible(), telling_others(name), _refused_files_told():
             return work()
     except ApeError as error:
         if told := sentence(name, error):
-            print(told, file=sys.stderr)
+            print(one_line(told), file=sys.stderr)
         return MISTAKE
     except Interrupted as stop:
         # Of several processes the first one speaks.
@@ -44,6 +46,19 @@ def exit_status(name: str, command: Sequence[str], work: Callable[[], int]) -> i
                 f"\n{name}: stopped by {stop.name}. {_kept(stop.folders)} To go on: {_again(command)}", file=sys.stderr
             )
         return stop.status
+
+
+@contextmanager
+def _refused_files_told() -> Iterator[None]:
+    """Say in a sentence that the system refused a file; an error that names none is no matter of a user's path."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise ApeError(
+            f"{error.filename} cannot be used: {error.strerror}. Check the path, its rights and its disk's space."
+        ) from error
 
 
 def _kept(folders: Sequence[Path]) -> str:

@@ -21,7 +21,6 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import CacheHook
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import pad
 from tqdm import tqdm
@@ -36,6 +35,7 @@ from lm_eval_ape.factors import reading_factors
 from lm_eval_ape.files import make_folder
 from lm_eval_ape.finite import NotFiniteError, explain, next_tokens_finite
 from lm_eval_ape.kv_store import KVStore, open_store
+from lm_eval_ape.loading import told
 from lm_eval_ape.option_values import byte_size
 from lm_eval_ape.passes import passes
 from lm_eval_ape.pieces import ENCODE_TOKENS
@@ -107,17 +107,8 @@ class ApeHFLM(HFLM):
             be_quiet_unless_first()
             # Before the weights are read, so that the others learn of it if that fails here.
             self.processes = join()
-        try:
+        with told(pretrained):
             super().__init__(**rest)
-        except ApeError:
-            raise
-        except (OSError, ValueError, SafetensorError) as error:
-            # A missing folder is an OSError; a file that is missing or half copied can be any of them.
-            told = " ".join(str(error).split()).rstrip(".")
-            raise ApeError(
-                f"The model {pretrained} cannot be loaded: {told}. Give pretrained=... a folder or the name of a model "
-                "on the Hugging Face hub that this machine reaches or has in its cache, with all of its files whole."
-            ) from error
         if self.processes.count > 1:
             # The parent counts processes of several GPUs only, and those of each machine from 0.
             self._rank, self._world_size = self.processes.rank, self.processes.count

@@ -7,11 +7,11 @@ import io
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pytablewriter import MarkdownTableWriter
 from rich.console import Console
-from rich.table import Table as RichTable
 
+from lm_eval_ape.comparison.formats import drawn, made_by, markdown_table
 from lm_eval_ape.comparison.tables import Table
+from lm_eval_ape.escaping import csv_cell
 from lm_eval_ape.probe import ROLES
 
 CAPTION = (
@@ -107,29 +107,12 @@ def _number(value: float | None, digits: int, times: float = 1.0) -> str:
 def show(content: Mapping[str, Any], console: Console) -> None:
     """Print the tables."""
     for table in tables(content):
-        drawn = RichTable(title=table.title, caption=table.caption)
-        for header in table.headers:
-            drawn.add_column(
-                header, justify="left" if header in ("Tasks", "Strategy", "Cases of", "Correlation") else "right"
-            )
-        for cells in table.rows:
-            if cells[0] and drawn.row_count:
-                drawn.add_section()
-            drawn.add_row(*(cell.replace("[", r"\[") for cell in cells))
-        console.print(drawn)
+        console.print(drawn(table, {"Tasks", "Strategy", "Cases of", "Correlation"}))
 
 
 def markdown(content: Mapping[str, Any]) -> str:
     """The tables as Markdown, written as the harness writes its own."""
-    parts = []
-    for table in tables(content):
-        writer = MarkdownTableWriter(
-            headers=table.headers, value_matrix=table.rows, type_hints=["str"] * len(table.headers)
-        )
-        parts.append(f"### {table.title}\n\n{writer.dumps()}\n{table.caption}\n")
-    made = f"`{content['command']}`, " if content["command"] else ""
-    parts.append(f"Made by {made}lm_eval_ape {content['versions']['lm_eval_ape']}, {content['created']}.\n")
-    return "\n".join(parts)
+    return "\n".join([*map(markdown_table, tables(content)), made_by(content)])
 
 
 def comma_separated(content: Mapping[str, Any]) -> str:
@@ -149,8 +132,8 @@ def _lines(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             for layer, heads in enumerate(look["by_head"]["entropy"]):
                 for head, entropy in enumerate(heads):
                     yield {
-                        "task": task,
-                        "strategy": case["label"],
+                        "task": csv_cell(task),
+                        "strategy": csv_cell(case["label"]),
                         "chunks": case["chunks"],
                         "layer": layer,
                         "head": head,

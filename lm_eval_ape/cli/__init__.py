@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 
 from lm_eval_ape import __version__
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand and return its exit status.
 
     A mistake of the user's is one sentence on stderr and status 2; Ctrl-C and SIGTERM are one, and status 130 and 143.
+    So is a file or folder that the system refuses. Every other exception is a bug of ours and keeps its traceback.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
@@ -53,6 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if known.command is None:
         parser.print_help()
         return 0
+    for stream in (sys.stdout, sys.stderr):
+        # What a model or a path says may have no place in the terminal's encoding.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
     be_quiet_unless_first()
 

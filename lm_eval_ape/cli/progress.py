@@ -6,12 +6,22 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lm_eval_ape.escaping import terminal
+
+
+class _Visible(logging.Formatter):
+    """Names of tasks and runs come from files: they are shown as text."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return terminal(super().format(record))
+
 
 @contextmanager
 def messages() -> Iterator[None]:
     """Messages of comparisons and analyses on stderr while the context lasts."""
     loggers = [logging.getLogger(f"lm_eval_ape.{name}") for name in ("comparison", "analysis")]
     handler = logging.StreamHandler()
+    handler.setFormatter(_Visible())
     before = [(logger.level, logger.propagate) for logger in loggers]
     for logger in loggers:
         logger.addHandler(handler)

@@ -4,46 +4,72 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pytablewriter import MarkdownTableWriter
 from rich.console import Console
 from rich.table import Table as RichTable
+from rich.text import Text
 
-from lm_eval_ape.comparison.tables import settings_words, tables
+from lm_eval_ape import escaping
+from lm_eval_ape.comparison.tables import Table, settings_words, tables
+from lm_eval_ape.escaping import csv_cell, terminal
 
 
 def show(board: Mapping[str, Any], console: Console) -> None:
     """Print the tables and notes."""
     for table in tables(board):
-        drawn = RichTable(title=table.title, caption=table.caption)
-        texts = {"Tasks", "Strategy", "Settings", "Metric", "Device"}
-        for header in table.headers:
-            drawn.add_column(header, justify="left" if header in texts else "right")
-        for cells in table.rows:
-            # A task's first line has its name: a rule above it parts the tasks.
-            if table.headers[0] == "Tasks" and cells[0] and drawn.row_count:
-                drawn.add_section()
-            drawn.add_row(*(cell.replace("[", r"\[") for cell in cells))
-        console.print(drawn)
+        console.print(drawn(table, {"Tasks", "Strategy", "Settings", "Metric", "Device"}))
     for note in board["notes"]:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
+        console.print(terminal(note), markup=False, highlight=False, soft_wrap=True)
+
+
+def drawn(table: Table, texts: Collection[str]) -> RichTable:
+    """A table for the terminal, its cells as they are: no markup, no escape sequences.
+
+    Args:
+        table: The table.
+        texts: Headers of columns that are to the left.
+    """
+    found = RichTable(title=Text(terminal(table.title)), caption=Text(terminal(table.caption)))
+    for header in table.headers:
+        found.add_column(header, justify="left" if header in texts else "right")
+    for cells in table.rows:
+        # A task's first line has its name: a rule above it parts the tasks.
+        if table.headers[0] == "Tasks" and cells[0] and found.row_count:
+            found.add_section()
+        found.add_row(*(Text(terminal(cell)) for cell in cells))
+    return found
 
 
 def markdown(board: Mapping[str, Any]) -> str:
     """The tables as Markdown, written as the harness writes its own."""
     parts = []
     for table in tables(board):
-        writer = MarkdownTableWriter(
-            headers=table.headers, value_matrix=table.rows, type_hints=["str"] * len(table.headers)
-        )
-        parts.append(f"### {table.title}\n\n{writer.dumps()}\n{table.caption}\n")
+        parts.append(markdown_table(table))
     if board["notes"]:
-        parts.append("### Notes\n\n" + "".join(f"- {note}\n" for note in board["notes"]))
-    made = f"`{board['command']}`, " if board["command"] else ""
-    parts.append(f"Made by {made}lm_eval_ape {board['versions']['lm_eval_ape']}, {board['created']}.\n")
-    return "\n".join(parts)
+        parts.append("### Notes\n\n" + "".join(f"- {escaping.markdown(note)}\n" for note in board["notes"]))
+    return "\n".join([*parts, made_by(board)])
+
+
+def markdown_table(table: Table) -> str:
+    """A table in Markdown, with its title and caption."""
+    cells = [[escaping.markdown(cell) for cell in row] for row in table.rows]
+    writer = MarkdownTableWriter(
+        headers=table.headers,
+        value_matrix=cells,
+        type_hints=["str"] * len(table.headers),
+        is_escape=False,
+    )
+    return f"### {table.title}\n\n{writer.dumps()}\n{escaping.markdown(table.caption)}\n"
+
+
+def made_by(content: Mapping[str, Any]) -> str:
+    """The line of Markdown that says what made a board or an analysis."""
+    made = f"{escaping.code(content['command'])}, " if content["command"] else ""
+    version, created = escaping.markdown(content["versions"]["lm_eval_ape"]), escaping.markdown(content["created"])
+    return f"Made by {made}lm_eval_ape {version}, {created}.\n"
 
 
 def comma_separated(board: Mapping[str, Any]) -> str:
@@ -65,7 +91,7 @@ def _csv_line(board: Mapping[str, Any], row: Mapping[str, Any], task: str, score
     difference = score["difference"] or {}
     cost = row["costs"] or {}
     settings = row["settings"] or {}
-    return {
+    line = {
         "task": task,
         "strategy": row["label"],
         "model": row["model"],
@@ -95,3 +121,4 @@ def _csv_line(board: Mapping[str, Any], row: Mapping[str, Any], task: str, score
         "chunks_mean": (cost.get("chunks") or {}).get("mean"),
         "tokens_mean": (cost.get("tokens") or {}).get("mean"),
     }
+    return {name: csv_cell(value) for name, value in line.items()}

@@ -115,6 +115,9 @@ def read_samples(path: Path, task: str, results: Mapping[str, Any]) -> Samples:
             f"{path} does not hold the rows that {task} was run on (their digest is not the one in the results file): "
             "rows were changed, or are of another run or task. Run it again."
         )
+    counts = Counter((line.get("filter", "none"), line["doc_id"]) for line in lines)
+    if (twice := next((doc_id for (_, doc_id), count in counts.items() if count > 1), None)) is not None:
+        raise ApeError(f"{path} holds document {twice} twice, which would count twice: rows were added. Run it again.")
     seen: Counter[str] = Counter()
     rows: dict[Key, Row] = {}
     for line in lines:
@@ -138,7 +141,6 @@ def _lines(path: Path, task: str) -> list[dict[str, Any]]:
     if not text[-1].strip():
         del text[-1]
     lines = []
-    seen: set[tuple[str, int]] = set()
     for number, line in enumerate(text, start=1):
         try:
             # The harness writes NaN and infinities, also of metrics that nobody asks for.
@@ -154,10 +156,6 @@ def _lines(path: Path, task: str) -> list[dict[str, Any]]:
             raise ApeError(
                 f"Line {number} of {path} is no sample as the harness writes it: {error} Run {task} again."
             ) from error
-        key = lines[-1].get("filter", "none"), lines[-1]["doc_id"]
-        if key in seen:
-            raise ApeError(f"Line {number} of {path} is a second one of document {key[1]}. Run {task} again.")
-        seen.add(key)
     if not lines:
         raise ApeError(f"{path} holds no sample; run {task} again.")
     return lines

@@ -117,7 +117,7 @@ def load_fewshot(
 
 def prompt(doc: dict[str, Any]) -> str:
     """The prompt for one row."""
-    return PROMPT.replace("{context}", doc["context"]).replace("{input}", doc["input"])
+    return PROMPT.format(context=doc["context"], input=doc["input"])
 
 
 def demonstrations(classes: Mapping[str, Sequence[Example]], count: int, query: str, draws: Draws) -> list[Example]:

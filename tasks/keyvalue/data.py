@@ -58,7 +58,7 @@ def load_keyvalue(
 
 def prompt(doc: dict[str, Any]) -> str:
     """The paper's prompt for one row."""
-    return PROMPT.replace("{context}", doc["context"]).replace("{key}", doc["key"])
+    return PROMPT.format(context=doc["context"], key=doc["key"])
 
 
 def _row(number: int, pairs: int, position: int | None, seed: int) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def load_needle(
 
 def prompt(doc: dict[str, Any]) -> str:
     """The prompt for one row."""
-    return PROMPT.replace("{context}", doc["context"]).replace("{question}", doc["question"])
+    return PROMPT.format(context=doc["context"], question=doc["question"])
 
 
 def _codes(draws: Draws, count: int) -> list[str]:

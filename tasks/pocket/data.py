@@ -64,4 +64,4 @@ def load_pocket(
 
 def prompt(doc: dict[str, Any]) -> str:
     """The prompt that the shipped model was trained on, for one row."""
-    return PROMPTS[doc["dataset"]].replace("{context}", doc["context"]).replace("{input}", doc["input"])
+    return PROMPTS[doc["dataset"]].format(context=doc["context"], input=doc["input"])

@@ -139,7 +139,7 @@ def test_the_newest_of_equal_runs_counts_and_a_different_one_is_a_row(run_hf: Ru
         (lambda lines: [*lines[:-1], lines[-1][:50]], "Line 12 of"),
         (lambda lines: [*lines, *lines[:3]], "holds 15 rows, but the run evaluated 12 documents"),
         (lambda lines: [*lines[:-1], lines[0]], "does not hold the rows that toy_choice was run on"),
-        (lambda lines: [line.replace("doc_hash", "hash") for line in lines], "has no doc_hash"),
+        (lambda lines: [line.replace("doc_hash", "hash") for line in lines], "has no 'doc_hash'"),
         (lambda lines: [], "holds no sample"),
         (lambda lines: [line.replace('"acc": 0.0', '"acc": 1.0') for line in lines], "the mean over its samples is"),
     ],
@@ -177,7 +177,7 @@ def test_runs_without_samples_and_files_of_others_are_a_sentence(hf_run: Path, t
     with pytest.raises(ApeError, match="run it again with --log_samples"):
         board(folder)
     (tmp_path / "results_x.json").write_text("[1]")
-    with pytest.raises(ApeError, match="must hold a JSON object"):
+    with pytest.raises(ApeError, match="the file must be object"):
         board(tmp_path / "results_x.json")
     with pytest.raises(ApeError, match="There is no run in"):
         board(tmp_path / "nothing")

@@ -1,0 +1,67 @@
+"""What can be wrong with a checkpoint, told in a sentence while it is loaded."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from huggingface_hub.errors import StrictDataclassError
+from jinja2 import TemplateError
+from safetensors import SafetensorError
+
+from lm_eval_ape.errors import ApeError
+
+# What transformers and what it reads files with raise for files that are missing, damaged, or of another model. A
+# RuntimeError is that of weights of another shape only where it says so.
+_WRONG_FILES = (
+    OSError,
+    ValueError,
+    pickle.UnpicklingError,
+    SafetensorError,
+    StrictDataclassError,
+    TemplateError,
+    RuntimeError,
+)
+_CODE, _SHAPES = "trust_remote_code", "ignore_mismatched_sizes"
+
+
+@contextmanager
+def told(pretrained: object, what: str = "model") -> Iterator[None]:
+    """Raise what is wrong with a checkpoint as an `ApeError`; other exceptions pass.
+
+    Args:
+        pretrained: Its name or folder.
+        what: What is loaded of it, for the sentence.
+
+    Raises:
+        ApeError: It is not there, damaged, or wants to run code.
+    """
+    try:
+        yield
+    except ApeError:
+        raise
+    except _WRONG_FILES as error:
+        if isinstance(error, RuntimeError) and _SHAPES not in str(error):
+            raise
+        raise ApeError(_sentence(pretrained, what, error)) from error
+
+
+def _sentence(pretrained: object, what: str, error: Exception) -> str:
+    if isinstance(error, pickle.UnpicklingError):
+        return (
+            f"The {what} {pretrained} cannot be loaded: its weights are a pickle that holds more than tensors, and "
+            "what such a file asks for is not run. Give a checkpoint with safetensors."
+        )
+    if isinstance(error, ValueError) and _CODE in str(error):
+        return (
+            f"The {what} {pretrained} brings Python code of its own, which is not run unless you ask for it: read the "
+            f"code, and give {_CODE}=True if you trust it, or another model."
+        )
+    if isinstance(error, RuntimeError):
+        return f"The {what} {pretrained} cannot be loaded: its weights have other shapes than its config.json says."
+    reason = " ".join(str(error).split()).rstrip(".")
+    return (
+        f"The {what} {pretrained} cannot be loaded: {reason}. Give pretrained=... a folder or the name of a model on "
+        "the Hugging Face hub that this machine reaches or has in its cache, with all of its files whole."
+    )
