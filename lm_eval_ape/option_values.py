@@ -92,7 +92,7 @@ def byte_size(name: str, value: Any) -> int:
 def limit(name: str, value: Any) -> float:
     """How many documents, or which share of them."""
     number = _parsed(value)
-    if not _is_number(number) or not number > 0:
+    if not is_number(number) or not number > 0:
         raise ApeError(f"{name} must be a positive number (below 1: a share of the documents), but got {value!r:.200}.")
     return float(number)
 
@@ -104,7 +104,7 @@ def numbers(name: str, value: Any) -> tuple[float, ...]:
         given = [given]
     parsed = [_parsed(part) for part in given]
     for number, part in zip(parsed, given, strict=True):
-        if not _is_number(number):
+        if not is_number(number):
             raise ApeError(f"{name} must be numbers such as 0.8,0.9,1.0, but got {part!r}.")
     return tuple(map(float, parsed))
 
@@ -137,7 +137,7 @@ def arguments(name: str, value: Any) -> dict[str, Any]:
         from lm_eval.utils import simple_parse_args_string
 
         names = [part.partition("=")[0] for part in value.strip().split(",") if part]
-        if twice := next((given for given in names if names.count(given) > 1), None):
+        if (twice := next((given for given in names if names.count(given) > 1), None)) is not None:
             raise ApeError(f"{name} has {twice} twice; drop one.")
         value = simple_parse_args_string(value)
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
@@ -181,7 +181,7 @@ def _parsed(value: Any) -> Any:
     return value
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     """Whether it is a number that a float can hold."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False

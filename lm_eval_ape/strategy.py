@@ -13,6 +13,7 @@ from typing import Any
 
 from lm_eval_ape.chunking import CHUNKINGS
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.option_values import is_number
 from lm_eval_ape.factors import Factors
 from lm_eval_ape.kernels import BACKENDS
 from lm_eval_ape.merge import SCALE_MODES
@@ -209,8 +210,8 @@ def _check(key: str, value: Any) -> Any:
     if key in _CHOICES:
         return _choose(key, value)
     if key in _POSITIVE:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-            raise ApeError(f"{key} must be a positive number, but got {value!r}.")
+        if not is_number(value) or value <= 0:
+            raise ApeError(f"{key} must be a positive number, but got {value!r:.60}.")
         return float(value)
     if key in _COUNTS:
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):

@@ -100,7 +100,7 @@ def _check_parts(content: Mapping[str, Any]) -> None:
     shape: list[int] | None = None
     for number, case in enumerate(cases):
         where = f"cases[{number}]"
-        if missing := next((task for task in tasks if task not in case["tasks"]), None):
+        if (missing := next((task for task in tasks if task not in case["tasks"]), None)) is not None:
             raise ApeError(f"{where} has nothing of the task {missing!r:.60}.")
         for task in tasks:
             look = case["tasks"][task]

@@ -122,7 +122,7 @@ def read(path: Path) -> dict[str, Any]:
 def _check_names(board: Mapping[str, Any]) -> None:
     """What a part names, another part has: rows, tasks and lengths."""
     labels = [row["label"] for row in board["rows"]]
-    if twice := next((label for label in labels if labels.count(label) > 1), None):
+    if (twice := next((label for label in labels if labels.count(label) > 1), None)) is not None:
         raise ApeError(f"two rows are called {twice!r}.")
     if board["baseline"] is not None and board["baseline"] not in labels:
         raise ApeError(f"the baseline {board['baseline']!r} is no row.")
@@ -131,7 +131,7 @@ def _check_names(board: Mapping[str, Any]) -> None:
     named += [(f"the average of {row['label']!r}", row["average"]["tasks"]) for row in board["rows"] if row["average"]]
     named += [("samples", board["samples"])]
     for where, names in named:
-        if unknown := next((name for name in names if name not in tasks), None):
+        if (unknown := next((name for name in names if name not in tasks), None)) is not None:
             raise ApeError(f"{where} is of the task {unknown!r}, which the board does not have.")
     if len({tuple(row["average"]["tasks"]) if row["average"] else None for row in board["rows"]}) > 1:
         raise ApeError("the averages are not over the same tasks.")
@@ -140,7 +140,7 @@ def _check_names(board: Mapping[str, Any]) -> None:
             raise ApeError(f"lengths.rows.{label:.60} is no row, or has not one score for each bucket.")
     for name, samples in board["samples"].items():
         for number, sample in enumerate(samples):
-            if unknown := next((label for label in sample["runs"] if label not in labels), None):
+            if (unknown := next((label for label in sample["runs"] if label not in labels), None)) is not None:
                 raise ApeError(
                     f"samples.{name}[{number}] is of the row {unknown!r:.60}, which the board does not have."
                 )

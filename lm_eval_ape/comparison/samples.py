@@ -138,7 +138,7 @@ def _lines(path: Path, task: str) -> list[dict[str, Any]]:
         ) from error
     except (OSError, ValueError) as error:
         raise ApeError(f"The samples {path} cannot be read: {reason(error)}. Run {task} again.") from error
-    if not text[-1].strip():
+    while text and not text[-1].strip():
         del text[-1]
     lines = []
     for number, line in enumerate(text, start=1):

@@ -110,14 +110,14 @@ def _read(text: str, model_args: Mapping[str, Any]) -> Spec:
 
 
 def _settings(given: str, spec: str) -> dict[str, Any]:
-    if bare := next((part for part in given.split(",") if "=" not in part), None):
+    if (bare := next((part for part in given.split(",") if "=" not in part), None)) is not None:
         raise ApeError(f"{spec}: settings in brackets are name=value pairs, but got {bare!r}.")
     names = [part.partition("=")[0].strip() for part in given.split(",")]
-    if twice := next((name for name in names if names.count(name) > 1), None):
+    if (twice := next((name for name in names if names.count(name) > 1), None)) is not None:
         raise ApeError(f"{spec}: the setting {twice!r} is given twice; drop one.")
     settings = simple_parse_args_string(given)
     known = set(SETTINGS) - {"strategy"}
-    if unknown := next((key for key in settings if key not in known), None):
+    if (unknown := next((key for key in settings if key not in known), None)) is not None:
         raise ApeError(
             f"{spec}: there is no setting {unknown!r}.{nearest(unknown, known)} In brackets stand settings of the "
             "encoding; what loads the model belongs into --model_args, once for all strategies."

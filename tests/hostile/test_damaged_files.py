@@ -1,0 +1,106 @@
+"""A file with a wrong value anywhere is a sentence that names it, or is read and shown without any exception."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import damage
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from property_profiles import examples
+
+from lm_eval_ape.analysis import analysis_file
+from lm_eval_ape.analysis import tables as analysis_tables
+from lm_eval_ape.calibration import artefact, report
+from lm_eval_ape.card import card
+from lm_eval_ape.comparison import board_file, formats
+from lm_eval_ape.comparison.board import make_board
+from lm_eval_ape.comparison.runs import read_folders
+from lm_eval_ape.errors import ApeError
+from lm_eval_ape.report.material import Found, Material
+from lm_eval_ape.report.page import render
+from lm_eval_ape.report.section import Drawn, Figures
+
+KINDS = ("board", "calibration", "analysis")
+
+
+class Undrawn(Figures):
+    """Builds figures without saving them, which takes most of a report's time."""
+
+    def __init__(self) -> None:
+        super().__init__(Path())
+
+    def add(self, name: str, figure: Figure, *, alt: str, caption: str) -> Drawn:
+        return Drawn(Markup("<svg></svg>"), alt, caption, {}, False)
+
+
+def page(**contents: dict[str, Any]) -> str:
+    found = {name: (Found(Path("x.json"), "x", content),) for name, content in contents.items()}
+    return render(Material(*(found.get(name, ()) for name in KINDS)), Undrawn())
+
+
+def show_board(path: Path) -> None:
+    board = board_file.read(path)
+    formats.markdown(board), formats.comma_separated(board), page(board=board)
+
+
+def show_calibration(path: Path) -> None:
+    content = artefact.read(path)
+    chosen = artefact.found(content)
+    assert 0 < chosen.attn_temperature < math.inf
+    assert 0 < chosen.attn_scale < math.inf
+    card(content), report.sentences(content), page(calibration=content)
+
+
+def show_analysis(path: Path) -> None:
+    content = analysis_file.read(path)
+    analysis_tables.markdown(content), analysis_tables.comma_separated(content), page(analysis=content)
+
+
+SHOWN: dict[str, Callable[[Path], None]] = {
+    "board": show_board,
+    "calibration": show_calibration,
+    "analysis": show_analysis,
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_valid_files_are_read_and_shown(name: str) -> None:
+    SHOWN[name](damage.VALID / f"{name}.json")
+
+
+@pytest.mark.parametrize("name", KINDS)
+@examples(40)
+@given(data=st.data())
+def test_a_wrong_value_is_a_sentence_or_is_shown(name: str, data: st.DataObject) -> None:
+    content = data.draw(damage.damaged(name))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{name}.json"
+        path.write_text(damage.written(name, content), encoding="utf-8")
+        with contextlib.suppress(ApeError):
+            SHOWN[name](path)
+
+
+@pytest.mark.parametrize("name", damage.RUN)
+@examples(40)
+@given(data=st.data())
+def test_a_wrong_value_in_a_run_is_a_sentence_or_comes_to_a_board(name: str, data: st.DataObject) -> None:
+    content = data.draw(damage.damaged(name))
+    with tempfile.TemporaryDirectory() as folder:
+        runs = damage.run_folder(Path(folder))
+        (runs / "ape" / damage.RUN[name]).write_text(damage.written(name, content), encoding="utf-8")
+        try:
+            board = make_board(read_folders([str(runs)]), resamples=99)
+        except ApeError:
+            return
+        scores = [row["tasks"]["ape_pocket_twohop_test"]["score"] for row in board["rows"] if row["tasks"]]
+        assert all(isinstance(score, float) and math.isfinite(score) for score in scores)
+        formats.markdown(board), formats.comma_separated(board)
