@@ -13,10 +13,10 @@ from typing import Any
 
 from lm_eval_ape.chunking import CHUNKINGS
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.option_values import is_number
 from lm_eval_ape.factors import Factors
 from lm_eval_ape.kernels import BACKENDS
 from lm_eval_ape.merge import SCALE_MODES
+from lm_eval_ape.option_values import is_number
 from lm_eval_ape.positions import POSITIONS
 from lm_eval_ape.retrieval import RETRIEVERS
 from lm_eval_ape.selection import SELECT_OVER, Selection

@@ -3,43 +3,20 @@
 from __future__ import annotations
 
 import base64
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import chromium, needs_chromium
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-
-webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium, of the extra dev")
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver: apt-get install chromium-driver"
-)
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
 def browser(report_folder: Path) -> Iterator[Any]:
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    for flag in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--disable-background-networking",
-        "--force-prefers-reduced-motion",
-    ):
-        options.add_argument(flag)
-    options.binary_location = CHROMIUM
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    # With the driver named, selenium looks for none on the network.
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    driver.get((report_folder / "report.html").as_uri())
-    yield driver
-    driver.quit()
+    with chromium(report_folder / "report.html") as driver:
+        yield driver
 
 
 def texts(browser: Any, selector: str) -> list[str]:
