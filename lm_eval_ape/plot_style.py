@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
+from lm_eval_ape.escaping import terminal
 from lm_eval_ape.files import told, whole_file
 
 FORMATS = ("png", "svg")
@@ -89,6 +91,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
         ApeError: One cannot be written.
     """
     paths = []
+    _write_out_controls(figure)
     # Identifiers and date in the file are the same each time, so that it is too.
     with styled(), matplotlib.rc_context({"svg.hashsalt": name}):
         for kind in FORMATS:
@@ -112,6 +115,14 @@ def svg(figure: Figure, name: str) -> str:
         name: Makes the identifiers in it differ from those of other figures.
     """
     buffer = io.StringIO()
+    _write_out_controls(figure)
     with styled(), matplotlib.rc_context({"svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None})
     return buffer.getvalue()
+
+
+def _write_out_controls(figure: Figure) -> None:
+    """Names of tasks and rows may hold control characters, with which an SVG is no XML."""
+    for text in figure.findobj(Text):
+        if (shown := terminal(text.get_text())) != text.get_text():
+            text.set_text(shown)

@@ -20,6 +20,7 @@ _MEND = "Run lm-eval-ape analyze again."
 _TEXT: Rule = {"type": "string"}
 _NUMBER: Rule = {"type": "number"}
 _OPTIONAL: Rule = {"type": ["number", "null"]}
+_STDERR: Rule = {"type": ["number", "null"], "minimum": 0}
 _COUNT: Rule = {"type": "integer", "minimum": 0}
 
 
@@ -33,11 +34,11 @@ _LOOK = whole(
     "entropy",
     "logit",
     documents=_COUNT,
-    entropy_stderr=_OPTIONAL,
+    entropy_stderr=_STDERR,
     mass=whole(_NUMBER, *ROLES),
     by_head=whole(_table(_NUMBER), "entropy", "logit", mass=whole(_table(_NUMBER), *ROLES)),
     key_norms={**mapping_of(_table(_OPTIONAL)), "required": ["context"]},
-    score=or_null(whole(_OPTIONAL, "stderr", score=_NUMBER)),
+    score=or_null(whole(_STDERR, "stderr", score=_NUMBER)),
 )
 _CASE = whole(
     _TEXT,

@@ -19,6 +19,7 @@ _TEXT: Rule = {"type": "string"}
 _OPTIONAL_TEXT: Rule = {"type": ["string", "null"]}
 _NUMBER: Rule = {"type": "number"}
 _OPTIONAL: Rule = {"type": ["number", "null"]}
+_STDERR: Rule = {"type": ["number", "null"], "minimum": 0}
 _COUNT: Rule = {"type": "integer", "minimum": 0}
 _TEXTS: Rule = list_of(_TEXT)
 
@@ -26,8 +27,8 @@ _TEXTS: Rule = list_of(_TEXT)
 _DIFFERENCE = or_null(
     whole(_NUMBER, "mean", "p_value", low=_OPTIONAL, high=_OPTIONAL, within_noise={"type": "boolean"})
 )
-_KL = or_null(whole(_NUMBER, "mean", stderr=_OPTIONAL))
-_SCORE = whole(_OPTIONAL, "stderr", "kept", score=_NUMBER, difference=_DIFFERENCE, kl=_KL)
+_KL = or_null(whole(_NUMBER, "mean", stderr=_STDERR))
+_SCORE = whole(_OPTIONAL, "kept", stderr=_STDERR, score=_NUMBER, difference=_DIFFERENCE, kl=_KL)
 _AVERAGE = {**_SCORE, "required": [*_SCORE["required"], "tasks"]}
 _AVERAGE["properties"] = {**_SCORE["properties"], "tasks": _TEXTS}
 _MIDDLE = or_null(whole(_NUMBER, "median", "mean"))
@@ -73,7 +74,7 @@ _SAMPLE = whole(
     runs=mapping_of(_RUN),
 )
 _BUCKET = whole(_COUNT, "from", "below", "documents")
-_BY_LENGTH = list_of(whole(_NUMBER, "mean", stderr=_OPTIONAL))
+_BY_LENGTH = list_of(whole(_NUMBER, "mean", stderr=_STDERR))
 _RULE = whole(
     _TEXT,
     "created",
@@ -88,6 +89,7 @@ _RULE = whole(
     lengths=whole(
         _TEXT,
         "unit",
+        tasks=_TEXTS,
         buckets=list_of(_BUCKET),
         rows=mapping_of(_BY_LENGTH),
     ),

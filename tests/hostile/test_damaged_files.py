@@ -7,15 +7,13 @@ import math
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import damage
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from markupsafe import Markup
-from matplotlib.figure import Figure
 from property_profiles import examples
+from undrawn import page
 
 from lm_eval_ape.analysis import analysis_file
 from lm_eval_ape.analysis import tables as analysis_tables
@@ -25,26 +23,8 @@ from lm_eval_ape.comparison import board_file, formats
 from lm_eval_ape.comparison.board import make_board
 from lm_eval_ape.comparison.runs import read_folders
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.report.material import Found, Material
-from lm_eval_ape.report.page import render
-from lm_eval_ape.report.section import Drawn, Figures
 
 KINDS = ("board", "calibration", "analysis")
-
-
-class Undrawn(Figures):
-    """Builds figures without saving them, which takes most of a report's time."""
-
-    def __init__(self) -> None:
-        super().__init__(Path())
-
-    def add(self, name: str, figure: Figure, *, alt: str, caption: str) -> Drawn:
-        return Drawn(Markup("<svg></svg>"), alt, caption, {}, False)
-
-
-def page(**contents: dict[str, Any]) -> str:
-    found = {name: (Found(Path("x.json"), "x", content),) for name, content in contents.items()}
-    return render(Material(*(found.get(name, ()) for name in KINDS)), Undrawn())
 
 
 def show_board(path: Path) -> None:
@@ -78,7 +58,7 @@ def test_the_valid_files_are_read_and_shown(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-@examples(40)
+@examples(15)
 @given(data=st.data())
 def test_a_wrong_value_is_a_sentence_or_is_shown(name: str, data: st.DataObject) -> None:
     content = data.draw(damage.damaged(name))
@@ -90,7 +70,7 @@ def test_a_wrong_value_is_a_sentence_or_is_shown(name: str, data: st.DataObject)
 
 
 @pytest.mark.parametrize("name", damage.RUN)
-@examples(40)
+@examples(20)
 @given(data=st.data())
 def test_a_wrong_value_in_a_run_is_a_sentence_or_comes_to_a_board(name: str, data: st.DataObject) -> None:
     content = data.draw(damage.damaged(name))
