@@ -14,7 +14,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u20
 # What begins a construct in the middle of a line of Markdown; a closing bracket where it would make a link.
 _MARKDOWN = re.compile(r"[\\`*|<>]|&(?=#?\w+;)|\](?=[(\[:])|(?<!\w)_|_(?!\w)")
 _BLANK = re.compile(r"\s*[\r\n]\s*")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t")
 
 
 def terminal(text: str) -> str:
@@ -31,6 +31,26 @@ def markdown(text: str) -> str:
     """Text for a line or a cell of Markdown: no markup, no HTML, no further cell or line."""
     return _MARKDOWN.sub(
         lambda found: "\\" + found[0] if found[0] not in "<>&" else _ENTITIES[found[0]], one_line(text)
+    )
+
+
+def code(text: str) -> str:
+    """Text as a code span of Markdown, also in a table."""
+    line = one_line(text).replace("|", "\\|")
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    space = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{fence}{space}{line}{space}{fence}"
+
+
+def csv_cell(value: Any) -> Any:
+    """A value for a CSV: text without control characters, and with an apostrophe where a spreadsheet would run it."""
+    if not isinstance(value, str):
+        return value
+    text = terminal(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+_ENTITIES[found[0]], one_line(text)
     )
 
 
