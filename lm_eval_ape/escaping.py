@@ -50,21 +50,4 @@ def csv_cell(value: Any) -> Any:
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
-_ENTITIES[found[0]], one_line(text)
-    )
-
-
-def code(text: str) -> str:
-    """Text as a code span of Markdown, also in a table."""
-    line = one_line(text).replace("|", "\\|")
-    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
-    space = " " if line.startswith("`") or line.endswith("`") else ""
-    return f"{fence}{space}{line}{space}{fence}"
-
-
-def csv_cell(value: Any) -> Any:
-    """A value for a CSV; text that a spreadsheet would run as a formula gets an apostrophe before it."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
-
-
 _ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}

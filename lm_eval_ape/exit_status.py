@@ -28,8 +28,8 @@ def exit_status(name: str, command: Sequence[str], work: Callable[[], int]) -> i
         work: Does it, and returns the status of a command that has come to its end.
 
     Returns:
-        That status; 2 where an `ApeError` came or the system refused a file, 130 after Ctrl-C and 143 after SIGTERM, each with its sentence on
-        stderr.
+        That status; 2 where an `ApeError` came or the system refused a file, 130 after Ctrl-C and 143 after SIGTERM,
+        each with its sentence on stderr.
     """
     try:
         with interruptible(), telling_others(name), _refused_files_told():
