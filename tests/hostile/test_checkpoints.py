@@ -49,18 +49,22 @@ def plant(folder: Path, ran: Path) -> None:
     (folder / "evil.py").write_text(
         f"from pathlib import Path\nPath({str(ran)!r}).touch()\n"
         "from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast\n"
+        # Classes of its own, as transformers remembers of a class where it came from.
+        "class Config(LlamaConfig):\n    model_type = 'evil'\n"
+        "class Model(LlamaForCausalLM):\n    config_class = Config\n"
+        "class Tokenizer(PreTrainedTokenizerFast):\n    pass\n"
     )
 
 
 def plant_model(folder: Path, ran: Path) -> None:
     plant(folder, ran)
-    auto_map = {"AutoConfig": "evil.LlamaConfig", "AutoModelForCausalLM": "evil.LlamaForCausalLM"}
+    auto_map = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}
     edit(folder, "config.json", model_type="evil", auto_map=auto_map)
 
 
 def plant_tokenizer(folder: Path, ran: Path) -> None:
     plant(folder, ran)
-    names = ["evil.PreTrainedTokenizerFast"] * 2
+    names = ["evil.Tokenizer"] * 2
     edit(folder, "tokenizer_config.json", tokenizer_class="Evil", auto_map={"AutoTokenizer": names})
 
 
