@@ -12,10 +12,11 @@ from safetensors import SafetensorError
 
 from lm_eval_ape.errors import ApeError
 
-# What transformers and what it reads files with raise for files that are missing, damaged, or of another model. A
-# RuntimeError is that of weights of another shape only where it says so.
+# What transformers and what it reads files with raise for files that are missing, damaged, or of another model (without
+# a tokenizer.json it may ask for a package). A RuntimeError is that of weights of another shape only where it says so.
 _WRONG_FILES = (
     OSError,
+    ImportError,
     ValueError,
     pickle.UnpicklingError,
     SafetensorError,
