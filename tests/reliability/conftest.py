@@ -9,6 +9,7 @@ from typing import Any
 import harness
 import pytest
 import yaml
+from matplotlib.figure import Figure
 
 from lm_eval_ape.comparison import measured
 from lm_eval_ape.comparison.measured import MeasuredApeHFLM
@@ -32,7 +33,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-class Plain:
+class Plain(Figure):
     """A figure that costs nothing to draw."""
 
     def savefig(self, file: Path, **_: Any) -> None:
