@@ -25,3 +25,8 @@ EQUIVALENT: dict[tuple[str, str], str] = {
     (STATISTICS, "-_BATCH_VALUES = 10000000\n+_BATCH_VALUES = 10000001"): MEMORY,
     (STATISTICS, "-_BATCH_VALUES = 10000000\n+_BATCH_VALUES = 9999999"): MEMORY,
 }
+
+
+def reason(module: str, diff: str) -> str | None:
+    """Why a mutant may survive; None if it may not."""
+    return EQUIVALENT.get((module, diff))

@@ -24,7 +24,7 @@ sys.path.insert(0, str(HERE))
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from equivalent_mutants import EQUIVALENT  # noqa: E402
+from equivalent_mutants import EQUIVALENT, reason  # noqa: E402
 from mutants import Mutant, mutants, running, source_of  # noqa: E402
 from test_mutants import CHECKS  # noqa: E402
 
@@ -96,17 +96,12 @@ def run(todo: Sequence[tuple[str, Mutant]], jobs: int) -> list[Outcome]:
         child, status = os.wait()
         module, mutant = alive.pop(child)
         outcomes.append(Outcome(module, mutant, status != 0))
-        known = reason(module, mutant)
+        known = reason(module, mutant.diff)
         verdict = "killed" if status else f"survived, equivalent: {known}" if known else "SURVIVED"
         print(f"[{len(outcomes)}/{len(todo)}] {module}:{mutant.line} {mutant.what}: {verdict}", flush=True)
         if not status and not known:
             print(mutant.diff, flush=True)
     return outcomes
-
-
-def reason(module: str, mutant: Mutant) -> str | None:
-    """Why a mutant may survive; None if it may not."""
-    return EQUIVALENT.get((module, mutant.diff))
 
 
 def main() -> int:
@@ -129,7 +124,7 @@ def main() -> int:
             return 1
     outcomes = run(todo, given.jobs)
     survivors = [one for one in outcomes if not one.killed]
-    unknown = [one for one in survivors if not reason(one.module, one.mutant)]
+    unknown = [one for one in survivors if not reason(one.module, one.mutant.diff)]
     found = {(one.module, one.mutant.diff) for one in survivors}
     stale = [key for key in EQUIVALENT if key[0] in given.modules and key not in found]
     print(
