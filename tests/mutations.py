@@ -26,8 +26,15 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from equivalent_mutants import EQUIVALENT, reason  # noqa: E402
 from mutants import Mutant, mutants, running, source_of  # noqa: E402
+from quick_checks import scores, selections  # noqa: E402
 from test_mutants import CHECKS  # noqa: E402
 
+# What fails soonest: references are computed once, before the first fork.
+QUICK = {
+    **CHECKS,
+    "lm_eval_ape.selection": (*CHECKS["lm_eval_ape.selection"], selections),
+    "lm_eval_ape.calibration.scoring": (scores,),
+}
 # The tests of each module, those that fail soonest first.
 MODULES: dict[str, tuple[str, ...]] = {
     "lm_eval_ape.merge": ("test_merge.py", "test_attention_gradient.py"),
@@ -69,7 +76,7 @@ def tried(module: str, mutant: Mutant) -> int:
 def tested(module: str) -> int:
     """Run a module's quick checks and then its tests, file by file, until one fails; 0 if none does."""
     try:
-        for check in CHECKS.get(module, ()):
+        for check in QUICK[module]:
             check()
     except Exception:
         return 1
