@@ -8,6 +8,7 @@ from typing import Any
 
 import harness
 import pytest
+from matplotlib.figure import Figure
 import yaml
 from matplotlib.figure import Figure
 
