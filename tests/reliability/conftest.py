@@ -8,7 +8,6 @@ from typing import Any
 
 import harness
 import pytest
-from matplotlib.figure import Figure
 import yaml
 from matplotlib.figure import Figure
 
