@@ -97,6 +97,9 @@ def _idle(tree: ast.AST) -> set[int]:
                 skip(decorator)
         if isinstance(node, ast.arg):
             skip(node.annotation)
+        # Makes an error of what does not happen.
+        if isinstance(node, ast.keyword) and node.arg == "strict":
+            skip(node)
         if isinstance(node, ast.AnnAssign):
             skip(node.annotation)
         if isinstance(node, ast.Expr) and (
@@ -120,6 +123,12 @@ def _become(node: ast.AST, other: ast.AST) -> None:
     node.__dict__.update(copy.deepcopy(other).__dict__)
 
 
+def _drop_condition(target: Any, place: int) -> None:
+    target.values.pop(place)
+    if len(target.values) == 1:
+        _become(target, target.values[0])
+
+
 def _set(name: str, value: Any) -> Callable[[Any], None]:
     return lambda node: setattr(node, name, value)
 
@@ -139,7 +148,8 @@ def _changes(node: ast.AST) -> Iterator[Change]:  # noqa: PLR0912 (one branch an
             yield "another comparison", lambda target, kind=kind: target.ops.__setitem__(0, kind())
     elif isinstance(node, ast.BoolOp):
         yield "and for or", _set("op", ast.Or() if isinstance(node.op, ast.And) else ast.And())
-        yield "drop a condition", lambda target: target.values.pop()
+        for place in (0, -1):
+            yield "drop a condition", lambda target, place=place: _drop_condition(target, place)
     elif isinstance(node, ast.Constant):
         yield from _constants(node.value)
     elif isinstance(node, (ast.IfExp, ast.If, ast.While)):
@@ -183,7 +193,6 @@ def _calls(node: ast.Call) -> Iterator[Change]:
 
         yield "swap two arguments", swap
     for place, keyword in enumerate(node.keywords):
-        # `strict` makes an error of what does not happen.
         if keyword.arg and keyword.arg != "strict":
             yield f"drop {keyword.arg}", lambda target, place=place: target.keywords.pop(place)
     if isinstance(node.func, ast.Attribute) and (other := NAMES.get(node.func.attr)):

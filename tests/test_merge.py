@@ -174,3 +174,10 @@ def test_the_slope_of_a_factor_is_finite_where_a_query_sees_no_context(mode: str
 
     factors = torch.tensor([0.8, 0.7], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(total, (factors,))
+    # The same numbers as without a slope.
+    assert torch.equal(total(factors).detach(), total(factors.detach()))
+
+
+def test_a_single_group_is_handed_on_as_it_is() -> None:
+    only = attended(*group(4, 0))
+    assert merge([only]) is only
