@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+SCORING = "lm_eval_ape.calibration.scoring"
 MERGE, SELECTION = "lm_eval_ape.merge", "lm_eval_ape.selection"
 STABILITY, STATISTICS = "lm_eval_ape.calibration.stability", "lm_eval_ape.comparison.statistics"
 OTHER_BLOCKS = ("2", "26", "2 ** 27", "2 ** 25", "3 ** 26", "1 ** 26")
@@ -20,6 +21,26 @@ EQUIVALENT: dict[tuple[str, str], str] = {
         MERGE,
         "-    if not (isinstance(factor, Tensor) and factor.requires_grad):\n+    if not isinstance(factor, Tensor):",
     ): "without a slope both ways to multiply give the same numbers",
+    (
+        MERGE,
+        "-    weights = torch.exp(lses - lse.masked_fill(lse == -math.inf, 0.0)).unsqueeze(-1)\n"
+        "+    weights = torch.exp(lses - lse.masked_fill(lse == -math.inf, 0.1)).unsqueeze(-1)",
+    ): "of -inf, any finite number can be taken away",
+    (
+        MERGE,
+        "-        factor = scale.unsqueeze(-1) if isinstance(scale, Tensor) else scale\n"
+        "+        factor = scale.unsqueeze(-2) if isinstance(scale, Tensor) else scale",
+    ): "S has a last dimension of 1, before and after which another one is the same",
+    (
+        MERGE,
+        "-    return (lse.masked_fill(empty, 0.0) * factor).masked_fill(empty, -math.inf)\n"
+        "+    return (lse.masked_fill(empty, 0.1) * factor).masked_fill(empty, -math.inf)",
+    ): "what is filled in is filled over",
+    (
+        SCORING,
+        "-        ends = torch.tensor(self.ends, dtype=torch.long, device=device)\n"
+        "+        ends = torch.tensor(self.ends, device=device)",
+    ): "a list of integers is long, and of an empty one no token is",
     (
         STABILITY,
         "-        return self.width <= STABLE_WIDTH + _ROUNDING\n+        return self.width < STABLE_WIDTH + _ROUNDING",

@@ -35,6 +35,7 @@ COMPARISONS = {
     ast.In: (ast.NotIn,),
     ast.NotIn: (ast.In,),
 }
+_IDLE_KEYWORDS = ("strict", "device")
 NAMES = {"argmax": "argmin", "argmin": "argmax", "max": "min", "min": "max", "any": "all", "all": "any"}
 NAMES |= {"mean": "sum", "sum": "mean", "exp": "exp2", "log": "log2", "logsumexp": "amax"}
 
@@ -97,8 +98,8 @@ def _idle(tree: ast.AST) -> set[int]:
                 skip(decorator)
         if isinstance(node, ast.arg):
             skip(node.annotation)
-        # Makes an error of what does not happen.
-        if isinstance(node, ast.keyword) and node.arg == "strict":
+        # `strict` makes an error of what does not happen; on one device nobody sees `device`.
+        if isinstance(node, ast.keyword) and node.arg in _IDLE_KEYWORDS:
             skip(node)
         if isinstance(node, ast.AnnAssign):
             skip(node.annotation)
@@ -193,7 +194,7 @@ def _calls(node: ast.Call) -> Iterator[Change]:
 
         yield "swap two arguments", swap
     for place, keyword in enumerate(node.keywords):
-        if keyword.arg and keyword.arg != "strict":
+        if keyword.arg and keyword.arg not in _IDLE_KEYWORDS:
             yield f"drop {keyword.arg}", lambda target, place=place: target.keywords.pop(place)
     if isinstance(node.func, ast.Attribute) and (other := NAMES.get(node.func.attr)):
         yield "another function", lambda target: setattr(target.func, "attr", other)

@@ -149,6 +149,13 @@ def test_histories_agree_for_one_token_and_part_for_more(load: Callable[..., Ape
     assert not np.allclose(measure(4, "own"), measure(4, "teacher"), atol=1e-3, rtol=0)
 
 
+def test_every_batch_of_points_is_told_as_it_is_scored(load: Callable[..., ApeHFLM]) -> None:
+    meter = Meter(load(), Objective(2, "own", "stop"), max_rows=3, cache=None)
+    told: list[int] = []
+    meter.scorer.score(SAMPLES[0].prompt, meter.teacher(SAMPLES[0]), POINTS, "sample", told.append)
+    assert told == [3, 1]
+
+
 @pytest.mark.parametrize("history", ["own", "teacher"])
 def test_points_in_batches_of_any_size_score_the_same(load: Callable[..., ApeHFLM], history: str) -> None:
     lm = load()
