@@ -111,6 +111,12 @@ def test_generations_depend_on_the_tables(fitted: Path, checkpoint: str) -> None
     assert own["config"]["lm_eval_ape"]["factors_sha256"]
 
 
+def write_changed(folder: Path, content: dict[str, Any]) -> None:
+    """A calibration with other tables, as if it had been fitted so."""
+    content["gradient"]["sha256"] = Factors.from_json(content["gradient"]["factors"]).digest
+    artefact.write(folder, content, {})
+
+
 def test_a_cache_filled_with_other_tables_is_refused(fitted: Path, checkpoint: str, tmp_path: Path) -> None:
     task = harness.task("answers", "multiple_choice", harness.documents(1))
     arguments = {"pretrained": checkpoint, "chunk_tokens": 40, "calibration": str(fitted)}
@@ -118,7 +124,7 @@ def test_a_cache_filled_with_other_tables_is_refused(fitted: Path, checkpoint: s
     harness.evaluate("ape-hf", arguments, task, **cache)
     content = artefact.read(fitted)
     content["gradient"]["factors"]["scale"][0][0] += 1e-6
-    artefact.write(tmp_path / "other", content, {})
+    write_changed(tmp_path / "other", content)
     with pytest.raises(ApeError, match=r"holds responses of other settings .*factors_sha256"):
         harness.evaluate("ape-hf", {**arguments, "calibration": str(tmp_path / "other")}, task, **cache)
 
@@ -142,7 +148,7 @@ def test_tables_for_another_number_of_heads_are_refused(
 ) -> None:
     content = artefact.read(fitted)
     content["gradient"]["factors"] = Factors(((0.9,) * 5,) * 3, ((0.9,) * 5,) * 3).json
-    artefact.write(tmp_path, content, {})
+    write_changed(tmp_path, content)
     with pytest.raises(ApeError, match="3 layers of 5 heads, but the model has 3 of 4"):
         load(chunk_tokens=40, calibration=str(tmp_path))
 
