@@ -110,6 +110,8 @@ def test_the_first_of_several_processes_speaks_for_all(
 ) -> None:
     monkeypatch.setattr("lm_eval_ape.cli.paths.main", lambda _: signal.raise_signal(signal.SIGINT))
     monkeypatch.setenv("WORLD_SIZE", "2")
+    # It would stay quiet for the tests after this one.
+    monkeypatch.setattr("lm_eval_ape.cli.be_quiet_unless_first", lambda: None)
     for rank, words in (("0", "lm-eval-ape paths (in 2 processes, as before)\n"), ("1", "")):
         monkeypatch.setenv("RANK", rank)
         assert main(["paths"]) == 130
