@@ -181,3 +181,12 @@ def test_the_slope_of_a_factor_is_finite_where_a_query_sees_no_context(mode: str
 def test_a_single_group_is_handed_on_as_it_is() -> None:
     only = attended(*group(4, 0))
     assert merge([only]) is only
+
+
+@pytest.mark.parametrize("mode", ["lse", "additive"])
+def test_a_query_that_sees_no_context_gives_it_nothing_however_small_the_factor(mode: str) -> None:
+    some = attended(*group(4, 0))
+    none = Attended(some.out.float(), torch.full_like(some.lse, -math.inf).float())
+    # This number is 0 in float32, and 0 times infinity is no number.
+    for temperature in (1e-60, torch.full((2, 3, 1), 1e-60)):
+        assert scale_context(none, temperature, 1.0, mode).lse.eq(-math.inf).all()
