@@ -60,6 +60,17 @@ def _check_choices(content: Mapping[str, Any], points: Sequence[tuple[float, ...
         point = part["attn_temperature"], part["attn_scale"]
         if means.get(point) != part["mean_kl"]:
             raise ApeError(f"{name} is (T, S) = {point} with a mean KL of {part['mean_kl']}, which grid does not have.")
+    ranks = {}
+    if labels := content["labels"]:
+        ranks["labels.spearman"] = labels["spearman"]
+        oracle = labels["oracle"]["attn_temperature"], labels["oracle"]["attn_scale"]
+        scored = {tuple(point) for point in labels["points"]}
+        if not scored <= means.keys() or oracle not in scored:
+            raise ApeError("labels has points, or an oracle, which grid does not have.")
+    if entropy := content.get("entropy"):
+        ranks["entropy.spearman_with_kl"] = entropy["spearman_with_kl"]
+    if half := next((name for name, rank in ranks.items() if (rank["low"] is None) != (rank["high"] is None)), None):
+        raise ApeError(f"{half} has half an interval.")
     if missing := next((point for point in (DEFAULT, NEUTRAL) if point not in means), None):
         raise ApeError(f"grid.points lacks {tuple(missing)}, which is always measured.")
 

@@ -52,7 +52,8 @@ def from_json(content: bytes | str, *, finite: bool = True) -> Any:
 
     Args:
         content: The JSON; bytes must be UTF-8.
-        finite: Whether NaN and the infinities, which are no JSON but which the harness writes, are refused.
+        finite: Whether NaN and the infinities, which are no JSON but which the harness writes, and whole numbers of
+            more than 64 bits are refused.
 
     Raises:
         ValueError: It is no JSON, or does not say one thing plainly; says why.
@@ -65,7 +66,7 @@ def from_json(content: bytes | str, *, finite: bool = True) -> Any:
             text,
             parse_constant=_no_constant if finite else None,
             parse_float=_float,
-            parse_int=_int,
+            parse_int=_int if finite else _long,
             object_pairs_hook=_object,
         )
         _check_depth(found)
@@ -114,6 +115,13 @@ def _float(digits: str) -> float:
 
 
 def _int(digits: str) -> int:
+    number = _long(digits)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"it holds the whole number {digits:.40}, which is more than 64 bits")
+    return number
+
+
+def _long(digits: str) -> int:
     if len(digits) > _MOST_DIGITS:
         raise ValueError(f"it holds a number of {len(digits)} digits, which is too large")
     return int(digits)

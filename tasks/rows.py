@@ -8,9 +8,6 @@ from lm_eval_ape.errors import ApeError
 from lm_eval_ape.files import reason
 from lm_eval_ape.strict import from_json
 
-# Data sets keep whole numbers in 64 bits.
-LARGEST = 2**63 - 1
-
 
 class Row(NamedTuple):
     """One JSON object of a file.
@@ -61,8 +58,8 @@ class Row(NamedTuple):
             ApeError: It is missing or something else.
         """
         value = self.fields.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or not -LARGEST <= value <= LARGEST:
-            raise self.unexpected(name, "a whole number of at most 64 bits")
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self.unexpected(name, "a whole number")
         return value
 
     def texts(self, name: str) -> list[str]:
