@@ -130,6 +130,25 @@ def test_positions_after_an_end_of_sequence_count_only_where_asked_for(
     assert (measured.positions.min() < 4) == (after_eos == "stop")
 
 
+def test_a_point_that_ends_its_sequence_before_the_teacher_does_counts_up_to_there(
+    load: Callable[..., ApeHFLM],
+) -> None:
+    lm = load()
+    reference = SlowReference(lm, ())
+    told: list[int] = []
+    while len(told) < 4:
+        told.append(int(reference.teacher(SAMPLES[0].prompt, told).argmax()))
+    own = [int(reference.student(SAMPLES[0].prompt, [], point).argmax()) for point in POINTS]
+    early = next(token for token in own if token not in told)
+    lm.model.generation_config.eos_token_id = [early]
+    reference = SlowReference(lm, end_tokens(lm))
+    measured = Meter(lm, Objective(4, "own", "stop"), max_rows=None, cache=None).measure(SAMPLES[:1], POINTS)
+    expected = [reference.kl(SAMPLES[0].prompt, point, 4, "own") for point in POINTS]
+    assert measured.positions[0].tolist() == [count for _, count in expected]
+    assert set(measured.positions[0].tolist()) >= {1, 4}
+    assert np.allclose(measured.kl[0], [kl for kl, _ in expected], atol=1e-9, rtol=0)
+
+
 @pytest.mark.parametrize("history", ["own", "teacher"])
 @pytest.mark.parametrize("strategy", ["parallel", "ape"])
 def test_one_chunk_without_temperature_and_scale_diverges_by_nothing(
@@ -204,7 +223,8 @@ def test_memory_that_does_not_even_hold_one_point_is_told_with_the_sample(
 def test_logits_that_are_not_finite_are_told_with_sample_and_point(float32_checkpoint: str) -> None:
     lm = ApeHFLM(pretrained=float32_checkpoint, device="cpu")
     meter = Meter(lm, Objective(2, "own", "stop"), max_rows=None, cache=None)
-    with pytest.raises(ApeError, match=r"document 5 of task task: the logits of the point \(T=1e-44, S=1\)"):
+    sentence = r"document 5 of task task: the logits of the point \(T=1e-44, S=1\) for new token 1 are not finite"
+    with pytest.raises(ApeError, match=sentence):
         meter.measure(SAMPLES[2:], [Point(1.0, 1.0), Point(1e-44, 1.0)])
 
 
