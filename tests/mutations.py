@@ -64,9 +64,9 @@ def tried(module: str, mutant: Mutant) -> int:
     status = 2
     try:
         signal.setitimer(signal.ITIMER_PROF, PATIENCE)
-        sink = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(sink, 1)
-        os.dup2(sink, 2)
+        sink = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(sink, stream)
         with running(importlib.import_module(module), mutant.source):
             status = tested(module)
     finally:
