@@ -14,6 +14,7 @@ from lm_eval_ape.calibration.schema import validate
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.factors import Factors
 from lm_eval_ape.files import read_json, write_text
+from lm_eval_ape.json_schema import checking
 from lm_eval_ape.pocket import model_name
 from lm_eval_ape.strategy import SETTINGS, Settings
 
@@ -96,10 +97,8 @@ def read(path: str | Path) -> dict[str, Any]:
     file = Path(path).expanduser()
     file = file / FILE_NAME if file.is_dir() else file
     content: dict[str, Any] = read_json(file, "calibration", _MEND)
-    try:
+    with checking(f"{file} is no calibration that this version can read", _MEND):
         validate(content)
-    except ApeError as error:
-        raise ApeError(f"{file} is no calibration that this version can read: {error} {_MEND}") from error
     return content
 
 

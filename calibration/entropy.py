@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from lm_eval_ape.calibration.choice import Chosen, Floats, Table, choose
 from lm_eval_ape.calibration.decoding import check_finite, last_logits
-from lm_eval_ape.calibration.grid import Point
+from lm_eval_ape.calibration.grid import NEUTRAL, Point
 from lm_eval_ape.calibration.identity import digest, model_key, read_settings
 from lm_eval_ape.calibration.journal import Journal
 from lm_eval_ape.calibration.samples import Sample
@@ -96,14 +96,11 @@ class EntropyMeter:
 
     def _entropies(self, sample: Sample, points: Sequence[Point | None]) -> list[float]:
         """In the points' order; None is the teacher."""
-        settings, real = self.lm.settings, [point for point in points if point is not None]
+        real = [point for point in points if point is not None]
         found: dict[Point | None, float] = {}
         if len(real) < len(points):
-            self.lm.settings = replace(settings, **_SEQUENTIAL)
-            try:
-                found[None] = explained(self.lm, lambda: self._read(sample, [Point(1.0, 1.0)]))[0]
-            finally:
-                self.lm.settings = settings
+            with self.lm.under(replace(self.lm.settings, **_SEQUENTIAL)):
+                found[None] = explained(self.lm, lambda: self._read(sample, [NEUTRAL]))[0]
         if real:
             found.update(zip(real, explained(self.lm, lambda: self._read(sample, real)), strict=True))
         return [found[point] for point in points]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lm_eval_ape import tensor_file
-from lm_eval_ape.files import told
+from lm_eval_ape.files import writing_told
 
 logger = logging.getLogger(__name__)
 
@@ -104,5 +104,5 @@ class StateFile:
             "stopping": torch.stack(state.stopping),
             **{f"{_OPTIMISER}{name}": tensor for name, tensor in state.optimiser.items()},
         }
-        with told(self.path):
+        with writing_told(self.path):
             tensor_file.write(self.path, tensors, form=FORMAT, key=self.key)

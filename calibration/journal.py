@@ -11,7 +11,7 @@ from typing import Any
 
 import xxhash
 
-from lm_eval_ape.files import told
+from lm_eval_ape.files import writing_told
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Journal:
             return
         path = self.folder / f"{self.name}.{self.rank}.jsonl"
         line = _line(record) + b"\n"
-        with told(path):
+        with writing_told(path):
             self.folder.mkdir(parents=True, exist_ok=True)
             # Without a buffer, so that nothing is left to be written when the file is closed.
             with path.open("a+b", buffering=0) as file:

@@ -61,12 +61,8 @@ def find_metric(tasks: Mapping[str, Task], name: str | None) -> Metric:
 @contextmanager
 def at(lm: ApeHFLM, point: Candidate) -> Iterator[None]:
     """Let the model read contexts with a candidate's T and S while the context lasts."""
-    before = lm.settings
-    lm.settings = replace(before, **settings_of(point))
-    try:
+    with lm.under(replace(lm.settings, **settings_of(point))):
         yield
-    finally:
-        lm.settings = before
 
 
 class Labels:

@@ -15,7 +15,7 @@ from lm_eval_ape import tensor_file
 from lm_eval_ape.calibration.decoding import check_finite, last_logits
 from lm_eval_ape.calibration.divergence import log_probabilities
 from lm_eval_ape.encode import input_device
-from lm_eval_ape.files import told
+from lm_eval_ape.files import writing_told
 from lm_eval_ape.model import ApeHFLM
 
 logger = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class TeacherStore:
         if kept is not None and (teacher := kept.cut(num_tokens, ends)) is not None:
             return teacher
         teacher = ask(lm, ids, num_tokens, ends, sample)
-        with told(path):
+        with writing_told(path):
             tensor_file.write(path, teacher._asdict(), form=FORMAT, key=key)
         return teacher
 

@@ -11,7 +11,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoConfig
 
 from lm_eval_ape.errors import ApeError, nearest
-from lm_eval_ape.loading import told
+from lm_eval_ape.loading import loading_told
 from lm_eval_ape.pocket import POCKET, pocket_path
 from lm_eval_ape.strategy import SETTINGS, Settings, resolve
 
@@ -93,5 +93,5 @@ def _config_fields(arguments: Mapping[str, Any]) -> list[str]:
     keys = ("revision", "trust_remote_code", "subfolder", "gguf_file")
     # Without a word about code of the checkpoint's own, transformers would ask on the terminal.
     options = {"trust_remote_code": False, **{key: arguments[key] for key in keys if arguments.get(key) is not None}}
-    with told(pretrained):
+    with loading_told(pretrained):
         return list(AutoConfig.from_pretrained(pretrained, **options).to_dict())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -11,10 +10,9 @@ from pathlib import Path
 
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.escaping import one_line
-from lm_eval_ape.folder_lock import first_process
 from lm_eval_ape.interruption import Interrupted, interruptible
 from lm_eval_ape.kept import what_is_kept
-from lm_eval_ape.processes import sentence, telling_others
+from lm_eval_ape.processes import is_first, launched, sentence, telling_others
 
 MISTAKE = 2
 
@@ -40,7 +38,7 @@ def exit_status(name: str, command: Sequence[str], work: Callable[[], int]) -> i
         return MISTAKE
     except Interrupted as stop:
         # Of several processes the first one speaks.
-        if first_process():
+        if is_first():
             # Below a progress bar, which has not ended its line.
             print(
                 f"\n{name}: stopped by {stop.name}. {_kept(stop.folders)} To go on: {_again(command)}", file=sys.stderr
@@ -73,5 +71,5 @@ def _kept(folders: Sequence[Path]) -> str:
 
 
 def _again(command: Sequence[str]) -> str:
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    _, processes = launched()
     return shlex.join(command) + (f" (in {processes} processes, as before)" if processes > 1 else "")

@@ -145,7 +145,7 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def told(path: Path) -> Iterator[None]:
+def writing_told(path: Path) -> Iterator[None]:
     """Say in a sentence that a file could not be written.
 
     Raises:
@@ -166,7 +166,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         ApeError: It cannot be written.
     """
-    with told(path):
+    with writing_told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as draft:
             draft.write_text(text, encoding="utf-8")

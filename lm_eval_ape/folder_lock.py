@@ -17,17 +17,10 @@ from filelock import FileLock, Timeout
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.files import clear_drafts, make_folder, write_text
 from lm_eval_ape.interruption import Interrupted
+from lm_eval_ape.processes import is_first
 
 # The lock itself is the operating system's and goes with its process; the file beside it only says whose it is.
 LOCK_NAME, HOLDER_NAME = ".lm-eval-ape.lock", ".lm-eval-ape.holder.json"
-
-# Where launchers say which of a run's processes this one is, in the order in which accelerate asks for it.
-_RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
-
-
-def first_process() -> bool:
-    """Whether this is a run's only process, or the first one of several."""
-    return int(next((os.environ[name] for name in _RANKS if name in os.environ), "0")) == 0
 
 
 @contextmanager
@@ -47,7 +40,7 @@ def hold(folder: str | Path, command: Sequence[str] = ()) -> Iterator[Path]:
         ApeError: Another run holds it, or it cannot be written to; nothing has been done then.
     """
     path = make_folder(folder)
-    if not first_process():
+    if not is_first():
         yield path
         return
     lock = FileLock(path / LOCK_NAME)

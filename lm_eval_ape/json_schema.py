@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from lm_eval_ape.errors import ApeError
@@ -86,6 +87,23 @@ def validate(
     if isinstance(content, list) and "items" in rule:
         for number, item in enumerate(content):
             validate(item, rule["items"], f"{where}[{number}]", definitions=definitions)
+
+
+@contextmanager
+def checking(named: str, mend: str) -> Iterator[None]:
+    """Let errors of the checks inside say which file is wrong.
+
+    Args:
+        named: What is wrong with the file then: the beginning of a sentence.
+        mend: What to do: a sentence.
+
+    Raises:
+        ApeError: A check failed.
+    """
+    try:
+        yield
+    except ApeError as error:
+        raise ApeError(f"{named}: {error} {mend}") from error
 
 
 def _check_size(content: Any, rule: Mapping[str, Any], name: str) -> None:

@@ -28,7 +28,7 @@ _CODE, _SHAPES = "trust_remote_code", "ignore_mismatched_sizes"
 
 
 @contextmanager
-def told(pretrained: object, what: str = "model") -> Iterator[None]:
+def loading_told(pretrained: object, what: str = "model") -> Iterator[None]:
     """Raise what is wrong with a checkpoint as an `ApeError`; other exceptions pass.
 
     Args:

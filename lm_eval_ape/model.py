@@ -6,14 +6,12 @@ The parent sees queries where it expects prompts; the segments that they read ar
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -35,17 +33,19 @@ from lm_eval_ape.factors import reading_factors
 from lm_eval_ape.files import make_folder
 from lm_eval_ape.finite import NotFiniteError, explain, next_tokens_finite
 from lm_eval_ape.kv_store import KVStore, open_store
-from lm_eval_ape.loading import told
+from lm_eval_ape.loading import loading_told
 from lm_eval_ape.option_values import byte_size
 from lm_eval_ape.passes import passes
-from lm_eval_ape.pieces import ENCODE_TOKENS
+from lm_eval_ape.pieces import blocks
 from lm_eval_ape.processes import Processes, be_quiet_unless_first, join
 from lm_eval_ape.prompt import Prompt, Source, Splitter, Tally, warn_of
+from lm_eval_ape.request_log import RequestLog
 from lm_eval_ape.rolling import rolling_loglikelihood
 from lm_eval_ape.segmented_attention import reading_segments
 from lm_eval_ape.segments import Reader, Reading, SegmentedCache, together
 from lm_eval_ape.shared_evaluation import share_evaluation
 from lm_eval_ape.short_memory import half, in_pieces
+from lm_eval_ape.strategy import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -84,9 +84,7 @@ class ApeHFLM(HFLM):
         **arguments: Any,
     ) -> None:
         self.settings, rest = split_arguments({"pretrained": pretrained, **arguments})
-        self.request_log = Path(request_log).expanduser() if request_log else None
-        if self.request_log and not self.request_log.parent.is_dir():
-            raise ApeError(f"request_log={request_log} lies in a folder that does not exist; make it first.")
+        self.request_log = RequestLog(request_log)
         memory_bytes = byte_size("kv_cache_bytes", kv_cache_bytes)
         folder_bytes = None if kv_cache_dir_bytes is None else byte_size("kv_cache_dir_bytes", kv_cache_dir_bytes)
         folder = make_folder(kv_cache_dir) if kv_cache_dir else None
@@ -107,7 +105,7 @@ class ApeHFLM(HFLM):
             be_quiet_unless_first()
             # Before the weights are read, so that the others learn of it if that fails here.
             self.processes = join()
-        with told(pretrained):
+        with loading_told(pretrained):
             super().__init__(**rest)
         if self.processes.count > 1:
             # The parent counts processes of several GPUs only, and those of each machine from 0.
@@ -249,7 +247,9 @@ class ApeHFLM(HFLM):
                     f"{source}: another request has the same prompt but another context or length to generate, and the "
                     "harness cannot tell them apart; run the two in separate tasks."
                 )
-            self._log(source, request, prompt)
+            # What is no share, every process cuts.
+            first_says = self._tallies is not None or self.rank == 0
+            self.request_log.append(source, request.idx, prompt, written=first_says)
         if self._tallies is None:
             self.report([splitter.tally()])
         else:
@@ -274,25 +274,6 @@ class ApeHFLM(HFLM):
         finally:
             self._world_size = self.processes.count
             self._tallies = None
-
-    def _log(self, source: Source, request: Instance, prompt: Prompt) -> None:
-        record = {
-            "task": source.task,
-            "doc_id": source.doc_id,
-            "idx": request.idx,
-            "prefix_tokens": len(prompt.prefix),
-            "chunk_tokens": [len(chunk) for chunk in prompt.chunks],
-            "query_tokens": len(prompt.query),
-            "dropped_tokens": prompt.dropped,
-        }
-        if prompt.retrieval:
-            record |= {"kept_chunks": list(prompt.retrieval.kept), "chunks": prompt.retrieval.chunks}
-        logger.debug("request %s", record)
-        # What is no share, every process cuts.
-        if self.request_log and (self._tallies is not None or self.rank == 0):
-            # At once, so that lines of several processes do not mix.
-            with self.request_log.open("ab", buffering=0) as file:
-                file.write(json.dumps(record).encode() + b"\n")
 
     def _tokenise(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Token ids as the parent's `tok_encode` makes them, with the characters each covers."""
@@ -440,18 +421,11 @@ class ApeHFLM(HFLM):
         self, groups: Sequence[list[int]], prompts: Sequence[Prompt]
     ) -> Iterator[tuple[list[int], Prompt, Reader]]:
         """Groups of requests that share a context, with what they read; short contexts are encoded together."""
-        first = 0
-        while first < len(groups):
-            last, tokens = first, 0
-            while last < len(groups) and (last == first or tokens + len(prompts[groups[last][0]].ids) <= ENCODE_TOKENS):
-                tokens += len(prompts[groups[last][0]].ids)
-                last += 1
-            block = groups[first:last]
-            own = [prompts[indices[0]] for indices in block]
+        firsts = [prompts[indices[0]] for indices in groups]
+        for block in blocks([len(prompt.ids) for prompt in firsts]):
             with self.autocast():
-                readers = encode_all(self.model, own, self.settings, used=self.used, store=self.store)
-            yield from zip(block, own, readers, strict=True)
-            first = last
+                readers = encode_all(self.model, firsts[block], self.settings, used=self.used, store=self.store)
+            yield from zip(groups[block], firsts[block], readers, strict=True)
 
     def _model_call(self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         if self._reader is None or not self._reader.segments:
@@ -466,6 +440,15 @@ class ApeHFLM(HFLM):
                 for part in passes(inps.shape[1], self._query_tokens, self.settings.selection)
             ]
         return logits[0] if len(logits) == 1 else torch.cat(logits, dim=1)
+
+    @contextmanager
+    def under(self, settings: Settings) -> Iterator[None]:
+        """Encode and read under other settings while the context lasts."""
+        before, self.settings = self.settings, settings
+        try:
+            yield
+        finally:
+            self.settings = before
 
     def reading(self, readers: Sequence[Reader]) -> Reading:
         """How a batch reads its segments under the settings, T and S with them."""

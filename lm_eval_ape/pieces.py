@@ -109,6 +109,22 @@ def plan(prompt: Prompt, settings: Settings) -> Plan:
     return Plan(prefix, tuple(chunks), lead, whole, lengths, positions, query_start(lengths, start, mode))
 
 
+def blocks(lengths: Sequence[int]) -> Iterator[slice]:
+    """Neighbours that have at most `ENCODE_TOKENS` tokens together (or more alone).
+
+    Args:
+        lengths: Tokens of each.
+    """
+    first, tokens = 0, 0
+    for number, length in enumerate(lengths):
+        if number > first and tokens + length > ENCODE_TOKENS:
+            yield slice(first, number)
+            first, tokens = number, 0
+        tokens += length
+    if lengths:
+        yield slice(first, len(lengths))
+
+
 def batches(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
     """Pieces in batches, those with the same prefix and of about the same length together.
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from lm_eval_ape.escaping import terminal
-from lm_eval_ape.files import told, whole_file
+from lm_eval_ape.files import whole_file, writing_told
 
 FORMATS = ("png", "svg")
 INK = "#1b1c21"
@@ -97,7 +97,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
         for kind in FORMATS:
             path = folder / f"{name}.{kind}"
             metadata = {"Date": None} if kind == "svg" else None
-            with told(path):
+            with writing_told(path):
                 folder.mkdir(parents=True, exist_ok=True)
                 with whole_file(path, durable=False) as draft:
                     figure.savefig(

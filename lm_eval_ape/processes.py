@@ -23,6 +23,9 @@ from lm_eval_ape.errors import ApeError
 
 Found = TypeVar("Found")
 
+# Where launchers say which process this is and how many there are, in the order in which accelerate asks for it.
+_RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 # How long a process waits for the slowest one; shares may differ by hours, but not by days.
 PATIENCE = timedelta(days=1)
 # How long to look for the launcher's store, seconds.
@@ -139,7 +142,13 @@ def _meet() -> None:
 
 def launched() -> tuple[int, int]:
     """Number of this process and how many were started, as the launcher says, before any of them has been joined."""
-    return int(os.environ.get("RANK") or 0), int(os.environ.get("WORLD_SIZE") or 1)
+    rank, count = (next((os.environ[name] for name in names if os.environ.get(name)), "") for names in (_RANKS, _SIZES))
+    return int(rank or 0), int(count or 1)
+
+
+def is_first() -> bool:
+    """Whether this is a run's only process, or the first one of several."""
+    return launched()[0] == 0
 
 
 def be_quiet_unless_first() -> None:

@@ -179,10 +179,6 @@ class Splitter:
         self.notes, self._unread = Counter(), Counter()
         return tally
 
-    def report(self) -> None:
-        """Warn of it."""
-        warn_of([self.tally()], self.settings)
-
     def _note(self, note: str, concerns: bool) -> None:
         if concerns:
             self.notes[note] += 1

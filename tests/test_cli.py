@@ -79,3 +79,13 @@ def test_the_demo_calibrates_compares_and_reports(capsys: pytest.CaptureFixture[
     assert (tmp_path / "board" / "board.json").is_file()
     assert (tmp_path / "calibration" / "calibration.json").is_file()
     assert "ape_pocket_twohop_test" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_further_process_of_the_demo_leaves_table_and_page_to_the_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("lm_eval_ape.cli.demo.calibrate", lambda *_: {})
+    monkeypatch.setattr("lm_eval_ape.comparison.compare.compare", lambda *_: None)
+    assert main(["demo", "--output_path", str(tmp_path)]) == 0
+    assert not capsys.readouterr().out
+    assert not list(tmp_path.iterdir())

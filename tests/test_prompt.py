@@ -8,7 +8,7 @@ import pytest
 import tiny
 
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.prompt import Prompt, Retrieval, Source, Splitter
+from lm_eval_ape.prompt import Prompt, Retrieval, Source, Splitter, warn_of
 from lm_eval_ape.strategy import resolve
 
 TOKENIZER = tiny.make_tokenizer()
@@ -173,8 +173,8 @@ def test_what_is_out_of_the_ordinary_is_warned_about_once(caplog: pytest.LogCapt
     splitter = Splitter(tokenise, resolve({}), 4096)
     for number in range(3):
         splitter.split("A film. A film. Who?", Source("task", number, {"context": "A film."}), 8)
-    splitter.report()
-    splitter.report()
+    warn_of([splitter.tally()], splitter.settings)
+    warn_of([splitter.tally()], splitter.settings)
     assert [record.getMessage() for record in caplog.records] == [
         "3 requests: they hold their context more than once; the last is taken."
     ]
@@ -262,8 +262,8 @@ def test_retrieval_is_warned_about_once_with_its_counts(caplog: pytest.LogCaptur
     splitter = Splitter(tokenise, resolve({"chunking": "passages", "retriever": "bm25", "max_chunks": 1}), 4096)
     text = f"Go:\n{FILMS}\nWho is the father?"
     prompts = [splitter.split(text, Source("task", number, {"context": FILMS}), 8) for number in range(3)]
-    splitter.report()
-    splitter.report()
+    warn_of([splitter.tally()], splitter.settings)
+    warn_of([splitter.tally()], splitter.settings)
     tokens = 3 * prompts[0].dropped
     assert [record.getMessage() for record in caplog.records] == [
         f"retriever=bm25 with max_chunks=1: of 3 requests' 12 chunks it dropped 9, with {tokens} tokens."
@@ -274,7 +274,7 @@ def test_a_context_of_few_enough_chunks_is_read_whole_and_not_warned_about(caplo
     text = f"Go:\n{FILMS}\nWho?"
     with_preset, splitter = split(text, {"context": FILMS}, preset="C200x20", strategy="sequential")
     without, _ = split(text, {"context": FILMS}, strategy="sequential")
-    splitter.report()
+    warn_of([splitter.tally()], splitter.settings)
     assert with_preset.ids == without.ids
     assert (with_preset.dropped, with_preset.retrieval) == (0, Retrieval(kept=(0,), chunks=1))
     assert not caplog.records

@@ -8,7 +8,7 @@ from typing import Any
 
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.files import read_json
-from lm_eval_ape.json_schema import Rule, list_of, mapping_of, or_null, validate, whole
+from lm_eval_ape.json_schema import Rule, checking, list_of, mapping_of, or_null, validate, whole
 from lm_eval_ape.probe import ROLES
 
 SCHEMA_VERSION = 1
@@ -87,11 +87,9 @@ def read(path: Path) -> dict[str, Any]:
             f"{path} has schema version {version!r:.60}, but this version reads {SCHEMA_VERSION}; make it again, or "
             "use the version of lm-eval-ape that made it."
         )
-    try:
+    with checking(f"{path} is no analysis of `lm-eval-ape analyze`", _MEND):
         validate(content, _RULE)
         _check_parts(content)
-    except ApeError as error:
-        raise ApeError(f"{path} is no analysis of `lm-eval-ape analyze`: {error} {_MEND}") from error
     return dict(content)
 
 

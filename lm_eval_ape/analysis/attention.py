@@ -54,8 +54,7 @@ def look(lm: ApeHFLM, prompt: Prompt, settings: Settings, sample: str = "a promp
         NotFiniteError: The logits are not finite.
     """
     probe = Probe()
-    before, lm.settings = lm.settings, settings
-    try:
+    with lm.under(settings):
         with lm.autocast():
             reader = encode(lm.model, prompt, settings, used=lm.used, store=lm.store)
         reading = replace(lm.reading([reader]), probe=probe)
@@ -64,8 +63,6 @@ def look(lm: ApeHFLM, prompt: Prompt, settings: Settings, sample: str = "a promp
         with reading_segments(lm.model):
             logits = last_logits(lm, ids, reader.start, cache, keep=1)
         check_finite(logits, [settings.strategy], 1, sample)
-    finally:
-        lm.settings = before
 
     def mean(name: str) -> list[list[float]]:
         return [[float(x) for x in heads] for heads in probe.stacked(0, name)[:, 0].mean(-1).tolist()]

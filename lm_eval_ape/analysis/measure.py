@@ -62,7 +62,6 @@ class Observer:
 
     def _samples(self, settings: Settings) -> list[Sample]:
         options = self.options
-        self.lm.settings = settings
         for task in self.tasks.values():
             # As the harness does before each run, so that the same examples are chosen.
             task.set_fewshot_seed(seed=FEWSHOT_SEED)
@@ -75,7 +74,8 @@ class Observer:
             fewshot_as_multiturn=options.fewshot_as_multiturn,
         )
         limit = min(options.probe_limit, options.limit or options.probe_limit)
-        return gather(self.lm, self.tasks, requests, limit=limit, picked={}).samples
+        with self.lm.under(settings):
+            return gather(self.lm, self.tasks, requests, limit=limit, picked={}).samples
 
     def _sample(self, sample: Sample, settings: Settings) -> Attention:
         prompt = sample.prompt

@@ -56,6 +56,8 @@ def main(arguments: Sequence[str]) -> int:
     command = ["lm-eval-ape", "demo", *arguments]
     calibration = calibrate(args, folder / "calibration", command)
     board = compare(args, folder / "board", command)
+    if board is None:
+        return 0
     page = report([str(folder)])
     show(board, args, console)
     tell(calibration, console)
@@ -71,24 +73,24 @@ def _options(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
 
 
-def compare(args: argparse.Namespace, folder: Path, command: Sequence[str]) -> Mapping[str, Any]:
+def compare(args: argparse.Namespace, folder: Path, command: Sequence[str]) -> Mapping[str, Any] | None:
     """Run every strategy on the same questions and measure its KL from the sequential model.
 
     Args:
         args: The command's options.
         folder: Where to write.
         command: What was called, for the record.
+
+    Returns:
+        The board; None on every process but the first.
     """
     from lm_eval_ape.comparison.compare import compare as run
     from lm_eval_ape.comparison.options import Options
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     given = {"tasks": TASKS, "strategies": STRATEGIES, "limit": args.limit, "batch_size": args.batch_size}
-    board = run(
-        Options.read({**_options(args, folder), **given, "kl_tokens": KL_TOKENS, "kl_limit": KL_LIMIT}), command
-    )
-    assert board is not None
-    return board
+    options = Options.read({**_options(args, folder), **given, "kl_tokens": KL_TOKENS, "kl_limit": KL_LIMIT})
+    return run(options, command)
 
 
 def show(board: Mapping[str, Any], args: argparse.Namespace, console: Console) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from lm_eval_ape.comparison.specs import SETTINGS_RULE
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.files import read_json
-from lm_eval_ape.json_schema import Rule, list_of, mapping_of, or_null, validate, whole
+from lm_eval_ape.json_schema import Rule, checking, list_of, mapping_of, or_null, validate, whole
 
 SCHEMA_VERSION = 1
 FILE_NAME = "board.json"
@@ -113,11 +113,9 @@ def read(path: Path) -> dict[str, Any]:
             f"The board {path} has schema version {version:.20g}, and this lm-eval-ape reads up to {SCHEMA_VERSION}; "
             "update it, or make the board again."
         )
-    try:
+    with checking(f"{path} is no board that this version can read", _MEND):
         validate(content, _RULE)
         _check_names(content)
-    except ApeError as error:
-        raise ApeError(f"{path} is no board that this version can read: {error} {_MEND}") from error
     return dict(content)
 
 

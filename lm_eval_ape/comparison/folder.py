@@ -14,7 +14,7 @@ from lm_eval.loggers import EvaluationTracker
 from lm_eval_ape.comparison.record import RECORD_NAME, read_record
 from lm_eval_ape.comparison.runs import read_run
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.files import told, whole_files, write_text
+from lm_eval_ape.files import whole_files, write_text, writing_told
 
 
 def strategy_folder(output: Path, label: str) -> Path:
@@ -37,7 +37,7 @@ def save(results: dict[str, Any], samples: Mapping[str, Any], tracker: Evaluatio
     name = str(tracker.general_config_tracker.model_name_sanitized)
     try:
         # The harness writes its files bit by bit, and only warns of what it could not write.
-        with told(place), whole_files(place, last="results_*.json") as draft:
+        with writing_told(place), whole_files(place, last="results_*.json") as draft:
             tracker.output_path = str(draft)
             tracker.save_results_aggregated(results=results, samples=samples)
             for task in results["configs"]:

@@ -69,16 +69,16 @@ class StrategyKL:
         Raises:
             ApeError: Logits are not finite, or memory does not suffice for a prompt.
         """
-        lm.settings = self.spec.settings
         with_next = {name: task for name, task in tasks.items() if task.OUTPUT_TYPE != "loglikelihood_rolling"}
         for task in with_next.values():
             # As the harness does before each run, so that the same examples are chosen.
             task.set_fewshot_seed(seed=FEWSHOT_SEED)
-        gathered = collect(lm, with_next, self._requests(), limit=self._limit, picked={})
-        meter = Meter(lm, self.objective, max_rows=1, cache=cache)
         settings = self.spec.settings
         point: Candidate = settings.factors or Point(settings.attn_temperature, settings.attn_scale)
-        scores = meter.scores(gathered.samples, [point])
+        with lm.under(settings):
+            gathered = collect(lm, with_next, self._requests(), limit=self._limit, picked={})
+            meter = Meter(lm, self.objective, max_rows=1, cache=cache)
+            scores = meter.scores(gathered.samples, [point])
         if lm.rank == 0:
             content = {
                 "identity": self.identity,

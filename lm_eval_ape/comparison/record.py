@@ -7,7 +7,7 @@ from typing import Any
 
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.files import read_json
-from lm_eval_ape.json_schema import Rule, validate
+from lm_eval_ape.json_schema import Rule, checking, validate
 
 RECORD_NAME = "run.json"
 KL_NAME = "kl.json"
@@ -123,8 +123,6 @@ def read_divergences(path: Path) -> dict[str, Any]:
 
 def _read(path: Path, what: str, rule: Rule) -> dict[str, Any]:
     content = read_json(path, what, _MEND)
-    try:
+    with checking(f"The {what} {path} is none that this version can read", _MEND):
         validate(content, rule)
-    except ApeError as error:
-        raise ApeError(f"The {what} {path} is none that this version can read: {error} {_MEND}") from error
     return dict(content)

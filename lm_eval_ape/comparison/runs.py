@@ -13,7 +13,7 @@ from lm_eval_ape.comparison.samples import Samples, read_samples
 from lm_eval_ape.comparison.specs import SETTINGS_RULE, describe
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.files import is_draft, read_json
-from lm_eval_ape.json_schema import Rule, validate
+from lm_eval_ape.json_schema import Rule, checking, validate
 from lm_eval_ape.strict import writable
 
 _MEND = "Run it again with lm_eval --log_samples."
@@ -150,10 +150,8 @@ def read_run(results_file: Path) -> Run:
 
 def _results(path: Path) -> dict[str, Any]:
     content = read_json(path, "results", _MEND, finite=False)
-    try:
+    with checking(f"{path} is no results file of the harness", _MEND):
         validate(content, _RESULTS)
-    except ApeError as error:
-        raise ApeError(f"{path} is no results file of the harness: {error} {_MEND}") from error
     return dict(content)
 
 

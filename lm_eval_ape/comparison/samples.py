@@ -12,7 +12,7 @@ from lm_eval.utils import hash_string
 
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.files import reason
-from lm_eval_ape.json_schema import Rule, validate
+from lm_eval_ape.json_schema import Rule, checking, validate
 from lm_eval_ape.strict import from_json, text_of
 
 # Characters kept of a prompt's end, where the question stands.
@@ -150,12 +150,8 @@ def _lines(path: Path, task: str) -> list[dict[str, Any]]:
             raise ApeError(
                 f"Line {number} of {path} is no whole sample ({reason(error)}); {where}. Run {task} again."
             ) from error
-        try:
+        with checking(f"Line {number} of {path} is no sample as the harness writes it", f"Run {task} again."):
             validate(lines[-1], _LINE, "it")
-        except ApeError as error:
-            raise ApeError(
-                f"Line {number} of {path} is no sample as the harness writes it: {error} Run {task} again."
-            ) from error
     if not lines:
         raise ApeError(f"{path} holds no sample; run {task} again.")
     return lines

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from transformers import LlamaForCausalLM
 
 from lm_eval_ape.exit_status import exit_status
-from lm_eval_ape.files import told, write_text
+from lm_eval_ape.files import write_text, writing_told
 from lm_eval_ape.folder_lock import hold
 
 from .card import write_checkpoint
@@ -70,7 +70,7 @@ def _train(
         trainer.resume(state)
     _cut(log, trainer.progress.total)
     most = sum(lesson.steps for lesson in curriculum)
-    with told(log), log.open("a") as lines, tqdm(total=most, initial=trainer.progress.total) as bar:
+    with writing_told(log), log.open("a") as lines, tqdm(total=most, initial=trainer.progress.total) as bar:
         while not trainer.done and trainer.progress.total != stop_after:
             lesson_index = trainer.progress.lesson
             report = trainer.step()
@@ -86,7 +86,7 @@ def _train(
                 os.fsync(lines.fileno())
                 trainer.save(state)
     if trainer.done:
-        with told(output):
+        with writing_told(output):
             write_checkpoint(
                 output,
                 trainer.model,

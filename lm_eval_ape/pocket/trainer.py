@@ -17,7 +17,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lm_eval_ape import tensor_file
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.files import told
+from lm_eval_ape.files import writing_told
 
 from .batches import BatchMaker
 from .curriculum import Lesson
@@ -128,7 +128,7 @@ class Trainer:
             **{f"{_OPTIMIZER}{n}.{name}": value for n, own in optimizer.items() for name, value in own.items()},
         }
         notes = {"progress": dataclasses.asdict(self.progress), "layers": self.model.config.num_hidden_layers}
-        with told(path):
+        with writing_told(path):
             tensor_file.write(path, tensors, form=_FORMAT, key=self._key, notes=notes)
 
     def resume(self, path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.loading import told
+from lm_eval_ape.loading import loading_told
 from lm_eval_ape.pocket import POCKET, pocket_path
 
 # How far a cut may move to find a place at which the text's parts have the text's own tokens.
@@ -56,7 +56,7 @@ def load_tokenizer(metadata: Mapping[str, Any]) -> PreTrainedTokenizerBase:
 
 @cache
 def _load(name: str, options: tuple[tuple[str, Any], ...]) -> PreTrainedTokenizerBase:
-    with told(name, "tokenizer of"):
+    with loading_told(name, "tokenizer of"):
         return AutoTokenizer.from_pretrained(name, **{"trust_remote_code": False, **dict(options)})
 
 

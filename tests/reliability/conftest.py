@@ -57,3 +57,11 @@ def given(tasks: str, checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> dict[
     monkeypatch.setattr("lm_eval_ape.calibration.figures.all_figures", lambda _: {"kl_surface": Plain()})
     monkeypatch.setattr("lm_eval_ape.analysis.figures.draw", lambda _, folder: save(Plain(), folder, "entropy"))
     return {"model_args": model, "tasks": "toy", "include_path": tasks, "device": "cpu"}
+
+
+@pytest.fixture
+def no_work(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever loads a model or trains one fails the test."""
+    for kind in (ApeHFLM, MeasuredApeHFLM):
+        monkeypatch.setattr(kind, "create_from_arg_obj", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("lm_eval_ape.pocket.train.Trainer", lambda *_: pytest.fail("trained"))

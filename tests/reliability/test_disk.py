@@ -92,16 +92,9 @@ def test_a_full_disk_is_told_and_nothing_finished_is_lost(
     assert contents(folder) == contents(tmp_path / "whole")
 
 
+@pytest.mark.usefixtures("no_work")
 @pytest.mark.parametrize("name", WORK)
-def test_a_read_only_folder_is_told_before_any_work(
-    name: str, given: dict[str, Any], disk: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from lm_eval_ape.comparison.measured import MeasuredApeHFLM
-    from lm_eval_ape.model import ApeHFLM
-
-    for kind in (ApeHFLM, MeasuredApeHFLM):
-        monkeypatch.setattr(kind, "create_from_arg_obj", lambda *_, **__: pytest.fail("loaded"))
-    monkeypatch.setattr("lm_eval_ape.pocket.train.Trainer", lambda *_: pytest.fail("trained"))
+def test_a_read_only_folder_is_told_before_any_work(name: str, given: dict[str, Any], disk: Path) -> None:
     folder = disk / "out"
     folder.mkdir()
     mount("-o", "remount,ro", str(disk))

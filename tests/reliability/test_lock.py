@@ -61,16 +61,11 @@ WORK: dict[str, Callable[[dict[str, Any], Path], Any]] = {
 }
 
 
+@pytest.mark.usefixtures("no_work")
 @pytest.mark.parametrize("name", WORK)
 def test_whatever_writes_a_folder_over_time_stops_before_it_does_work(
-    name: str, given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, given: dict[str, Any], tmp_path: Path
 ) -> None:
-    from lm_eval_ape.comparison.measured import MeasuredApeHFLM
-    from lm_eval_ape.model import ApeHFLM
-
-    for kind in (ApeHFLM, MeasuredApeHFLM):
-        monkeypatch.setattr(kind, "create_from_arg_obj", lambda *_, **__: pytest.fail("loaded"))
-    monkeypatch.setattr("lm_eval_ape.pocket.train.Trainer", lambda *_: pytest.fail("trained"))
     folder = tmp_path / "board"
     with held_elsewhere(folder), pytest.raises(ApeError, match="is being written by another run"):
         WORK[name](given, folder)
