@@ -26,11 +26,11 @@ def exit_status(name: str, command: Sequence[str], work: Callable[[], int]) -> i
         work: Does it, and returns the status of a command that has come to its end.
 
     Returns:
-        That status; 2 where an `ApeError` came or the system refused a file, 130 after Ctrl-C and 143 after SIGTERM,
-        each with its sentence on stderr.
+        That status; 2 where an `ApeError` came, the system refused a file or a hub could not be reached, 130 after
+        Ctrl-C and 143 after SIGTERM, each with its sentence on stderr.
     """
     try:
-        with interruptible(), telling_others(name), _refused_files_told():
+        with interruptible(), telling_others(name), _refusals_told():
             return work()
     except ApeError as error:
         if told := sentence(name, error):
@@ -47,10 +47,20 @@ def exit_status(name: str, command: Sequence[str], work: Callable[[], int]) -> i
 
 
 @contextmanager
-def _refused_files_told() -> Iterator[None]:
-    """Say in a sentence that the system refused a file; an error that names none is no matter of a user's path."""
+def _refusals_told() -> Iterator[None]:
+    """Say in a sentence that the system refused a file, or that a hub cannot be reached.
+
+    Other errors of the system name no path or address of the user's, and pass.
+    """
     try:
         yield
+    except BrokenPipeError:
+        raise
+    except ConnectionError as error:
+        raise ApeError(
+            f"{error}. Connect to it, fill the cache of Hugging Face from where it can be reached, or name tasks and "
+            "models that lie in folders of yours."
+        ) from error
     except OSError as error:
         if error.filename is None:
             raise

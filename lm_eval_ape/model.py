@@ -247,14 +247,18 @@ class ApeHFLM(HFLM):
                     f"{source}: another request has the same prompt but another context or length to generate, and the "
                     "harness cannot tell them apart; run the two in separate tasks."
                 )
-            # What is no share, every process cuts.
-            first_says = self._tallies is not None or self.rank == 0
-            self.request_log.append(source, request.idx, prompt, written=first_says)
+            self.note(source, request, prompt)
         if self._tallies is None:
             self.report([splitter.tally()])
         else:
             self._tallies.append(splitter.tally())
         return prompts
+
+    def note(self, source: Source, request: Instance, prompt: Prompt) -> None:
+        """Note how a request was cut."""
+        # What is no share, every process cuts.
+        written = self._tallies is not None or self.rank == 0
+        self.request_log.append(source, request.idx, prompt, written=written)
 
     def report(self, tallies: Sequence[Tally]) -> None:
         """Warn of what was out of the ordinary about requests; the first process does it for all."""

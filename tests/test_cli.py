@@ -89,3 +89,30 @@ def test_a_further_process_of_the_demo_leaves_table_and_page_to_the_first(
     assert main(["demo", "--output_path", str(tmp_path)]) == 0
     assert not capsys.readouterr().out
     assert not list(tmp_path.iterdir())
+
+
+def test_a_hub_that_cannot_be_reached_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unreachable(_: list[str]) -> int:
+        raise ConnectionError("Couldn't reach 'some/data' on the Hub (OfflineModeIsEnabled)")
+
+    monkeypatch.setattr("lm_eval_ape.cli.paths.main", unreachable)
+    assert main(["paths"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("lm-eval-ape paths: Couldn't reach 'some/data' on the Hub (OfflineModeIsEnabled). ")
+    assert told.count("\n") == 1
+
+
+def test_a_reader_that_goes_away_is_no_mistake_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut_off(_: list[str]) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("lm_eval_ape.cli.paths.main", cut_off)
+    with pytest.raises(BrokenPipeError):
+        main(["paths"])
+
+
+def test_a_task_that_the_harness_does_not_know_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--model_args", "pretrained=pocket", "--tasks", "ape_pocket_onehopp", "--limit", "1"]) == 2
+    assert "lm-eval-ape run: Tasks not found: ape_pocket_onehopp. `lm_eval ls tasks` lists" in capsys.readouterr().err

@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from lm_eval_ape.errors import ApeError
 from lm_eval_ape.hook import register
+
+_UNKNOWN = "Tasks not found"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -13,6 +16,9 @@ def main(arguments: Sequence[str]) -> int:
 
     Args:
         arguments: What follows `lm-eval-ape run`.
+
+    Raises:
+        ApeError: A task is unknown.
     """
     register()
     from lm_eval.__main__ import cli_evaluate
@@ -22,5 +28,13 @@ def main(arguments: Sequence[str]) -> int:
     if given and not names & {"--model", "-M", "--config", "-C", "--help", "-h"}:
         given = ["--model", "ape-hf", *given]
     sys.argv = ["lm-eval-ape", "run", *given]
-    cli_evaluate()
+    try:
+        cli_evaluate()
+    except ValueError as error:
+        # The harness has no exception of its own for a user's mistakes; others may be mistakes of its code.
+        if not str(error).startswith(_UNKNOWN):
+            raise
+        raise ApeError(
+            f"{error}. `lm_eval ls tasks` lists them; tasks of your own are found with --include_path."
+        ) from error
     return 0

@@ -66,8 +66,9 @@ class MeasuredApeHFLM(ApeHFLM):
         self.requests = {}
         return PeakMemory.begin(self.device)
 
-    def _log(self, source: Source, request: Instance, prompt: Prompt) -> None:
-        super()._log(source, request, prompt)
+    def note(self, source: Source, request: Instance, prompt: Prompt) -> None:
+        """Note how a request was cut, and that it will be measured."""
+        super().note(source, request, prompt)
         # A prompt that is read as one sequence has all its tokens in the query.
         chunks = [len(chunk) for chunk in prompt.chunks]
         tokens = len(prompt.prefix) + sum(chunks) + len(prompt.query) + prompt.dropped
