@@ -170,9 +170,11 @@ class _Rows:
             # A number goes into the softmax scaling, where half-precision queries do not round it.
             scaling = scaling / temperature
         if segment.role == "context" and reading.selects(segment):
-            ask = ContextQuery(query, scaling, mask, softcap, _tokens(self.mask), merge(others).lse)
+            other_lse = torch.stack([other.lse for other in others]).logsumexp(0)
+            ask = ContextQuery(query, scaling, mask, softcap, _tokens(self.mask), other_lse)
             attended = read_selected(ask, segment, self.layer, self.number, scaled)
-            mask = visible_tokens(self.layer, self.number, segment, mask)
+            if reading.probe is not None:
+                mask = visible_tokens(self.layer, self.number, segment, mask)
         else:
             attended = attend(
                 query,

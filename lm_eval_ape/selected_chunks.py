@@ -7,7 +7,7 @@ scores and then the weights of the winners. Else attention goes chunk by chunk, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -88,7 +88,7 @@ def read_selected(
         tops += top
     if choice is None:
         lse = torch.stack([part.lse for part in parts]).logsumexp(0)
-        choice = _choose(ask, layer, number, tops=tops, lse=lse, scaled=scaled)
+        choice = _choose(ask, layer, number, tops=torch.stack(tops, dim=-2), lse=lse, scaled=scaled)
         if choice is None:
             return merge(parts)
     kept = [
@@ -110,13 +110,12 @@ def _read_at_once(
         logits = logits.masked_fill(~ask.mask, -torch.inf)
     # A further column stands for the places where a chunk has no token.
     each = pad(logits, (0, 1), value=-torch.inf)[..., segment.chunk_tokens.to(logits.device)]
-    lses = each.logsumexp(-1)
-    tops = each.topk(min(SUMMED, each.shape[-1])).values.unbind(-2)
-    choice = _choose(ask, layer, number, tops=tops, lse=lses.logsumexp(-1), scaled=scaled)
+    tops = each.topk(min(SUMMED, each.shape[-1])).values
+    lse = logits.logsumexp(-1)
+    choice = _choose(ask, layer, number, tops=tops, lse=lse, scaled=scaled)
     if choice is not None:
-        lses = lses.masked_fill(~choice.kept, -torch.inf)
-        logits = logits.masked_fill(~choice.kept[..., segment.chunk_of.to(logits.device)], -torch.inf)
-    lse = lses.logsumexp(-1)
+        logits = logits.where(choice.kept[..., segment.chunk_of.to(logits.device)], -torch.inf)
+        lse = logits.logsumexp(-1)
     weights = torch.exp(logits - lse.masked_fill(lse == -torch.inf, 0.0).unsqueeze(-1))
     layer.reading.used["eager"] += 1
     out = fold_rows(weights, keys, rows) @ values.to(weights.dtype)
@@ -128,7 +127,7 @@ def _choose(
     layer: SegmentedLayer,
     number: int,
     *,
-    tops: Sequence[Tensor],
+    tops: Tensor,
     lse: Tensor,
     scaled: Callable[[Attended], Attended],
 ) -> Choice | None:
@@ -138,7 +137,7 @@ def _choose(
         ask: The queries.
         layer: Whose turn it is.
         number: The reader's number.
-        tops: Each chunk's largest logits, `(rows, heads, query, up to SUMMED)`.
+        tops: Each chunk's largest logits, `(rows, heads, query, chunks, up to SUMMED)`.
         lse: Log-sum-exp of all context logits, `(rows, heads, query)`.
         scaled: Applies T and S to the context's term of the merge.
 

@@ -8,12 +8,12 @@ the query's first, then those that are generated one by one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 SELECT_OVER = ("none", "T", "HT", "LHT")
 """What shares one choice: nothing (each layer, head and token chooses), tokens, heads and tokens, or layers too."""
@@ -74,7 +74,8 @@ def top_logits(
         softcap: The model's cap on logits.
 
     Returns:
-        `(batch, heads, query, min(SUMMED, keys))`, descending, in float32 (float64 for float64 queries).
+        `(batch, heads, query, SUMMED)`, descending, -inf where there are fewer keys, in float32 (float64 for float64
+        queries).
     """
     groups, kv_heads, keys, width = key.shape
     batch, heads, length, _ = query.shape
@@ -92,14 +93,15 @@ def top_logits(
         if visible is not None:
             logits = logits.masked_fill(~visible[..., part, :], -torch.inf)
         found.append(logits.topk(min(SUMMED, keys), dim=-1).values)
-    return torch.cat(found, dim=-2).reshape(batch, heads, length, -1)
+    largest = torch.cat(found, dim=-2).reshape(batch, heads, length, -1)
+    return pad(largest, (0, SUMMED - largest.shape[-1]), value=-torch.inf)
 
 
-def chunk_scores(tops: Sequence[Tensor], lse: Tensor, share: Tensor, tokens: Tensor | None) -> Tensor:
+def chunk_scores(tops: Tensor, lse: Tensor, share: Tensor, tokens: Tensor | None) -> Tensor:
     """Sum of each chunk's largest attention probabilities.
 
     Args:
-        tops: What `top_logits` gave for each chunk, `(rows, heads, query, up to SUMMED)`.
+        tops: Each chunk's largest logits, `(rows, heads, query, chunks, up to SUMMED)`.
         lse: Log-sum-exp of all context logits, `(rows, heads, query)`.
         share: The context's share of the whole row, likewise.
         tokens: Boolean `(rows, query)`, False for padding, which scores 0; None for no padding.
@@ -107,8 +109,8 @@ def chunk_scores(tops: Sequence[Tensor], lse: Tensor, share: Tensor, tokens: Ten
     Returns:
         `(rows, heads, query, chunks)`, at most 1.
     """
-    lse = lse.masked_fill(lse == -torch.inf, 0.0).unsqueeze(-1)
-    scores = torch.stack([torch.exp(top - lse).sum(-1) for top in tops], dim=-1) * share.unsqueeze(-1)
+    lse = lse.masked_fill(lse == -torch.inf, 0.0)[..., None, None]
+    scores = torch.exp(tops - lse).sum(-1) * share.unsqueeze(-1)
     return scores if tokens is None else scores * tokens[:, None, :, None]
 
 

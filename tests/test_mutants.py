@@ -78,7 +78,7 @@ def resampling() -> None:
 
 
 def selecting() -> None:
-    tops = [torch.tensor([[[[2.0, 1.0]]]]), torch.tensor([[[[0.0]]]])]
+    tops = torch.tensor([[[[[2.0, 1.0], [0.0, -torch.inf]]]]])
     lse, share = torch.tensor([[[3.0]]]), torch.tensor([[[0.5]]])
     probabilities = [(np.exp(-1) + np.exp(-2)) / 2, np.exp(-3) / 2]
     assert chunk_scores(tops, lse, share, None).flatten().tolist() == pytest.approx(probabilities)
@@ -117,7 +117,7 @@ WRONG: list[tuple[str, str, str, Callable[[], None]]] = [
     (STABILITY, "first - second", "second - first", resampling),
     (STABILITY, "means > 0", "means < 0", resampling),
     (STABILITY, "np.argmax(", "np.argmin(", resampling),
-    (SELECTION, "torch.exp(top - lse)", "torch.exp(top + lse)", selecting),
+    (SELECTION, "torch.exp(tops - lse)", "torch.exp(tops + lse)", selecting),
     (SELECTION, "* share.unsqueeze(-1)", "/ share.unsqueeze(-1)", selecting),
     (SELECTION, "descending=True", "descending=False", selecting),
     (SELECTION, "SUMMED = 5", "SUMMED = 6", selecting),

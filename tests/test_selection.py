@@ -157,20 +157,24 @@ def test_a_known_continuation_is_read_as_if_it_were_generated(over: str) -> None
     assert (torch.cat(parts, dim=1)[0, -4:] - logits).abs().max() < FLOAT32
 
 
+@pytest.mark.parametrize("keys", [11, 3])
 @pytest.mark.parametrize("softcap", [None, 2.0])
-def test_top_logits_are_those_of_all_logits(softcap: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_top_logits_are_those_of_all_logits(softcap: float | None, keys: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lm_eval_ape.selection.BLOCK_ELEMENTS", 200)
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    query, key = normal(6, 4, 5, 8), normal(2, 2, 11, 8)
-    mask = torch.rand(1, 1, 5, 11, generator=generator) > 0.3
+    query, key = normal(6, 4, 5, 8), normal(2, 2, keys, 8)
+    mask = torch.rand(1, 1, 5, keys, generator=generator) > 0.3
     logits = query @ key.repeat_interleave(3, 0).repeat_interleave(2, 1).transpose(-1, -2) * 0.3
     logits = softcap * torch.tanh(logits / softcap) if softcap else logits
     expected = logits.masked_fill(~mask, -torch.inf).sort(-1, descending=True)[0][..., :5]
-    assert torch.allclose(top_logits(query, key, scaling=0.3, mask=mask, softcap=softcap), expected, atol=1e-14)
+    found = top_logits(query, key, scaling=0.3, mask=mask, softcap=softcap)
+    assert torch.allclose(found[..., : min(keys, 5)], expected, atol=1e-14)
+    assert found.shape[-1] == 5
+    assert (found[..., keys:] == -torch.inf).all()
 
 
 @pytest.mark.parametrize(
