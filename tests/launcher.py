@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -24,5 +25,9 @@ def torchrun(count: int) -> list[str]:
 
 def accelerate(count: int) -> list[str]:
     """So many processes of `accelerate launch`; with `--cpu` it would start a single one."""
-    plain = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    # A port of 0, which means a free one to newer releases, leaves older ones waiting for ever.
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    plain = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", port]
     return [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(count), *plain]
