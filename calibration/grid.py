@@ -9,6 +9,7 @@ from itertools import product
 from typing import NamedTuple
 
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.option_values import LEAST_TEMPERATURE
 
 
 class Point(NamedTuple):
@@ -76,13 +77,17 @@ def make_grid(
     """Build a grid; what is not given is the paper's for as many tokens (25 points for one, 49 for more).
 
     Raises:
-        ApeError: A list is empty or holds something else than positive numbers.
+        ApeError: A list is empty or holds something else than positive numbers, or a temperature below
+            `LEAST_TEMPERATURE`.
     """
     preset = SINGLE_TOKEN if num_tokens == 1 else MULTI_TOKEN
-    return Grid(
+    grid = Grid(
         _values("temperatures", preset if temperatures is None else temperatures),
         _values("scales", preset if scales is None else scales),
     )
+    if grid.temperatures[0] < LEAST_TEMPERATURE:
+        raise ApeError(f"temperatures must be at least {LEAST_TEMPERATURE:g}, but got {grid.temperatures[0]!r}.")
+    return grid
 
 
 def _values(name: str, values: Iterable[float]) -> tuple[float, ...]:

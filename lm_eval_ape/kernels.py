@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -16,9 +17,8 @@ from lm_eval_ape.merge import Attended
 
 # Eager logits of one block of queries stay below this many elements (256 MiB in float32).
 EAGER_BLOCK_ELEMENTS = 2**26
-# Whether the CPU kernel reads one key head for several query heads (https://github.com/pytorch/pytorch/pull/157893);
-# older ones give wrong numbers without a word.
-CPU_FLASH_GROUPS = torch.__version__ >= "2.9"
+# More keys than a vector of any processor holds.
+FEW_KEYS = 64
 
 
 class Call(NamedTuple):
@@ -135,18 +135,42 @@ def _cuda_efficient(call: Call) -> Attended:
     return _mend_empty_rows(call, out, lse[..., : call.query.shape[2]])
 
 
+@cache
+def cpu_flash_is_sound() -> bool:
+    """Whether PyTorch's CPU kernel does here what newer ones do, tried on a few numbers.
+
+    Older ones give wrong numbers without a word: before 2.9 they read no key head for several query heads
+    (https://github.com/pytorch/pytorch/pull/157893), and that of 2.5 makes finite numbers of NaN.
+    """
+    shape = 1, 1, FEW_KEYS, 8
+    query = torch.linspace(-1.0, 1.0, 32, device="cpu").reshape(1, 2, 2, 8)
+    query[:, 1, 1] = math.nan
+    key, value = (torch.linspace(start, 1.0, math.prod(shape), device="cpu").reshape(shape) for start in (-2.0, -1.0))
+    call = Call(query, key, value, 0.5, causal=False, mask=None, softcap=None)
+    pairs = zip(_cpu_flash(call), _eager(call), strict=True)
+    return all(torch.allclose(got, expected, atol=1e-3, equal_nan=True) for got, expected in pairs)
+
+
 def _cpu_flash_refuses(call: Call) -> str | None:
     if call.query.device.type != "cpu":
         return f"it needs the CPU and the model is on {call.query.device.type}"
+    if not cpu_flash_is_sound():
+        return (
+            f"that of PyTorch {torch.__version__} gives wrong numbers where heads share keys or numbers are not "
+            "finite; newer releases do not"
+        )
     return ("it takes no softcap" if call.softcap else None) or _same_width(call)
 
 
 def _cpu_flash(call: Call) -> Attended:
     bias = None if call.mask is None else _bias(call)
-    key, value = (call.key, call.value) if CPU_FLASH_GROUPS else _repeat_kv(call)
     out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        call.query, key, value, 0.0, call.causal, attn_mask=bias, scale=call.scaling
+        call.query, call.key, call.value, 0.0, call.causal, attn_mask=bias, scale=call.scaling
     )
+    if call.key.shape[2] < FEW_KEYS:
+        # Where keys do not fill a vector of the processor, the kernel takes logits that are NaN for none at all.
+        sums = [side.sum((-2, -1), dtype=lse.dtype).mean(1)[:, None, None] for side in (call.key, call.value)]
+        lse = lse + 0.0 * (call.query.sum(-1, dtype=lse.dtype) + sums[0] + sums[1])
     return _mend_empty_rows(call, out, lse)
 
 

@@ -24,7 +24,9 @@ _WRONG_FILES = (
     TemplateError,
     RuntimeError,
 )
-_CODE, _SHAPES = "trust_remote_code", "ignore_mismatched_sizes"
+# What it stumbles over where a file holds what no model has: no layers, a list for an object, a rope of no known type.
+_STUMBLES = (TypeError, KeyError, IndexError, AttributeError, ArithmeticError)
+_CODE, _SHAPES, _SIZES = "trust_remote_code", "ignore_mismatched_sizes", "negative dimension"
 
 
 @contextmanager
@@ -42,8 +44,8 @@ def loading_told(pretrained: object, what: str = "model") -> Iterator[None]:
         yield
     except ApeError:
         raise
-    except _WRONG_FILES as error:
-        if isinstance(error, RuntimeError) and _SHAPES not in str(error):
+    except (*_WRONG_FILES, *_STUMBLES) as error:
+        if isinstance(error, RuntimeError) and _SHAPES not in str(error) and _SIZES not in str(error):
             raise
         raise ApeError(_sentence(pretrained, what, error)) from error
 
@@ -59,9 +61,14 @@ def _sentence(pretrained: object, what: str, error: Exception) -> str:
             f"The {what} {pretrained} brings Python code of its own, which is not run unless you ask for it: read the "
             f"code, and give {_CODE}=True if you trust it, or another model."
         )
-    if isinstance(error, RuntimeError):
+    if isinstance(error, RuntimeError) and _SHAPES in str(error):
         return f"The {what} {pretrained} cannot be loaded: its weights have other shapes than its config.json says."
     reason = " ".join(str(error).split()).rstrip(".")
+    if isinstance(error, (RuntimeError, *_STUMBLES)):
+        return (
+            f"The {what} {pretrained} cannot be loaded: transformers fails on what its files say "
+            f"({type(error).__name__}: {reason}). Check its config.json, or give another model."
+        )
     return (
         f"The {what} {pretrained} cannot be loaded: {reason}. Give pretrained=... a folder or the name of a model on "
         "the Hugging Face hub that this machine reaches or has in its cache, with all of its files whole."

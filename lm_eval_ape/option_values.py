@@ -15,6 +15,9 @@ from lm_eval_ape.errors import ApeError, nearest
 from lm_eval_ape.files import reason
 from lm_eval_ape.strict import from_json, writable
 
+LEAST_TEMPERATURE = 1e-6
+"""Logits that are divided by less may overflow, and a query whose logits all become -inf reads nothing, unnoticed."""
+
 _BYTES = re.compile(r"(\d+(?:\.\d*)?(?:e\+?\d+)?)\s*([a-z]*)", re.IGNORECASE)
 _UNITS = {"b": 1} | {
     prefix + suffix: base ** (power + 1)

@@ -16,7 +16,7 @@ from lm_eval_ape.errors import ApeError
 from lm_eval_ape.factors import Factors
 from lm_eval_ape.kernels import BACKENDS
 from lm_eval_ape.merge import SCALE_MODES
-from lm_eval_ape.option_values import is_number
+from lm_eval_ape.option_values import LEAST_TEMPERATURE, is_number
 from lm_eval_ape.positions import POSITIONS
 from lm_eval_ape.retrieval import RETRIEVERS
 from lm_eval_ape.selection import SELECT_OVER, Selection
@@ -212,6 +212,8 @@ def _check(key: str, value: Any) -> Any:
     if key in _POSITIVE:
         if not is_number(value) or value <= 0:
             raise ApeError(f"{key} must be a positive number, but got {value!r:.60}.")
+        if key == "attn_temperature" and value < LEAST_TEMPERATURE:
+            raise ApeError(f"{key} must be at least {LEAST_TEMPERATURE:g}, but got {value!r:.60}.")
         return float(value)
     if key in _COUNTS:
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):

@@ -46,8 +46,19 @@ def check(model: PreTrainedModel, settings: Settings) -> None:
         raise ApeError(
             f"{name} cannot run with strategy={settings.strategy}: with one chunk and T=S=1 its next-token "
             f"distributions should be the sequential ones, but their KL divergence is {divergence:.2g} nats "
-            f"({tolerance:g} would be rounding in {model.dtype})."
+            f"({tolerance:g} would be rounding in {model.dtype}).{_advice(model, config)}"
         )
+
+
+def _advice(model: PreTrainedModel, config: PreTrainedConfig) -> str:
+    """What to try where the sequential pass itself may be the one that leaves something out."""
+    own = model.config._attn_implementation
+    if not getattr(config, "attn_logit_softcapping", None) or own == "eager":
+        return ""
+    return (
+        f" Its attention has a softcap, which transformers' {own} may leave out: try attn_implementation=eager, also "
+        "for the sequential model."
+    )
 
 
 def _check_factors(config: PreTrainedConfig, settings: Settings) -> None:
@@ -97,6 +108,8 @@ def _reasons(model: PreTrainedModel, config: PreTrainedConfig, settings: Setting
         yield "it has no rotary position embeddings (RoPE), on which the chunks' shared positions rest"
     if getattr(config, "alibi", False):
         yield "it uses ALiBi instead of rotary position embeddings (RoPE)"
+    if config.num_hidden_layers < 1:
+        yield f"its config.json gives it {config.num_hidden_layers} layers"
     layers = set(getattr(config, "layer_types", None) or [])
     if other := sorted(layers - _ATTENTION_LAYERS):
         yield f"it has {', '.join(other)} layers, whose state cannot be put together from chunks"

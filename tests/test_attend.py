@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import Counter
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from machine import CPU_BACKENDS
 from torch import Tensor
 
 from lm_eval_ape import kernels
@@ -45,7 +47,7 @@ def assert_close(got: Any, expected: tuple[Tensor, Tensor], tolerance: float = 1
     assert (got.lse.double() - expected[1])[finite].abs().max() < tolerance
 
 
-@pytest.mark.parametrize("backend", ["cpu_flash", "eager", "auto"])
+@pytest.mark.parametrize("backend", [*CPU_BACKENDS, "auto"])
 @pytest.mark.parametrize(("rows", "groups"), [(1, 1), (6, 1), (6, 3)])
 @pytest.mark.parametrize("queries", [1, 5])
 def test_rows_that_share_keys_attend_as_if_the_keys_were_repeated(
@@ -56,32 +58,54 @@ def test_rows_that_share_keys_attend_as_if_the_keys_were_repeated(
     assert_close(got, definition(query, key, value, 0.3))
 
 
-@pytest.mark.parametrize("causal", [True, False])
-def test_the_cpu_kernel_of_an_older_pytorch_gets_a_key_head_for_every_query_head(
-    causal: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("fault", ["reads no grouped heads", "makes numbers of NaN"])
+def test_an_older_pytorchs_cpu_kernel_that_gives_wrong_numbers_is_not_used(
+    fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernels, "CPU_FLASH_GROUPS", False)
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
-    def ungrouped(query: Tensor, key: Tensor, value: Tensor, *args: Any, **options: Any) -> Any:
-        assert key.shape[1] == value.shape[1] == query.shape[1]
-        return kernel(query, key, value, *args, **options)
+    def faulty(query: Tensor, key: Tensor, *args: Any, **options: Any) -> Any:
+        if fault == "makes numbers of NaN":
+            return kernel(query.nan_to_num(), key, *args, **options)
+        return kernel(query, key.roll(1, -1), *args, **options)
 
-    monkeypatch.setattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", ungrouped)
-    query, key, value = inputs(2, 5, 5, groups=2)
-    mask = torch.ones(1, 1, 5, 5, dtype=torch.bool).tril()
-    got = attend(query, key, value, scaling=0.3, causal=causal, mask=None if causal else mask, backend="cpu_flash")
-    assert_close(got, definition(query, key, value, 0.3, mask))
+    monkeypatch.setattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", faulty)
+    kernels.cpu_flash_is_sound.cache_clear()
+    try:
+        query, key, value = inputs(2, 5, 5, groups=2)
+        query[0, 0, 0, 0] = torch.nan
+        used: Counter[str] = Counter()
+        got = attend(query, key, value, scaling=0.3, used=used)
+        assert used == {"eager": 1}
+        assert torch.equal(got.lse.isnan(), query.isnan().any(-1))
+        with pytest.raises(ApeError, match=r"that of PyTorch .* gives wrong numbers"):
+            attend(query, key, value, scaling=0.3, backend="cpu_flash")
+    finally:
+        kernels.cpu_flash_is_sound.cache_clear()
 
 
-@pytest.mark.parametrize("backend", ["cpu_flash", "eager"])
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+@pytest.mark.parametrize("side", ["query", "key", "value"])
+@pytest.mark.parametrize("keys", [1, 3, 7, 8, 20, 63, 64, 70])
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_a_number_that_is_not_finite_leaves_no_finite_row(backend: str, side: str, keys: int, number: float) -> None:
+    query, key, value = inputs(1, 5, keys, dtype=torch.float32)
+    {"query": query, "key": key, "value": value}[side][0, 1, keys // 2 if side != "query" else 2] = number
+    got = attend(query, key, value, scaling=0.3, backend=backend)
+    finite = got.lse.isfinite() & got.out.isfinite().all(-1)
+    # The second query head reads the first key head, the second key head serves four.
+    rows = finite[0, 1, 2] if side == "query" else finite[0, HEADS // KV_HEADS :]
+    assert not rows.any()
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_causal_queries_see_no_key_ahead(backend: str) -> None:
     query, key, value = inputs(2, 9, 9, 2)
     got = attend(query, key, value, scaling=0.3, causal=True, backend=backend)
     assert_close(got, definition(query, key, value, 0.3, torch.ones(9, 9, dtype=torch.bool).tril()))
 
 
-@pytest.mark.parametrize("backend", ["cpu_flash", "eager"])
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 @pytest.mark.parametrize(("rows", "groups"), [(4, 4), (4, 2), (4, 1)])
 def test_masked_queries_and_queries_without_any_key(backend: str, rows: int, groups: int) -> None:
     query, key, value = inputs(rows, 5, 7, groups)
@@ -111,7 +135,7 @@ def test_values_of_another_width_than_keys_are_served() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("backend", ["cpu_flash", "eager"])
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_half_precision_keeps_the_log_sum_exp_in_float32(dtype: torch.dtype, backend: str) -> None:
     query, key, value = inputs(2, 3, 50, dtype=dtype)
     got = attend(query, key, value, scaling=0.3, backend=backend)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from machine import CPU_BACKENDS
 from torch import Tensor
 
 from lm_eval_ape import kernels
@@ -28,7 +29,7 @@ def tensors(rows: int = 1, queries: int = 3, keys: int = 5) -> tuple[Tensor, Ten
     return draw(rows, 4, queries, 8), draw(1, 2, keys, 8), draw(1, 2, keys, 8)
 
 
-@pytest.mark.parametrize("backend", ["cpu_flash", "eager"])
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 @pytest.mark.parametrize("case", CASES)
 def test_gradients_equal_finite_differences(case: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Blocks of single queries, so that sums over blocks are tested.

@@ -44,6 +44,12 @@ def damage(lm: ApeHFLM) -> None:
     lm.model.model.layers[1].mlp.down_proj.weight[3, 5] = float("nan")
 
 
+@torch.no_grad()
+def nearly_overflow(lm: ApeHFLM) -> None:
+    """Make the first layer's logits so large that T=1e-6 lets them overflow in float32."""
+    lm.model.model.layers[0].self_attn.q_proj.weight *= 1e36
+
+
 def prompt(doc: dict[str, Any]) -> str:
     return harness.PROMPT.replace("{{context}}", doc["context"]).replace("{{question}}", doc["question"])
 
@@ -76,7 +82,8 @@ def test_the_one_broken_document_is_found_among_others(
 
 
 def test_what_arises_in_the_attention_itself_is_told_as_such(checkpoint: str) -> None:
-    lm = ApeHFLM(pretrained=checkpoint, dtype="float32", device="cpu", attn_temperature=1e-44, chunking="passages")
+    lm = ApeHFLM(pretrained=checkpoint, dtype="float32", device="cpu", attn_temperature=1e-6, chunking="passages")
+    nearly_overflow(lm)
     sentence = r"document 0 of task small: .* out of layer 0 \(model\.layers\.0\.self_attn\)\. .* overflow in float32"
     with pytest.raises(NotFiniteError, match=sentence):
         harness.evaluate(lm, {}, harness.task("small", "generate_until", DOCS[:1]))
@@ -128,10 +135,11 @@ def test_a_calibration_names_the_layer_of_teacher_points_and_entropies(load: Cal
 
 def test_a_point_that_overflows_is_told_with_the_layer_where_it_does(checkpoint: str) -> None:
     lm = ApeHFLM(pretrained=checkpoint, dtype="float32", device="cpu")
+    nearly_overflow(lm)
     meter = Meter(lm, Objective(2, "own", "stop"), max_rows=None, cache=None)
-    sentence = r"the logits of the point \(T=1e-44, S=1\) for new token 1 are not finite\. .* layer 0 \(model\.layers\."
+    sentence = r"the logits of the point \(T=1e-06, S=1\) for new token 1 are not finite\. .* layer 0 \(model\.layers\."
     with pytest.raises(NotFiniteError, match=sentence):
-        meter.measure([sample()], [Point(1.0, 1.0), Point(1e-44, 1.0)])
+        meter.measure([sample()], [Point(1.0, 1.0), Point(1e-6, 1.0)])
 
 
 def test_a_logit_that_forbids_a_token_is_no_error(load: Callable[..., ApeHFLM]) -> None:

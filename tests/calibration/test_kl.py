@@ -242,10 +242,13 @@ def test_memory_that_does_not_even_hold_one_point_is_told_with_the_sample(
 
 def test_logits_that_are_not_finite_are_told_with_sample_and_point(float32_checkpoint: str) -> None:
     lm = ApeHFLM(pretrained=float32_checkpoint, device="cpu")
+    with torch.no_grad():
+        # Logits so large that only T=1 keeps them finite.
+        lm.model.model.layers[0].self_attn.q_proj.weight *= 1e36
     meter = Meter(lm, Objective(2, "own", "stop"), max_rows=None, cache=None)
-    sentence = r"document 5 of task task: the logits of the point \(T=1e-44, S=1\) for new token 1 are not finite"
+    sentence = r"document 5 of task task: the logits of the point \(T=1e-06, S=1\) for new token 1 are not finite"
     with pytest.raises(ApeError, match=sentence):
-        meter.measure(SAMPLES[2:], [Point(1.0, 1.0), Point(1e-44, 1.0)])
+        meter.measure(SAMPLES[2:], [Point(1.0, 1.0), Point(1e-6, 1.0)])
 
 
 def test_a_broken_teacher_is_told_with_the_sample(load: Callable[..., ApeHFLM]) -> None:

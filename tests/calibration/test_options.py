@@ -30,6 +30,7 @@ CONFIGS = sorted(Path(run_configs).with_name("calibration").glob("*.yaml"))
         ({"temperatures": ","}, "The grid is empty: temperatures"),
         ({"scales": "0.9,0"}, "scales must hold positive numbers, but got 0.0"),
         ({"temperatures": "0.9,-1"}, "temperatures must hold positive numbers, but got -1.0"),
+        ({"temperatures": "0.9,1e-44"}, "temperatures must be at least 1e-06, but got 1e-44"),
         ({"temperatures": "0.9,hot"}, "temperatures must be numbers such as 0.8,0.9,1.0, but got 'hot'"),
         ({"history": "owm"}, "history must be one of own, teacher, but got 'owm'. Did you mean 'own'?"),
         ({"tasks": ["ape_longbench_2wikimqa_calibratio"]}, "Did you mean 'ape_longbench_2wikimqa_calibration'?"),

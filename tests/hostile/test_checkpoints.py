@@ -105,7 +105,10 @@ def test_a_pickle_among_the_weights_is_not_run(folder: Path, ran: Path, bare: bo
         (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Runs(ran)))
     else:
         torch.save({"model.embed_tokens.weight": Runs(ran)}, folder / "pytorch_model.bin")
-    with pytest.raises(ApeError, match=r"is not run\. Give a checkpoint with safetensors"):
+    # With a PyTorch before 2.6, transformers reads no pickle at all.
+    with pytest.raises(
+        ApeError, match=r"is not run\. Give a checkpoint with safetensors|vulnerability issue in `torch\.load"
+    ):
         ApeHFLM(str(folder), device="cpu")
     with pytest.raises(ApeError, match="weights_only=False would load pickles"):
         split_arguments({"pretrained": str(folder), "weights_only": False})
@@ -117,10 +120,10 @@ def test_a_pickle_among_the_weights_is_not_run(folder: Path, ran: Path, bare: bo
     [
         ("config.json", b"{", "is not a valid JSON file"),
         ("config.json", b"", "is not a valid JSON file"),
-        ("config.json", b"[]", "Unrecognized model"),
+        ("config.json", b"[]", "Unrecognized model|list indices"),
         ("config.json", None, "Unrecognized model"),
-        ("model.safetensors", b"", "header too small"),
-        ("model.safetensors", b"garbage" * 20, "header too large"),
+        ("model.safetensors", b"", "header ?too ?small"),
+        ("model.safetensors", b"garbage" * 20, "header ?too ?large"),
         ("model.safetensors", None, "no file named"),
         ("tokenizer.json", b"{", "Expecting property name"),
         ("tokenizer_config.json", b"{", "Expecting property name"),
@@ -128,21 +131,49 @@ def test_a_pickle_among_the_weights_is_not_run(folder: Path, ran: Path, bare: bo
 )
 def test_a_damaged_checkpoint_is_a_sentence(folder: Path, file: str, content: bytes | None, sentence: str) -> None:
     (folder / file).unlink() if content is None else (folder / file).write_bytes(content)
-    with pytest.raises(ApeError, match=f"The model {folder} cannot be loaded: .*{sentence}"):
+    with pytest.raises(ApeError, match=f"The model {folder} cannot be loaded: .*(?i:{sentence})"):
         ApeHFLM(str(folder), device="cpu")
 
 
 def test_weights_that_are_cut_off_or_of_another_model_are_a_sentence(folder: Path) -> None:
     weights = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
-    with pytest.raises(ApeError, match="file not fully covered"):
+    with pytest.raises(ApeError, match=r"file not fully covered|MetadataIncompleteBuffer"):
         ApeHFLM(str(folder), device="cpu")
     (folder / "model.safetensors").write_bytes(weights)
     edit(folder, "config.json", hidden_size=64)
     with pytest.raises(ApeError, match="its weights have other shapes"):
         ApeHFLM(str(folder), device="cpu")
     edit(folder, "config.json", hidden_size="many")
-    with pytest.raises(ApeError, match="hidden_size"):
+    with pytest.raises(ApeError, match=r"hidden_size|argument 'size'"):
+        ApeHFLM(str(folder), device="cpu")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"num_hidden_layers": -1},
+        {"num_hidden_layers": 0},
+        {"num_attention_heads": 0},
+        {"hidden_size": -4},
+        {"rope_parameters": []},
+        {"rope_parameters": {"rope_type": "unheard"}},
+        {"model_type": ["llama"]},
+        {"dtype": "float33"},
+    ],
+    ids=str,
+)
+def test_a_config_that_no_model_has_is_a_sentence(folder: Path, changed: dict[str, object]) -> None:
+    edit(folder, "config.json", **changed)
+    with pytest.raises(ApeError, match=rf"The model {folder} cannot be loaded: |config\.json gives it -?\d layers"):
+        ApeHFLM(str(folder), device="cpu")
+
+
+@pytest.mark.parametrize("index", ["[]", "{}", '{"metadata": {}, "weight_map": {"a": "../../outside.safetensors"}}'])
+def test_an_index_of_weights_that_leads_nowhere_is_a_sentence(folder: Path, index: str) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(ApeError, match=f"The model {folder} cannot be loaded: "):
         ApeHFLM(str(folder), device="cpu")
 
 
