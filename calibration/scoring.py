@@ -171,7 +171,7 @@ class Scorer:
             )
             for part in passes(ids.shape[1], query, self.lm.settings.selection)
         ]
-        logits = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        logits = torch.cat(parts, dim=1)
         check_finite(logits, [f"the point {point}" for point in points], 1, sample)
         # One token after the other: distributions of all of them would need as much memory as their logits, twice.
         each = zip(teacher.log_probs, logits.unbind(1), strict=True)

@@ -6,8 +6,33 @@ SCORING = "lm_eval_ape.calibration.scoring"
 MERGE, SELECTION = "lm_eval_ape.merge", "lm_eval_ape.selection"
 STABILITY, STATISTICS = "lm_eval_ape.calibration.stability", "lm_eval_ape.comparison.statistics"
 OTHER_BLOCKS = ("2", "26", "2 ** 27", "2 ** 25", "3 ** 26", "1 ** 26")
+SPEED = "it saves work whose results nobody reads, or that come out the same"
 MEMORY = "it bounds memory and changes no number"
+BATCH = "return max(1, _BATCH_VALUES // sum((task.size for task in tasks)))"
+OTHER_BATCHES = (
+    "return max(2, _BATCH_VALUES // sum((task.size for task in tasks)))",
+    "return max(0, _BATCH_VALUES // sum((task.size for task in tasks)))",
+    "return max(1, _BATCH_VALUES * sum((task.size for task in tasks)))",
+    "return max(1, _BATCH_VALUES)",
+)
+BY_BATCH, AT_LEVEL = "batch=_batch(*differences), ", "confidence_level=CONFIDENCE, "
+PERMUTED = (
+    "stats.permutation_test((terms,), np.sum, permutation_type='samples', axis=-1, n_resamples=resamples, {}"
+    "random_state=np.random.default_rng(seed))"
+)
+RESAMPLED = (
+    "stats.bootstrap(differences, macro_mean, axis=-1, n_resamples=resamples, {}method='percentile', {}"
+    "random_state=np.random.default_rng(seed)).confidence_interval"
+)
+READING = (
+    "reading = Reading((replace(reader, rows=len(points)),), "
+    "**reading_factors([factors_of(point) for point in points], device, self.lm.model.dtype)._asdict(), scale_mode=settings.scale_mode, backend=settings.attn_backend, "
+    "selection=settings.selection, {}used=self.lm.used)"
+)
+CACHE = "cache, names = (self._cache(reader, points, wanted={}), [f'the point {{point}}' for point in points])"
+ONE_AXIS = "scores of documents have one axis"
 BOTH = "an interval has both ends or none"
+ONE_COLUMN = "the logits have one column"
 MEASURE_ZERO = "the two differ for a number that is equal to the last bit only"
 
 EQUIVALENT: dict[tuple[str, str], str] = {
@@ -41,6 +66,46 @@ EQUIVALENT: dict[tuple[str, str], str] = {
         "-        ends = torch.tensor(self.ends, dtype=torch.long, device=device)\n"
         "+        ends = torch.tensor(self.ends, device=device)",
     ): "a list of integers is long, and of an empty one no token is",
+    **{
+        (
+            SCORING,
+            f"-        {READING.format('alike=settings.selection is None, ')}\n+        {READING.format('')}",
+        ): SPEED,
+        (
+            SCORING,
+            "-        return SegmentedCache(reading, layers, wanted=None if settings.selection else wanted)\n"
+            "+        return SegmentedCache(reading, layers)",
+        ): SPEED,
+        (
+            SCORING,
+            f"-        {CACHE.format(1)}\n+        {CACHE.format(2)}",
+        ): SPEED,
+        (SCORING, "-                break\n+                pass"): SPEED,
+    },
+    (
+        SCORING,
+        "-        layers = self.lm.model.config.get_text_config().num_hidden_layers\n"
+        "+        layers = self.lm.model.config.num_hidden_layers",
+    ): "a model of text alone has one configuration",
+    (
+        SCORING,
+        "-        ids = torch.tensor([[*prompt.query, *teacher.tokens[:steps - 1].tolist()]], device=device)\n"
+        "+        ids = torch.tensor([[*prompt.query, *teacher.tokens[:steps - 1]]], device=device)",
+    ): "PyTorch takes a number out of a tensor by itself",
+    (
+        SCORING,
+        "-        rows = zip(torch.stack(divergences, -1).tolist(), positions.tolist(), strict=True)\n"
+        "+        rows = zip(torch.stack(divergences, -1).tolist(), positions, strict=True)",
+    ): "a tensor of one whole number cuts a list as the number does",
+    (
+        SCORING,
+        "-            tokens = logits[:, 0].argmax(-1)\n+            tokens = logits[:, -1].argmax(-1)",
+    ): ONE_COLUMN,
+    (
+        SCORING,
+        "-            divergences.append(forward_kl(expected, log_probabilities(logits[:, 0])))\n"
+        "+            divergences.append(forward_kl(expected, log_probabilities(logits[:, -1])))",
+    ): ONE_COLUMN,
     (
         SELECTION,
         "-    dtype = torch.promote_types(query.dtype, torch.float32)\n"
@@ -71,8 +136,30 @@ EQUIVALENT: dict[tuple[str, str], str] = {
     ): BOTH,
     (STATISTICS, "-        if self.low is None or self.high is None:\n+        if self.low is None:"): BOTH,
     **{(SELECTION, f"-BLOCK_ELEMENTS = 2 ** 26\n+BLOCK_ELEMENTS = {other}"): MEMORY for other in OTHER_BLOCKS},
+    (
+        STATISTICS,
+        "-        if self.low is None or self.high is None:\n+        if self.high is None:",
+    ): BOTH,
     (STATISTICS, "-_BATCH_VALUES = 10000000\n+_BATCH_VALUES = 10000001"): MEMORY,
     (STATISTICS, "-_BATCH_VALUES = 10000000\n+_BATCH_VALUES = 9999999"): MEMORY,
+    **{(STATISTICS, f"-    {BATCH}\n+    {other}"): MEMORY for other in OTHER_BATCHES},
+    (STATISTICS, f"-    test = {PERMUTED.format(BY_BATCH)}\n+    test = {PERMUTED.format('')}"): MEMORY,
+    (
+        STATISTICS,
+        f"-        found = {RESAMPLED.format(BY_BATCH, AT_LEVEL)}\n+        found = {RESAMPLED.format('', AT_LEVEL)}",
+    ): MEMORY,
+    (
+        STATISTICS,
+        f"-        found = {RESAMPLED.format(BY_BATCH, AT_LEVEL)}\n+        found = {RESAMPLED.format(BY_BATCH, '')}",
+    ): "0.95 is scipy's default",
+    (
+        STATISTICS,
+        "-    mean = macro_mean(*scores, axis=-1)\n+    mean = macro_mean(*scores, axis=-0)",
+    ): ONE_AXIS,
+    (
+        STATISTICS,
+        "-    mean = float(macro_mean(*differences, axis=-1))\n+    mean = float(macro_mean(*differences, axis=-0))",
+    ): ONE_AXIS,
 }
 
 

@@ -112,7 +112,7 @@ WRONG: list[tuple[str, str, str, Callable[[], None]]] = [
     (KL, ".sum(-1)", ".sum(-2)", divergence),
     (STATISTICS, "ddof=1", "ddof=2", statistics),
     (STATISTICS, "for task in tasks) / len(tasks)", "for task in tasks)", statistics),
-    (STATISTICS, "task.shape[-1] * len(differences)", "len(differences)", statistics),
+    (STATISTICS, "task / task.shape[-1]", "task * task.shape[-1]", statistics),
     (STABILITY, "return counts / samples", "return counts * samples", resampling),
     (STABILITY, "first - second", "second - first", resampling),
     (STABILITY, "means > 0", "means < 0", resampling),

@@ -18,6 +18,8 @@ from scipy import stats
 Floats = NDArray[np.float64]
 
 CONFIDENCE = 0.95
+# 1 - CONFIDENCE is more than 0.05 by rounding, and p-values of 0.05 are common among 999 resamples.
+LEVEL = 0.05
 # Values of one batch of resamples: 80 MB.
 _BATCH_VALUES = 10_000_000
 
@@ -42,7 +44,7 @@ class Difference(NamedTuple):
         """Whether interval or test would let the two runs be equal."""
         if self.low is None or self.high is None:
             return True
-        return self.p_value >= 1 - CONFIDENCE or self.low <= 0 <= self.high
+        return self.p_value >= LEVEL or self.low <= 0 <= self.high
 
 
 class Estimate(NamedTuple):
@@ -120,8 +122,8 @@ def p_value(*differences: Floats, resamples: int, seed: int) -> Floats:
         resamples: Random sign flips; where there are fewer different ones, all of them are used.
         seed: Of the flips.
     """
-    # The macro mean as one sum, so that a flip of a document's sign is a flip of one term.
-    terms = np.concatenate([task / (task.shape[-1] * len(differences)) for task in differences], axis=-1)
+    # The macro mean, times the number of tasks, as one sum: a flip of a document's sign is a flip of one term.
+    terms = np.concatenate([task / task.shape[-1] for task in differences], axis=-1)
     test = stats.permutation_test(
         (terms,),
         np.sum,

@@ -21,7 +21,8 @@ from lm_eval_ape.errors import ApeError
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.prompt import Prompt
 
-POINTS = [Point(0.6, 0.7), Point(0.9, 0.9), Point(1.0, 1.0), Point(1.2, 0.5)]
+# In no order, and two with one T.
+POINTS = [Point(0.9, 0.9), Point(1.2, 0.5), Point(0.6, 0.7), Point(1.2, 1.0)]
 
 
 def tokens(count: int, seed: int) -> tuple[int, ...]:
@@ -108,6 +109,33 @@ def test_divergences_equal_the_slow_reference(
             expected, positions = reference.kl(one.prompt, point, 3, history)
             assert measured.kl[row, column] == pytest.approx(expected, abs=1e-9)
             assert measured.positions[row, column] == positions
+
+
+@pytest.mark.parametrize("history", ["own", "teacher"])
+def test_a_second_token_that_chooses_its_chunks_alone(load: Callable[..., ApeHFLM], history: str) -> None:
+    lm = load(strategy="sink+selective")
+    reference = SlowReference(lm, end_tokens(lm))
+    measured = Meter(lm, Objective(2, history, "stop"), max_rows=None, cache=None).measure(SAMPLES[:1], POINTS)
+    expected = [reference.kl(SAMPLES[0].prompt, point, 2, history)[0] for point in POINTS]
+    assert np.allclose(measured.kl[0], expected, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("history", ["own", "teacher"])
+def test_scores_are_plain_numbers_that_a_file_can_hold(load: Callable[..., ApeHFLM], history: str) -> None:
+    meter = Meter(load(), Objective(2, history, "stop"), max_rows=None, cache=None)
+    prompt = SAMPLES[0].prompt
+    for score in meter.scorer.score(prompt, meter.teacher(SAMPLES[0]), POINTS, sample="sample"):
+        assert {type(number) for number in score.divergences} == {float}
+
+
+def test_chunks_that_are_kept_are_not_encoded_again(load: Callable[..., ApeHFLM]) -> None:
+    lm = load(kv_cache_bytes="1MiB")
+    assert lm.store is not None
+    meter = Meter(lm, Objective(2, "own", "stop"), max_rows=None, cache=None)
+    first = meter.measure(SAMPLES[:1], POINTS).kl
+    missed = lm.store.counts.misses
+    assert np.array_equal(meter.measure(SAMPLES[:1], POINTS).kl, first)
+    assert lm.store.counts.misses == missed
 
 
 @pytest.mark.parametrize("history", ["own", "teacher"])
@@ -240,12 +268,13 @@ def test_memory_that_does_not_even_hold_one_point_is_told_with_the_sample(
         meter.measure(SAMPLES[1:], POINTS)
 
 
-def test_logits_that_are_not_finite_are_told_with_sample_and_point(float32_checkpoint: str) -> None:
+@pytest.mark.parametrize("history", ["own", "teacher"])
+def test_logits_that_are_not_finite_are_told_with_sample_and_point(float32_checkpoint: str, history: str) -> None:
     lm = ApeHFLM(pretrained=float32_checkpoint, device="cpu")
     with torch.no_grad():
         # Logits so large that only T=1 keeps them finite.
         lm.model.model.layers[0].self_attn.q_proj.weight *= 1e36
-    meter = Meter(lm, Objective(2, "own", "stop"), max_rows=None, cache=None)
+    meter = Meter(lm, Objective(2, history, "stop"), max_rows=None, cache=None)
     sentence = r"document 5 of task task: the logits of the point \(T=1e-06, S=1\) for new token 1 are not finite"
     with pytest.raises(ApeError, match=sentence):
         meter.measure(SAMPLES[2:], [Point(1.0, 1.0), Point(1e-6, 1.0)])

@@ -118,8 +118,10 @@ def test_a_task_of_one_document_has_no_interval_but_counts_for_mean_and_p_value(
     assert paired(one, two, **CHANCE) == (1.25, None, None, pytest.approx(2 / 8))
 
 
-def test_two_documents_have_an_exact_p_value() -> None:
-    assert paired(np.array([1.0, 2.0]), **CHANCE).p_value == pytest.approx(2 / 4)
+def test_two_documents_have_an_exact_p_value_an_interval_and_a_standard_error() -> None:
+    found = paired(np.array([1.0, 2.0]), **CHANCE)
+    assert found == (1.5, 1.0, 2.0, pytest.approx(2 / 4))
+    assert estimate(np.array([0.0, 1.0])) == (0.5, pytest.approx(0.5))
 
 
 def test_chance_is_the_seeds_and_as_often_as_asked() -> None:
@@ -153,6 +155,7 @@ def test_neither_the_order_of_documents_nor_that_of_tasks_matters_and_signs_mirr
     [
         (Difference(0.1, 0.01, 0.2, 0.01), False),
         (Difference(-0.1, -0.2, -0.01, 0.049), False),
+        (Difference(0.1, 0.01, 0.2, 0.05), True),
         (Difference(0.1, 0.01, 0.2, 0.06), True),
         (Difference(0.1, -0.01, 0.2, 0.01), True),
         (Difference(0.1, 0.0, 0.2, 0.01), True),
