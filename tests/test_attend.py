@@ -86,7 +86,7 @@ def test_an_older_pytorchs_cpu_kernel_that_gives_wrong_numbers_is_not_used(
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
 @pytest.mark.parametrize("side", ["query", "key", "value"])
-@pytest.mark.parametrize("keys", [1, 3, 7, 8, 20, 63, 64, 70])
+@pytest.mark.parametrize("keys", [1, 3, 7, 8, 20, 31, 32, 70])
 @pytest.mark.parametrize("number", [math.nan, math.inf])
 def test_a_number_that_is_not_finite_leaves_no_finite_row(backend: str, side: str, keys: int, number: float) -> None:
     query, key, value = inputs(1, 5, keys, dtype=torch.float32)
