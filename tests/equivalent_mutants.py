@@ -15,6 +15,15 @@ OTHER_BATCHES = (
     "return max(1, _BATCH_VALUES * sum((task.size for task in tasks)))",
     "return max(1, _BATCH_VALUES)",
 )
+BLOCK = "block = max(1, BLOCK_ELEMENTS // (batch * heads * keys))"
+OTHER_BLOCK_LENGTHS = (
+    "block = max(2, BLOCK_ELEMENTS // (batch * heads * keys))",
+    "block = max(1, BLOCK_ELEMENTS * (batch * heads * keys))",
+    "block = max(1, BLOCK_ELEMENTS)",
+    "block = max(1, batch * heads * keys)",
+    "block = max(1, BLOCK_ELEMENTS // (batch * heads))",
+    "block = max(1, BLOCK_ELEMENTS // keys)",
+)
 BY_BATCH, AT_LEVEL = "batch=_batch(*differences), ", "confidence_level=CONFIDENCE, "
 PERMUTED = (
     "stats.permutation_test((terms,), np.sum, permutation_type='samples', axis=-1, n_resamples=resamples, {}"
@@ -135,6 +144,27 @@ EQUIVALENT: dict[tuple[str, str], str] = {
         "-        if self.low is None or self.high is None:\n+        if self.low is None and self.high is None:",
     ): BOTH,
     (STATISTICS, "-        if self.low is None or self.high is None:\n+        if self.low is None:"): BOTH,
+    (
+        SELECTION,
+        "-    order = scores.argsort(dim=-1, descending=True, stable=True)\n"
+        "+    order = scores.argsort(dim=-1, descending=True, stable=False)",
+    ): "on the CPU PyTorch sorts stably anyway",
+    (
+        SELECTION,
+        "-        numbers: list[int] = self.kept.flatten(0, -2).any(0).nonzero()[:, 0].tolist()\n"
+        "+        numbers: list[int] = self.kept.flatten(0, -2).any(0).nonzero()[:, 0]",
+    ): "who walks through a tensor meets the same numbers",
+    (
+        SELECTION,
+        "-    columns = key.to(dtype).transpose(-1, -2).reshape(groups, 1, kv_heads, 1, width, keys)\n"
+        "+    columns = key.to(dtype).transpose(-2, -1).reshape(groups, 1, kv_heads, 1, width, keys)",
+    ): "which of two axes comes first does not matter",
+    (
+        SELECTION,
+        "-    lse = lse.masked_fill(lse == -torch.inf, 0.0)[..., None, None]\n"
+        "+    lse = lse.masked_fill(lse == -torch.inf, 0.1)[..., None, None]",
+    ): "of -inf, any finite number can be taken away",
+    **{(SELECTION, f"-    {BLOCK}\n+    {other}"): MEMORY for other in OTHER_BLOCK_LENGTHS},
     **{(SELECTION, f"-BLOCK_ELEMENTS = 2 ** 26\n+BLOCK_ELEMENTS = {other}"): MEMORY for other in OTHER_BLOCKS},
     (
         STATISTICS,

@@ -166,15 +166,29 @@ def test_top_logits_are_those_of_all_logits(softcap: float | None, keys: int, mo
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    query, key = normal(6, 4, 5, 8), normal(2, 2, keys, 8)
+    query, key = normal(6, 6, 5, 8), normal(2, 2, keys, 8)
     mask = torch.rand(1, 1, 5, keys, generator=generator) > 0.3
-    logits = query @ key.repeat_interleave(3, 0).repeat_interleave(2, 1).transpose(-1, -2) * 0.3
+    logits = query @ key.repeat_interleave(3, 0).repeat_interleave(3, 1).transpose(-1, -2) * 0.3
     logits = softcap * torch.tanh(logits / softcap) if softcap else logits
     expected = logits.masked_fill(~mask, -torch.inf).sort(-1, descending=True)[0][..., :5]
     found = top_logits(query, key, scaling=0.3, mask=mask, softcap=softcap)
     assert torch.allclose(found[..., : min(keys, 5)], expected, atol=1e-14)
     assert found.shape[-1] == 5
     assert (found[..., keys:] == -torch.inf).all()
+
+
+def test_top_logits_of_half_precision_are_taken_in_float32() -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(1, 2, size, 8, generator=generator).bfloat16() for size in (3, 9))
+    found = top_logits(query, key, scaling=0.3)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, top_logits(query.float(), key.float(), scaling=0.3))
+
+
+@pytest.mark.parametrize("over", SELECT_OVER)
+@pytest.mark.parametrize("reselect", [True, False])
+def test_tokens_of_a_pass_depend_on_one_another_unless_each_chooses_for_itself(over: str, reselect: bool) -> None:
+    assert Selection(2, over, reselect).whole_pass == (not (over == "none" and reselect))
 
 
 @pytest.mark.parametrize(
