@@ -23,6 +23,8 @@ OTHER_BLOCK_LENGTHS = (
     "block = max(1, batch * heads * keys)",
     "block = max(1, BLOCK_ELEMENTS // (batch * heads))",
     "block = max(1, BLOCK_ELEMENTS // keys)",
+    "block = max(1, BLOCK_ELEMENTS // (batch * keys))",
+    "block = max(1, BLOCK_ELEMENTS // (heads * keys))",
 )
 BY_BATCH, AT_LEVEL = "batch=_batch(*differences), ", "confidence_level=CONFIDENCE, "
 PERMUTED = (
@@ -154,6 +156,16 @@ EQUIVALENT: dict[tuple[str, str], str] = {
         "-        numbers: list[int] = self.kept.flatten(0, -2).any(0).nonzero()[:, 0].tolist()\n"
         "+        numbers: list[int] = self.kept.flatten(0, -2).any(0).nonzero()[:, 0]",
     ): "who walks through a tensor meets the same numbers",
+    (
+        SELECTION,
+        "-        numbers: list[int] = self.kept.flatten(0, -2).any(0).nonzero()[:, 0].tolist()\n"
+        "+        numbers: list[int] = self.kept.flatten(0, -2).any(0).nonzero()[:, -1].tolist()",
+    ): "places in a row have one number",
+    (
+        SELECTION,
+        "-        found.append(logits.topk(min(SUMMED, keys), dim=-1).values)\n"
+        "+        found.append(logits.topk(min(SUMMED, keys)).values)",
+    ): "the last dimension is PyTorch's default",
     (
         SELECTION,
         "-    columns = key.to(dtype).transpose(-1, -2).reshape(groups, 1, kv_heads, 1, width, keys)\n"

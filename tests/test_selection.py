@@ -166,9 +166,9 @@ def test_top_logits_are_those_of_all_logits(softcap: float | None, keys: int, mo
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    query, key = normal(6, 6, 5, 8), normal(2, 2, keys, 8)
-    mask = torch.rand(1, 1, 5, keys, generator=generator) > 0.3
-    logits = query @ key.repeat_interleave(3, 0).repeat_interleave(3, 1).transpose(-1, -2) * 0.3
+    query, key = normal(4, 6, 5, 8), normal(2, 2, keys, 8)
+    mask = torch.rand(4, 1, 5, keys, generator=generator) > 0.3
+    logits = query @ key.repeat_interleave(2, 0).repeat_interleave(3, 1).transpose(-1, -2) * 0.3
     logits = softcap * torch.tanh(logits / softcap) if softcap else logits
     expected = logits.masked_fill(~mask, -torch.inf).sort(-1, descending=True)[0][..., :5]
     found = top_logits(query, key, scaling=0.3, mask=mask, softcap=softcap)

@@ -134,6 +134,7 @@ def test_chunks_that_are_kept_are_not_encoded_again(load: Callable[..., ApeHFLM]
     meter = Meter(lm, Objective(2, "own", "stop"), max_rows=None, cache=None)
     first = meter.measure(SAMPLES[:1], POINTS).kl
     missed = lm.store.counts.misses
+    assert missed
     assert np.array_equal(meter.measure(SAMPLES[:1], POINTS).kl, first)
     assert lm.store.counts.misses == missed
 
