@@ -14,6 +14,7 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from lm_eval_ape.kv_store.memory import Layers, alone
 from lm_eval_ape.pieces import Piece, Plan, batches, plan
 from lm_eval_ape.prompt import Prompt
 from lm_eval_ape.segmented_attention import reading_segments
@@ -24,8 +25,8 @@ from lm_eval_ape.strategy import Settings
 PREFIX = -1
 # Receives the number of a prefix or chunk and its logits, `(tokens, vocabulary)`.
 OnLogits = Callable[[int, Tensor], None]
-# Keys and values of each layer, `(1, kv_heads, tokens, head_dim)`.
-Layers = list[tuple[Tensor, Tensor]]
+# Encoded prefixes by their tokens.
+Prefixes = dict[tuple[int, ...], Segment]
 
 
 class Store(Protocol):
@@ -90,7 +91,8 @@ def encode(
             on_logits(number, logits[lead:])
 
     encoder.on_logits = tell
-    return _readers([layout], encoder.all([layout], None), settings)[0]
+    prefixes: Prefixes = {}
+    return _readers([layout], encoder.all([layout], None, prefixes), prefixes, settings)[0]
 
 
 def encode_all(
@@ -100,6 +102,7 @@ def encode_all(
     *,
     used: Counter[str] | None = None,
     store: Store | None = None,
+    prefixes: Prefixes | None = None,
 ) -> list[Reader]:
     """Encode several prompts' prefixes and chunks together.
 
@@ -112,14 +115,17 @@ def encode_all(
         settings: `positions`, `shared_prefix`, `keys_from`, `values_from` and `attn_backend` are read.
         used: Counts the attention rungs that served.
         store: Where encoded pieces are looked up and kept.
+        prefixes: Prefixes that an earlier call has encoded under the same settings, which are not encoded again; the
+            call leaves those of its own prompts there and no others.
 
     Returns:
         For each prompt its segments, on the model's devices, and the position at which its query starts.
     """
     layouts = [plan(prompt, settings) if prompt.chunks else None for prompt in prompts]
     encoder = _Encoder(model, settings.attn_backend, Counter() if used is None else used)
-    pieces = encoder.all([layout for layout in layouts if layout], store)
-    return _readers(layouts, pieces, settings)
+    known = {} if prefixes is None else prefixes
+    pieces = encoder.all([layout for layout in layouts if layout], store, known)
+    return _readers(layouts, pieces, known, settings)
 
 
 class _Encoder:
@@ -137,14 +143,21 @@ class _Encoder:
         self.used = used
         self.on_logits: Callable[[Piece, Tensor], None] | None = None
 
-    def all(self, layouts: Sequence[Plan], store: Store | None) -> dict[str, Layers]:
-        """Keys and values of all pieces of some prompts, by the pieces' keys: prefixes first, which the chunks see."""
+    def all(self, layouts: Sequence[Plan], store: Store | None, prefixes: Prefixes) -> dict[str, Layers]:
+        """Keys and values of the pieces of some prompts, by the pieces' keys: prefixes first, which the chunks see.
+
+        Args:
+            layouts: The prompts.
+            store: Where pieces are looked up and kept.
+            prefixes: Those that are there; gets the prompts' own, and loses all others to make room.
+        """
         found: dict[str, Layers] = {}
-        prefixes: dict[tuple[int, ...], Segment] = {}
-        self._pieces([layout.prefix for layout in layouts if layout.prefix], prefixes, store, found)
-        for layout in layouts:
-            if layout.prefix and layout.prefix.ids not in prefixes:
-                prefixes[layout.prefix.ids] = _prefix(found[layout.prefix.key])
+        asked = {layout.prefix.ids: layout.prefix for layout in layouts if layout.prefix}
+        for ids in prefixes.keys() - asked.keys():
+            del prefixes[ids]
+        missing = [piece for ids, piece in asked.items() if ids not in prefixes]
+        self._pieces(missing, {}, store, found)
+        prefixes.update({piece.ids: _prefix(found.pop(piece.key)) for piece in missing})
         rest = [piece for layout in layouts for piece in (*layout.context, layout.whole) if piece]
         self._pieces(rest, prefixes, store, found)
         return found
@@ -221,13 +234,14 @@ class _Encoder:
         ]
 
 
-def _readers(layouts: Sequence[Plan | None], pieces: dict[str, Layers], settings: Settings) -> list[Reader]:
+def _readers(
+    layouts: Sequence[Plan | None], pieces: dict[str, Layers], prefixes: Prefixes, settings: Settings
+) -> list[Reader]:
     """Put the pieces of each prompt together; prompts with the same pieces share their segments.
 
     Pieces are used up layer by layer, so that the copies need the memory of one layer, not of all.
     """
     distinct = {layout.key: layout for layout in layouts if layout}
-    prefixes = {layout.prefix.key: _prefix(pieces[layout.prefix.key]) for layout in distinct.values() if layout.prefix}
     leads: dict[tuple[str, ...], Layers] = {key: [] for key in distinct}
     contexts: dict[tuple[str, ...], Layers] = {key: [] for key in distinct}
     used = {piece.key for layout in distinct.values() for piece in (*layout.context, layout.whole) if piece}
@@ -250,7 +264,7 @@ def _readers(layouts: Sequence[Plan | None], pieces: dict[str, Layers], settings
             pieces[name][number] = (torch.empty(0), torch.empty(0))
     segments: dict[tuple[str, ...], tuple[Segment, ...]] = {}
     for key, layout in distinct.items():
-        prefix = [prefixes[layout.prefix.key]] if layout.prefix else []
+        prefix = [prefixes[layout.prefix.ids]] if layout.prefix else []
         if layout.lead:
             prefix = [_prefix(leads[key])]
         segments[key] = (*prefix, _segment("context", contexts[key], layout.positions, layout.lengths))
@@ -268,7 +282,7 @@ def _one_row(parts: list[Tensor]) -> Tensor:
 
 def _prefix(layers: Layers) -> Segment:
     length = layers[0][0].shape[2]
-    return _segment("prefix", [(k.contiguous(), v.contiguous()) for k, v in layers], torch.arange(length), (length,))
+    return _segment("prefix", [(alone(k), alone(v)) for k, v in layers], torch.arange(length), (length,))
 
 
 def _segment(role: Role, layers: Layers, positions: Tensor, lengths: tuple[int, ...]) -> Segment:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -63,18 +63,12 @@ def explain(lm: ApeHFLM, error: NotFiniteError, again: Callable[[], object]) -> 
     """The error with the place where the first number that is not finite arises.
 
     Args:
-        lm: The model; what it has kept of encoded chunks is not read meanwhile.
+        lm: The model; what it has kept of encoded prefixes and chunks is not read meanwhile.
         error: What was met.
         again: Does what met it once more.
     """
-    store, lm.store = lm.store, None
-    try:
-        with watching(lm.model) as found:
-            again()
-    except NotFiniteError:
-        pass
-    finally:
-        lm.store = store
+    with lm.encoding_anew(), watching(lm.model) as found, suppress(NotFiniteError):
+        again()
     return NotFiniteError(error.what, error.dtype, found[0] if found else None, error.request)
 
 

@@ -27,7 +27,7 @@ from transformers import PreTrainedModel
 from lm_eval_ape import __version__, support
 from lm_eval_ape.arguments import split_arguments
 from lm_eval_ape.cache_guard import FiniteResponses, guard, identity
-from lm_eval_ape.encode import encode_all, input_device
+from lm_eval_ape.encode import Prefixes, encode_all, input_device
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.factors import reading_factors
 from lm_eval_ape.files import make_folder
@@ -91,6 +91,7 @@ class ApeHFLM(HFLM):
         self.store: KVStore | None = None
         self.used: Counter[str] = Counter()
         self._prompts: dict[str, Prompt] = {}
+        self._prefixes: Prefixes = {}
         self._batch: list[str] = []
         self._reader: Reader | None = None
         self._query_tokens = 0
@@ -157,11 +158,9 @@ class ApeHFLM(HFLM):
         def reserve(request: Instance) -> int:
             return int(normalize_gen_kwargs(request.args[1], self.max_gen_toks)["max_gen_toks"])
 
-        self._prompts = self.split_requests(requests, [reserve(request) for request in requests], disable_tqdm)
-        try:
+        prompts = self.split_requests(requests, [reserve(request) for request in requests], disable_tqdm)
+        with self._asked(prompts):
             return self._finite(requests, partial(super().generate_until, disable_tqdm=disable_tqdm))
-        finally:
-            self._prompts = {}
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Score continuations; the contexts of requests that share one are encoded once."""
@@ -170,11 +169,18 @@ class ApeHFLM(HFLM):
         longest: dict[str, int] = {}
         for request, tokens in zip(requests, reserves, strict=True):
             longest[request.args[0]] = max(tokens, longest.get(request.args[0], 0))
-        self._prompts = self.split_requests(requests, [longest[request.args[0]] for request in requests], disable_tqdm)
-        try:
+        prompts = self.split_requests(requests, [longest[request.args[0]] for request in requests], disable_tqdm)
+        with self._asked(prompts):
             return self._finite(requests, partial(super().loglikelihood, disable_tqdm=disable_tqdm))
+
+    @contextmanager
+    def _asked(self, prompts: dict[str, Prompt]) -> Iterator[None]:
+        """While the context lasts, the parent asks for these prompts, and the weights stay what they are."""
+        self._prompts = prompts
+        try:
+            yield
         finally:
-            self._prompts = {}
+            self._prompts, self._prefixes = {}, {}
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Score whole texts (see `rolling.rolling_loglikelihood`); those without a context, as the parent does.
@@ -334,8 +340,7 @@ class ApeHFLM(HFLM):
         self, batch: Sequence[Prompt], context: Tensor, max_length: int, stop: list[str], **generation_kwargs: Any
     ) -> Tensor:
         """Encode some prompts and generate from them in one batch."""
-        with self.autocast():
-            readers = encode_all(self.model, batch, self.settings, used=self.used, store=self.store)
+        readers = self._encode(batch)
         width = context.shape[1]
         starts = [reader.start - width + len(prompt.query) for reader, prompt in zip(readers, batch, strict=True)]
         readers = [replace(reader, start=start) for reader, start in zip(readers, starts, strict=True)]
@@ -427,9 +432,15 @@ class ApeHFLM(HFLM):
         """Groups of requests that share a context, with what they read; short contexts are encoded together."""
         firsts = [prompts[indices[0]] for indices in groups]
         for block in blocks([len(prompt.ids) for prompt in firsts]):
-            with self.autocast():
-                readers = encode_all(self.model, firsts[block], self.settings, used=self.used, store=self.store)
+            readers = self._encode(firsts[block])
             yield from zip(groups[block], firsts[block], readers, strict=True)
+
+    def _encode(self, prompts: Sequence[Prompt]) -> list[Reader]:
+        """Encode prefixes and chunks; a prefix that the prompts before had too is there still."""
+        with self.autocast():
+            return encode_all(
+                self.model, prompts, self.settings, used=self.used, store=self.store, prefixes=self._prefixes
+            )
 
     def _model_call(self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         if self._reader is None or not self._reader.segments:
@@ -453,6 +464,16 @@ class ApeHFLM(HFLM):
             yield
         finally:
             self.settings = before
+
+    @contextmanager
+    def encoding_anew(self) -> Iterator[None]:
+        """Read nothing that was encoded before, and keep nothing, while the context lasts."""
+        store, self.store = self.store, None
+        self._prefixes = {}
+        try:
+            yield
+        finally:
+            self.store = store
 
     def reading(self, readers: Sequence[Reader]) -> Reading:
         """How a batch reads its segments under the settings, T and S with them."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+import torch
 from torch import Tensor
 
+# Keys and values of each layer, `(1, kv_heads, tokens, head_dim)`.
 Layers = list[tuple[Tensor, Tensor]]
 
 
@@ -46,7 +48,7 @@ class MemoryStore:
             _, old = self._pieces.popitem(last=False)
             self.bytes -= size(old)
         # Copies: a slice of a batch would keep the whole batch alive.
-        self._pieces[key] = [(_own(keys), _own(values)) for keys, values in layers]
+        self._pieces[key] = [(alone(keys), alone(values)) for keys, values in layers]
         self.bytes += needed
 
     def clear(self) -> None:
@@ -55,7 +57,7 @@ class MemoryStore:
         self.bytes = 0
 
 
-def _own(tensor: Tensor) -> Tensor:
-    """The tensor in memory that nothing else lies in."""
-    alone = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
-    return tensor if alone else tensor.clone().contiguous()
+def alone(tensor: Tensor) -> Tensor:
+    """The tensor, contiguous in memory that nothing else lies in; itself if it lies there already."""
+    is_alone = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+    return tensor if is_alone else tensor.clone(memory_format=torch.contiguous_format)
