@@ -22,6 +22,7 @@ QUICK = {
     "prefill": ["--tokens", "1024", "--chunks", "4", "--repeats", "1"],
     "decode": ["--tokens", "1024", "--new", "8", "--repeats", "1"],
     "grid": ["--tokens", "1024", "--sampled", "2", "--repeats", "1"],
+    "whole_calibration": ["--tokens", "1024", "--samples", "1", "--repeats", "1"],
     "stored_chunks": ["--tokens", "1024", "--repeats", "1"],
     "selection": ["--tokens", "1024", "--new", "4", "--repeats", "1"],
     "harness_run": ["--words", "120", "--rows", "3", "--repeats", "1"],
@@ -29,9 +30,10 @@ QUICK = {
 }
 FULL = {
     "startup": [],
-    "prefill": ["--tokens", "2048", "4096", "8192", "16384", "--chunks", "4", "8", "20", "--repeats", "2"],
+    "prefill": ["--tokens", "2048", "4096", "8192", "16384", "32768", "--chunks", "4", "8", "20", "--repeats", "2"],
     "decode": ["--tokens", "1024", "4096", "8192", "--repeats", "5"],
     "grid": ["--tokens", "4096", "8192", "--sampled", "2", "--repeats", "2"],
+    "whole_calibration": ["--tokens", "4096", "8192", "--repeats", "2"],
     "stored_chunks": ["--tokens", "4096", "8192"],
     "selection": ["--tokens", "4096", "8192"],
     "harness_run": [],

@@ -17,6 +17,7 @@ RUNS = {
     "prefill": ["--tokens", "64", "--chunks", "2", "--query", "4"],
     "decode": ["--tokens", "64", "--query", "4", "--new", "3"],
     "grid": ["--tokens", "64", "--query", "4", "--steps", "2", "--sampled", "1"],
+    "whole_calibration": ["--tokens", "64", "--query", "4", "--steps", "2", "--samples", "2"],
     "stored_chunks": ["--tokens", "64", "--query", "4"],
     "selection": ["--tokens", "64", "--query", "4", "--new", "3", "--chunks", "4"],
     "harness_run": ["--words", "40", "--rows", "1"],
