@@ -27,6 +27,7 @@ QUICK = {
     "selection": ["--tokens", "1024", "--new", "4", "--repeats", "1"],
     "harness_run": ["--words", "120", "--rows", "3", "--repeats", "1"],
     "end_to_end": ["--tokens", "1024", "--new", "8", "--repeats", "1"],
+    "compiled": ["--tokens", "1024", "--repeats", "1"],
 }
 FULL = {
     "startup": [],
@@ -38,6 +39,7 @@ FULL = {
     "selection": ["--tokens", "4096", "8192"],
     "harness_run": [],
     "end_to_end": ["--tokens", "8192", "--repeats", "2"],
+    "compiled": ["--tokens", "1024", "4096", "--repeats", "5"],
 }
 
 
