@@ -31,7 +31,21 @@ QUICK = {
 }
 FULL = {
     "startup": [],
-    "prefill": ["--tokens", "2048", "4096", "8192", "16384", "32768", "--chunks", "4", "8", "20", "--repeats", "2"],
+    "prefill": [
+        "--tokens",
+        "2048",
+        "4096",
+        "8192",
+        "16384",
+        "32768",
+        "--chunks",
+        "2",
+        "4",
+        "8",
+        "20",
+        "--repeats",
+        "2",
+    ],
     "decode": ["--tokens", "1024", "4096", "8192", "--repeats", "5"],
     "grid": ["--tokens", "4096", "8192", "--sampled", "2", "--repeats", "2"],
     "whole_calibration": ["--tokens", "4096", "8192", "--repeats", "2"],

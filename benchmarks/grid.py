@@ -10,13 +10,11 @@ all; the peak memory of one point is beside that of all.
 
 from __future__ import annotations
 
-import ctypes
-import gc
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import torch
+from peaks import peak
 from timing import Clock, Spread, Table, finish, parse, parser, ratios
 from workload import SHAPES, Counts, make_lm, make_model, make_prompt
 
@@ -24,20 +22,6 @@ from lm_eval_ape.calibration.grid import Point, make_grid
 from lm_eval_ape.calibration.objective import HISTORIES, Objective
 from lm_eval_ape.calibration.scoring import Scorer
 from lm_eval_ape.calibration.teacher import ask
-from lm_eval_ape.comparison.memory import PeakMemory
-
-MIB = 2**20
-
-
-def peak(work: Callable[[], Any], device: str) -> float:
-    """MiB that the process needs at most while it works (on CUDA, that are allocated)."""
-    gc.collect()
-    if device == "cpu":
-        # Otherwise memory that was freed but not given back would hide what the work needs.
-        ctypes.CDLL(None).malloc_trim(0)
-    memory = PeakMemory.begin(torch.device(device))
-    work()
-    return memory.bytes / MIB
 
 
 def spaced(points: Sequence[Point], count: int) -> list[Point]:

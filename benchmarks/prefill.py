@@ -1,8 +1,9 @@
 """Prefill: the whole prompt in one sequence against chunks in parallel and then the query, up to the first logits.
 
-Prints seconds, the speed-up with its spread over rounds, the speed-up that the count of operations allows, and the
-fraction of it that is reached. With few tokens the machine does not keep its speed, so that a fraction above 1 is as
-possible as one below.
+Prints seconds, the speed-up with its spread over rounds, the speed-up that the count of operations allows, the fraction
+of it that is reached, and the most memory that the process with its model needs. In a round the sequential model takes
+its turn beside all numbers of chunks. With few tokens the machine does not keep its speed, so that a fraction above 1
+is as possible as one below.
 
     python benchmarks/prefill.py --tokens 2048 4096 8192 --chunks 2 4 8
     python benchmarks/prefill.py --device cuda --dtype bfloat16 --shape llama-3.1-8b --tokens 8192 32768 131072
@@ -10,14 +11,18 @@ possible as one below.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
+from peaks import peak
 from timing import Clock, Spread, Table, finish, parse, parser, ratios
 from transformers import DynamicCache, PreTrainedModel
 from workload import SHAPES, Counts, make_model, make_prompt
 
 from lm_eval_ape.encode import encode
+from lm_eval_ape.kv_store import KVStore
 from lm_eval_ape.prompt import Prompt
 from lm_eval_ape.segmented_attention import reading_segments
 from lm_eval_ape.segments import Reading, SegmentedCache
@@ -32,10 +37,9 @@ def sequential(model: PreTrainedModel, prompt: Prompt) -> None:
 
 
 @torch.no_grad()
-def parallel(model: PreTrainedModel, prompt: Prompt) -> None:
-    """Prefix and chunks, then the query up to the first new token's logits."""
-    settings = resolve({"strategy": "ape"})
-    reader = encode(model, prompt, settings)
+def parallel(model: PreTrainedModel, prompt: Prompt, store: KVStore | None = None) -> None:
+    """Prefix and chunks, encoded or found, then the query up to the first new token's logits."""
+    reader = encode(model, prompt, resolve({"strategy": "ape"}), store=store)
     cache = SegmentedCache(Reading((reader,), temperature=0.9, scale=0.9), model.config.num_hidden_layers)
     ids = torch.tensor([prompt.query], device=model.device)
     positions = torch.arange(reader.start, reader.start + ids.shape[1], device=model.device)[None]
@@ -53,29 +57,32 @@ def main() -> None:
     model = make_model(shape, args.device, args.dtype, max(args.tokens) + args.query + 1024)
     table = Table(
         f"Prefill, {shape.words()}, query {args.query}",
-        ["context tokens", "chunks", "sequential s", "parallel s", "speed-up", "counted", "reached"],
+        "context tokens|chunks|sequential s|parallel s|speed-up|counted|reached|sequential MiB|parallel MiB".split("|"),
     )
     figures: list[dict[str, Any]] = []
     for tokens in args.tokens:
-        for chunks in args.chunks:
-            prompt = make_prompt(shape, context=tokens, chunks=chunks, query=args.query)
-            seconds = Clock(args.device, args.clock).in_turn(
-                {"sequential": lambda p=prompt: sequential(model, p), "parallel": lambda p=prompt: parallel(model, p)},
-                args.repeats,
-            )
-            counts = Counts(shape, tokens, chunks, args.query)
+        prompts = {count: make_prompt(shape, context=tokens, chunks=count, query=args.query) for count in args.chunks}
+        rivals: dict[str, Callable[[], None]] = {"sequential": partial(sequential, model, prompts[args.chunks[0]])}
+        rivals |= {str(count): partial(parallel, model, prompt) for count, prompt in prompts.items()}
+        seconds = Clock(args.device, args.clock).in_turn(rivals, args.repeats)
+        memory = {name: peak(work, args.device) for name, work in rivals.items()}
+        for count in args.chunks:
+            counts = Counts(shape, tokens, count, args.query)
             counted = counts.sequential / counts.parallel
-            gain = ratios(seconds["sequential"], seconds["parallel"])
+            gain = ratios(seconds["sequential"], seconds[str(count)])
             table.add(
                 str(tokens),
-                str(chunks),
+                str(count),
                 Spread.of(seconds["sequential"]).text(),
-                Spread.of(seconds["parallel"]).text(),
+                Spread.of(seconds[str(count)]).text(),
                 gain.text("{:.2f}"),
                 f"{counted:.2f}",
                 f"{gain.median / counted:.2f}",
+                f"{memory['sequential']:.0f}",
+                f"{memory[str(count)]:.0f}",
             )
-            figures.append({"tokens": tokens, "chunks": chunks, "counted": counted, "speedup": gain, **seconds})
+            own = {name: {"seconds": seconds[name], "mib": memory[name]} for name in ("sequential", str(count))}
+            figures.append({"tokens": tokens, "chunks": count, "counted": counted, "speedup": gain} | own)
     finish(args, [table], figures)
 
 

@@ -14,29 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peaks import MIB
+from prefill import parallel
 from timing import Clock, Spread, Table, finish, parse, parser, ratios
-from transformers import PreTrainedModel
 from workload import SHAPES, make_model, make_prompt
 
-from lm_eval_ape.encode import encode
 from lm_eval_ape.kv_store import KVStore, open_store
 from lm_eval_ape.prompt import Prompt
-from lm_eval_ape.segmented_attention import reading_segments
-from lm_eval_ape.segments import Reading, SegmentedCache
-from lm_eval_ape.strategy import resolve
-
-MIB = 2**20
-
-
-@torch.no_grad()
-def first_token(model: PreTrainedModel, prompt: Prompt, store: KVStore | None) -> None:
-    """Prefix and chunks, encoded or found, then the query up to the first new token's logits."""
-    reader = encode(model, prompt, resolve({"strategy": "ape"}), store=store)
-    cache = SegmentedCache(Reading((reader,), temperature=0.9, scale=0.9), model.config.num_hidden_layers)
-    ids = torch.tensor([prompt.query], device=model.device)
-    positions = torch.arange(reader.start, reader.start + ids.shape[1], device=model.device)[None]
-    with reading_segments(model):
-        model(ids, position_ids=positions, past_key_values=cache, logits_to_keep=1)
 
 
 def main() -> None:
@@ -69,7 +53,7 @@ def main() -> None:
                 "disk": open_store(model, device, memory_bytes=0, folder=Path(folder), folder_bytes=None, facts=""),
             }
             for store in stores.values():
-                first_token(model, prompt, store)
+                parallel(model, prompt, store)
             asked = [0]
 
             def question(
@@ -78,7 +62,7 @@ def main() -> None:
                 def ask() -> None:
                     asked[0] += 1
                     query = tuple((token + asked[0]) % shape.vocabulary for token in prompt.query)
-                    first_token(model, replace(prompt, query=query), store)
+                    parallel(model, replace(prompt, query=query), store)
 
                 return ask
 
