@@ -64,7 +64,7 @@ format: .venv/ready ## let ruff mend and format
 bench: .venv/ready ## all benchmarks at small sizes, two minutes
 	$(BIN)/python benchmarks/all.py
 
-bench-full: .venv/ready ## the benchmarks of docs/performance.md, a quarter of an hour on two quiet cores
+bench-full: .venv/ready ## the benchmarks of docs/performance.md, twenty minutes on two quiet cores
 	$(BIN)/python benchmarks/all.py --full
 
 clean: ## remove what the targets made

@@ -1,7 +1,7 @@
 """All benchmarks one after the other, their tables in one Markdown file and their figures in a JSON file each.
 
     python benchmarks/all.py --output_path out/benchmarks               # two minutes
-    python benchmarks/all.py --full --output_path out/benchmarks        # a quarter of an hour on two quiet cores
+    python benchmarks/all.py --full --output_path out/benchmarks        # twenty minutes on two quiet cores
 
 A benchmark that fails is named and the others go on; the exit status says so.
 """
