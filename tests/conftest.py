@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -11,6 +13,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
+from torch.utils import collect_env
 
 # Tiny models gain nothing from threads, and test processes side by side lose much.
 torch.set_num_threads(1)
@@ -20,6 +23,14 @@ import pytest  # noqa: E402
 import tiny  # noqa: E402
 
 property_profiles.load()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def machine_described_once() -> Iterator[None]:
+    """The harness describes the machine in every results file, which takes half a second, and pip, each time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(collect_env, "get_pretty_env_info", cache(collect_env.get_pretty_env_info))
+        yield
 
 
 @pytest.fixture(scope="session")
