@@ -35,11 +35,7 @@ def compiled(model: PreTrainedModel, backend: str) -> PreTrainedModel:
 
 
 def main() -> None:
-    flags = parser(__doc__)
-    flags.add_argument("--tokens", type=int, nargs="+", default=[4096], help="context lengths")
-    flags.add_argument("--chunks", type=int, default=4, help="(default: %(default)s)")
-    flags.add_argument("--query", type=int, default=64, help="tokens of the query (default: %(default)s)")
-    flags.add_argument("--new", type=int, default=16, help="tokens to generate (default: %(default)s)")
+    flags = parser(__doc__, tokens=[4096], new=16)
     flags.add_argument("--steps", type=int, default=8, help="tokens scored, K (default: %(default)s)")
     flags.add_argument("--backend", default="inductor", help="of torch.compile (default: %(default)s)")
     args = parse(flags)

@@ -85,12 +85,7 @@ def parallel_reader(model: PreTrainedModel, prompt: Prompt, new: int, clock: Clo
 
 
 def main() -> None:
-    flags = parser(__doc__, repeats=5)
-    flags.add_argument("--tokens", type=int, nargs="+", default=[1024, 4096, 8192], help="context lengths")
-    flags.add_argument("--chunks", type=int, default=4, help="(default: %(default)s)")
-    flags.add_argument("--query", type=int, default=64, help="tokens of the query (default: %(default)s)")
-    flags.add_argument("--new", type=int, default=32, help="tokens to generate (default: %(default)s)")
-    args = parse(flags)
+    args = parse(parser(__doc__, repeats=5, tokens=[1024, 4096, 8192], new=32))
     shape = SHAPES[args.shape]
     clock = Clock(args.device, args.clock)
     model = make_model(shape, args.device, args.dtype, max(args.tokens) + args.query + args.new + 1024)

@@ -46,12 +46,7 @@ def parallel(model: PreTrainedModel, prompt: Prompt, new: int, store: KVStore | 
 
 
 def main() -> None:
-    flags = parser(__doc__)
-    flags.add_argument("--tokens", type=int, nargs="+", default=[8192], help="context lengths")
-    flags.add_argument("--chunks", type=int, default=8, help="(default: %(default)s)")
-    flags.add_argument("--query", type=int, default=64, help="tokens of the query (default: %(default)s)")
-    flags.add_argument("--new", type=int, default=32, help="tokens to generate (default: %(default)s)")
-    args = parse(flags)
+    args = parse(parser(__doc__, tokens=[8192], chunks=8, new=32))
     shape = SHAPES[args.shape]
     model = make_model(shape, args.device, args.dtype, max(args.tokens) + args.query + args.new + 1024)
     table = Table(

@@ -31,10 +31,7 @@ def spaced(points: Sequence[Point], count: int) -> list[Point]:
 
 
 def main() -> None:
-    flags = parser(__doc__)
-    flags.add_argument("--tokens", type=int, nargs="+", default=[4096], help="context lengths")
-    flags.add_argument("--chunks", type=int, default=4, help="(default: %(default)s)")
-    flags.add_argument("--query", type=int, default=64, help="tokens of the query (default: %(default)s)")
+    flags = parser(__doc__, tokens=[4096])
     flags.add_argument("--steps", type=int, default=8, help="tokens scored, K (default: %(default)s)")
     flags.add_argument("--sampled", type=int, default=3, help="points timed of each rival (default: %(default)s)")
     flags.add_argument("--histories", nargs="+", choices=HISTORIES, default=list(HISTORIES))

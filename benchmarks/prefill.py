@@ -48,11 +48,7 @@ def parallel(model: PreTrainedModel, prompt: Prompt, store: KVStore | None = Non
 
 
 def main() -> None:
-    flags = parser(__doc__)
-    flags.add_argument("--tokens", type=int, nargs="+", default=[2048, 4096, 8192], help="context lengths")
-    flags.add_argument("--chunks", type=int, nargs="+", default=[2, 4, 8, 20], help="numbers of chunks")
-    flags.add_argument("--query", type=int, default=64, help="tokens of the query (default: %(default)s)")
-    args = parse(flags)
+    args = parse(parser(__doc__, tokens=[2048, 4096, 8192], chunks=[2, 4, 8, 20]))
     shape = SHAPES[args.shape]
     model = make_model(shape, args.device, args.dtype, max(args.tokens) + args.query + 1024)
     table = Table(

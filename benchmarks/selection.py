@@ -25,12 +25,7 @@ RIVALS = {"sink": None, "reselect": Selection(2, "HT"), "kept": Selection(2, "HT
 
 
 def main() -> None:
-    flags = parser(__doc__, repeats=5)
-    flags.add_argument("--tokens", type=int, nargs="+", default=[4096, 8192], help="context lengths")
-    flags.add_argument("--chunks", type=int, default=16, help="(default: %(default)s)")
-    flags.add_argument("--query", type=int, default=64, help="tokens of the query (default: %(default)s)")
-    flags.add_argument("--new", type=int, default=16, help="tokens to generate (default: %(default)s)")
-    args = parse(flags)
+    args = parse(parser(__doc__, repeats=5, tokens=[4096, 8192], chunks=16, new=16))
     shape = SHAPES[args.shape]
     clock = Clock(args.device, args.clock)
     model = make_model(shape, args.device, args.dtype, max(args.tokens) + args.query + args.new + 1024)

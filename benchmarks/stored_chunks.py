@@ -24,11 +24,7 @@ from lm_eval_ape.prompt import Prompt
 
 
 def main() -> None:
-    flags = parser(__doc__)
-    flags.add_argument("--tokens", type=int, nargs="+", default=[4096, 8192], help="context lengths")
-    flags.add_argument("--chunks", type=int, default=4, help="(default: %(default)s)")
-    flags.add_argument("--query", type=int, default=64, help="tokens of the query (default: %(default)s)")
-    args = parse(flags)
+    args = parse(parser(__doc__, tokens=[4096, 8192]))
     shape = SHAPES[args.shape]
     model = make_model(shape, args.device, args.dtype, max(args.tokens) + args.query + 1024)
     table = Table(

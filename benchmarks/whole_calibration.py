@@ -37,10 +37,7 @@ def product(shape: Shape, device: str, dtype: str) -> tuple[Callable[[], Any], f
 
 
 def main() -> None:
-    flags = parser(__doc__)
-    flags.add_argument("--tokens", type=int, nargs="+", default=[4096], help="context lengths")
-    flags.add_argument("--chunks", type=int, default=4, help="(default: %(default)s)")
-    flags.add_argument("--query", type=int, default=64, help="tokens of the query (default: %(default)s)")
+    flags = parser(__doc__, tokens=[4096])
     flags.add_argument("--steps", type=int, default=8, help="tokens scored, K (default: %(default)s)")
     flags.add_argument("--samples", type=int, default=2, help="contexts of a calibration (default: %(default)s)")
     flags.add_argument("--histories", nargs="+", choices=HISTORIES, default=list(HISTORIES))
