@@ -8,6 +8,7 @@ would be compiled again and again. On the CPU the compiler of PyTorch needs a C+
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -49,7 +50,7 @@ def main() -> None:
     figures: list[dict[str, Any]] = []
     for tokens in args.tokens:
         prompt = make_prompt(shape, context=tokens, chunks=args.chunks, query=args.query)
-        runs = {}
+        runs: dict[str, dict[str, Callable[[], float]]] = {}
         for name in ("as it is", "compiled"):
             model = make_model(shape, args.device, args.dtype, tokens + args.query + args.new + 1024)
             if name == "compiled":

@@ -8,6 +8,7 @@ is the setting of APE's headline (Yang et al., ICLR 2025: 4.5 times faster at 12
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -66,9 +67,9 @@ def main() -> None:
         device = torch.device(args.device)
         store = open_store(model, device, memory_bytes=2**40, folder=None, folder_bytes=None, facts="")
         rivals = {
-            "sequential": lambda prompt=prompt: sequential(model, prompt, args.new),
-            "parallel": lambda prompt=prompt: parallel(model, prompt, args.new),
-            "kept": lambda prompt=prompt, store=store: parallel(model, prompt, args.new, store),
+            "sequential": partial(sequential, model, prompt, args.new),
+            "parallel": partial(parallel, model, prompt, args.new),
+            "kept": partial(parallel, model, prompt, args.new, store),
         }
         seconds = Clock(args.device, args.clock).in_turn(rivals, args.repeats)
         gains = {name: ratios(seconds["sequential"], seconds[name]) for name in ("parallel", "kept")}

@@ -121,16 +121,16 @@ class Bench:
                 "resamples": RESAMPLES,
                 "seed": SEED,
             }
-            boards = [
+            one, other = (
                 compare(Options.read({**options, "baseline": baseline}), command=sys.argv)
                 for baseline in ("sequential", "ape")
-            ]
-            assert boards[0]
-            assert boards[1]
-            for task in boards[0]["tasks"]:
-                for row, other in zip(*(board["rows"] for board in boards), strict=True):
+            )
+            assert one
+            assert other
+            for task in one["tasks"]:
+                for row, against_ape in zip(one["rows"], other["rows"], strict=True):
                     on, name = places.get(row["label"], ("", row["label"]))
-                    cells = [difference(found["tasks"][task]["difference"]) for found in (row, other)]
+                    cells = [difference(found["tasks"][task]["difference"]) for found in (row, against_ape)]
                     score = f"{100 * row['tasks'][task]['score']:.1f}"
                     kind = task.removeprefix("ape_pocket_").removesuffix("_test")
                     yield f"| {chunks} | {kind} | {on} | {name} | {score} | {' | '.join(cells)} |"

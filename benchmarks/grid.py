@@ -30,6 +30,12 @@ def spaced(points: Sequence[Point], count: int) -> list[Point]:
     return list(points[::step][:count])
 
 
+def one_by_one(score: Callable[..., Any], points: Sequence[Point]) -> None:
+    """Score each point on its own."""
+    for point in points:
+        score(points=[point])
+
+
 def main() -> None:
     flags = parser(__doc__, tokens=[4096])
     flags.add_argument("--steps", type=int, default=8, help="tokens scored, K (default: %(default)s)")
@@ -58,22 +64,14 @@ def main() -> None:
             scorer = Scorer(lm, Objective(args.steps, history, "continue"))
             reader = scorer.read(prompt)
             score = partial(scorer.score_reader, reader, prompt, teacher, sample="benchmark")
-
-            def one_by_one(score: Callable[..., Any] = score) -> None:
-                for point in few:
-                    score(points=[point])
-
-            def encoding_each(scorer: Scorer = scorer, prompt: Any = prompt, teacher: Any = teacher) -> None:
-                for point in few:
-                    scorer.score(prompt, teacher, [point], "benchmark")
-
+            encode_and_score = partial(scorer.score, prompt, teacher, sample="benchmark")
             seconds = clock.in_turn(
                 {
-                    "teacher": lambda prompt=prompt: ask(lm, prompt.ids, args.steps, (), "benchmark"),
-                    "encoding": lambda scorer=scorer, prompt=prompt: scorer.read(prompt),
-                    "scoring": lambda score=score: score(points=points),
-                    "one_by_one": one_by_one,
-                    "encoding_each": encoding_each,
+                    "teacher": partial(ask, lm, prompt.ids, args.steps, (), "benchmark"),
+                    "encoding": partial(scorer.read, prompt),
+                    "scoring": partial(score, points=points),
+                    "one_by_one": partial(one_by_one, score, few),
+                    "encoding_each": partial(one_by_one, encode_and_score, few),
                 },
                 args.repeats,
             )
@@ -96,18 +94,8 @@ def main() -> None:
                 "one_by_one": ratios(seconds["one_by_one"], seconds["scoring"]),
             }
             memory = {
-                "one point": peak(
-                    lambda scorer=scorer, prompt=prompt, teacher=teacher: scorer.score(
-                        prompt, teacher, points[:1], "benchmark"
-                    ),
-                    args.device,
-                ),
-                "all points": peak(
-                    lambda scorer=scorer, prompt=prompt, teacher=teacher: scorer.score(
-                        prompt, teacher, points, "benchmark"
-                    ),
-                    args.device,
-                ),
+                "one point": peak(partial(encode_and_score, points=points[:1]), args.device),
+                "all points": peak(partial(encode_and_score, points=points), args.device),
             }
             where = [str(tokens), history]
             gained.append(
