@@ -116,6 +116,7 @@ def read(path: Path) -> dict[str, Any]:
     with checking(f"{path} is no board that this version can read", _MEND):
         validate(content, _RULE)
         _check_names(content)
+        _check_intervals(content)
     return dict(content)
 
 
@@ -146,3 +147,12 @@ def _check_names(board: Mapping[str, Any]) -> None:
                 )
             if any(len(p["nats"]) != len(p["tokens"]) for run in sample["runs"].values() for p in run.get("kl") or ()):
                 raise ApeError(f"samples.{name}[{number}] has not one divergence for each token.")
+
+
+def _check_intervals(board: Mapping[str, Any]) -> None:
+    """A difference has both ends of its interval, or neither."""
+    for row in board["rows"]:
+        scores = [*row["tasks"].values(), *([row["average"]] if row["average"] else [])]
+        found = [score["difference"] for score in scores if score["difference"]]
+        if any((one["low"] is None) != (one["high"] is None) for one in found):
+            raise ApeError(f"a difference of {row['label']!r:.60} has half an interval.")
