@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def validate(content: Any) -> None:
     _check_lengths(content, len(points))
     _check_choices(content, points)
     if gradient := content.get("gradient"):
+        _check_curves(gradient)
         _check_factors(gradient)
 
 
@@ -73,6 +75,18 @@ def _check_choices(content: Mapping[str, Any], points: Sequence[tuple[float, ...
         raise ApeError(f"{half} has half an interval.")
     if missing := next((point for point in (DEFAULT, NEUTRAL) if point not in means), None):
         raise ApeError(f"grid.points lacks {tuple(missing)}, which is always measured.")
+    grid = content["grid"]
+    if missing := next((pair for pair in product(grid["temperatures"], grid["scales"]) if pair not in means), None):
+        raise ApeError(f"grid.points lacks {missing}, which grid.temperatures and grid.scales have.")
+
+
+def _check_curves(gradient: Mapping[str, Any]) -> None:
+    """Both curves have a value for each step, the one that was taken among them."""
+    training, stopping, step = (gradient[name] for name in ("training", "stopping", "step"))
+    if len(training) != len(stopping):
+        raise ApeError(f"gradient.stopping has {len(stopping)} items, where {len(training)} are needed.")
+    if step >= len(training):
+        raise ApeError(f"gradient.step is {step}, which gradient.training does not have.")
 
 
 def _check_factors(gradient: Mapping[str, Any]) -> None:

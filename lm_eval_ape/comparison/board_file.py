@@ -54,6 +54,7 @@ _ROW = whole(
     costs=or_null(_COSTS),
     kl=or_null(whole(_COUNT, "num_tokens")),
     identity=_IDENTITY,
+    device=_OPTIONAL_TEXT,
 )
 _ROW["properties"] |= {"versions": {"type": ["object", "null"]}, "command": _OPTIONAL_TEXT}
 _TASK = whole(_TEXT, "metric", higher_is_better={"type": "boolean"}, documents=_COUNT)
@@ -116,7 +117,7 @@ def read(path: Path) -> dict[str, Any]:
     with checking(f"{path} is no board that this version can read", _MEND):
         validate(content, _RULE)
         _check_names(content)
-        _check_intervals(content)
+        _check_scores(content)
     return dict(content)
 
 
@@ -136,6 +137,8 @@ def _check_names(board: Mapping[str, Any]) -> None:
             raise ApeError(f"{where} is of the task {unknown!r}, which the board does not have.")
     if len({tuple(row["average"]["tasks"]) if row["average"] else None for row in board["rows"]}) > 1:
         raise ApeError("the averages are not over the same tasks.")
+    if board["lengths"]["buckets"] and not board["lengths"]["rows"]:
+        raise ApeError("lengths has buckets, but no rows.")
     for label, scores in board["lengths"]["rows"].items():
         if label not in labels or len(scores) != len(board["lengths"]["buckets"]):
             raise ApeError(f"lengths.rows.{label:.60} is no row, or has not one score for each bucket.")
@@ -149,10 +152,12 @@ def _check_names(board: Mapping[str, Any]) -> None:
                 raise ApeError(f"samples.{name}[{number}] has not one divergence for each token.")
 
 
-def _check_intervals(board: Mapping[str, Any]) -> None:
-    """A difference has both ends of its interval, or neither."""
+def _check_scores(board: Mapping[str, Any]) -> None:
+    """A difference has both ends of its interval, or neither; divergences are of a known number of tokens."""
     for row in board["rows"]:
         scores = [*row["tasks"].values(), *([row["average"]] if row["average"] else [])]
         found = [score["difference"] for score in scores if score["difference"]]
         if any((one["low"] is None) != (one["high"] is None) for one in found):
             raise ApeError(f"a difference of {row['label']!r:.60} has half an interval.")
+        if row["kl"] is None and any(score["kl"] for score in scores):
+            raise ApeError(f"{row['label']!r:.60} has divergences, but no kl.num_tokens.")
