@@ -18,42 +18,28 @@ from time import perf_counter
 
 HERE = Path(__file__).parent
 QUICK = {
-    "startup": [],
-    "prefill": ["--tokens", "1024", "--chunks", "4", "--repeats", "1"],
-    "decode": ["--tokens", "1024", "--new", "8", "--repeats", "1"],
-    "grid": ["--tokens", "1024", "--sampled", "2", "--repeats", "1"],
-    "whole_calibration": ["--tokens", "1024", "--samples", "1", "--repeats", "1"],
-    "stored_chunks": ["--tokens", "1024", "--repeats", "1"],
-    "selection": ["--tokens", "1024", "--new", "4", "--repeats", "1"],
-    "harness_run": ["--words", "120", "--rows", "3", "--repeats", "1"],
-    "end_to_end": ["--tokens", "1024", "--new", "8", "--repeats", "1"],
-    "compiled": ["--tokens", "1024", "--repeats", "1"],
+    "startup": "",
+    "prefill": "--tokens 1024 --chunks 4 --repeats 1",
+    "decode": "--tokens 1024 --new 8 --repeats 1",
+    "grid": "--tokens 1024 --sampled 2 --repeats 1",
+    "whole_calibration": "--tokens 1024 --samples 1 --repeats 1",
+    "stored_chunks": "--tokens 1024 --repeats 1",
+    "selection": "--tokens 1024 --new 4 --repeats 1",
+    "harness_run": "--words 120 --rows 3 --repeats 1",
+    "end_to_end": "--tokens 1024 --new 8 --repeats 1",
+    "compiled": "--tokens 1024 --repeats 1",
 }
 FULL = {
-    "startup": [],
-    "prefill": [
-        "--tokens",
-        "2048",
-        "4096",
-        "8192",
-        "16384",
-        "32768",
-        "--chunks",
-        "2",
-        "4",
-        "8",
-        "20",
-        "--repeats",
-        "2",
-    ],
-    "decode": ["--tokens", "1024", "4096", "8192", "--repeats", "5"],
-    "grid": ["--tokens", "4096", "8192", "--sampled", "2", "--repeats", "2"],
-    "whole_calibration": ["--tokens", "4096", "8192", "--repeats", "2"],
-    "stored_chunks": ["--tokens", "4096", "8192"],
-    "selection": ["--tokens", "4096", "8192"],
-    "harness_run": [],
-    "end_to_end": ["--tokens", "8192", "--repeats", "2"],
-    "compiled": ["--tokens", "1024", "4096", "--repeats", "5"],
+    "startup": "",
+    "prefill": "--tokens 2048 4096 8192 16384 32768 --chunks 2 4 8 20 --repeats 2",
+    "decode": "--tokens 1024 4096 8192 --repeats 5",
+    "grid": "--tokens 4096 8192 --sampled 2 --repeats 2",
+    "whole_calibration": "--tokens 4096 8192 --repeats 2",
+    "stored_chunks": "--tokens 4096 8192",
+    "selection": "--tokens 4096 8192",
+    "harness_run": "",
+    "end_to_end": "--tokens 8192 --repeats 2",
+    "compiled": "--tokens 1024 4096 --repeats 5",
 }
 
 
@@ -64,7 +50,7 @@ def main() -> int:
     parser.add_argument("--output_path", type=Path, default=Path("out/benchmarks"), help="(default: %(default)s)")
     args = parser.parse_args()
     args.output_path.mkdir(parents=True, exist_ok=True)
-    flags = FULL if args.full else QUICK
+    flags = {name: words.split() for name, words in (FULL if args.full else QUICK).items()}
     parts, failed = [], []
     for name in args.only:
         file = args.output_path / f"{name}.json"

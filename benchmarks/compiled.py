@@ -13,7 +13,8 @@ from functools import partial
 from typing import Any
 
 from decode import parallel_reader
-from timing import Clock, Spread, Table, finish, parse, parser, ratios
+from flags import parse, parser, positive
+from timing import Clock, Spread, Table, finish, ratios
 from transformers import PreTrainedModel
 from workload import SHAPES, make_lm, make_model, make_prompt
 
@@ -37,8 +38,13 @@ def compiled(model: PreTrainedModel, backend: str) -> PreTrainedModel:
 
 def main() -> None:
     flags = parser(__doc__, tokens=[4096], new=16)
-    flags.add_argument("--steps", type=int, default=8, help="tokens scored, K (default: %(default)s)")
-    flags.add_argument("--backend", default="inductor", help="of torch.compile (default: %(default)s)")
+    flags.add_argument("--steps", type=positive, default=8, help="tokens scored, K (default: %(default)s)")
+    flags.add_argument(
+        "--backend",
+        choices=("inductor", "cudagraphs", "eager"),
+        default="inductor",
+        help="of torch.compile (default: %(default)s)",
+    )
     args = parse(flags)
     shape, clock = SHAPES[args.shape], Clock(args.device, args.clock)
     points = make_grid(num_tokens=8).points

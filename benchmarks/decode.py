@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from timing import Clock, Spread, Table, finish, parse, parser, ratios
+from flags import parse, parser
+from timing import Clock, Spread, Table, finish, ratios
 from torch import Tensor
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 from workload import SHAPES, make_model, make_prompt

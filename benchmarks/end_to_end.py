@@ -12,7 +12,8 @@ from functools import partial
 from typing import Any
 
 import torch
-from timing import Clock, Spread, Table, finish, parse, parser, ratios
+from flags import parse, parser
+from timing import Clock, Spread, Table, finish, ratios
 from transformers import PreTrainedModel
 from workload import SHAPES, make_model, make_prompt
 

@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from flags import parse, parser, positive
 from peaks import peak
-from timing import Clock, Spread, Table, finish, parse, parser, ratios
+from timing import Clock, Spread, Table, finish, ratios
 from workload import SHAPES, Counts, make_lm, make_model, make_prompt
 
 from lm_eval_ape.calibration.grid import Point, make_grid
@@ -38,8 +39,8 @@ def one_by_one(score: Callable[..., Any], points: Sequence[Point]) -> None:
 
 def main() -> None:
     flags = parser(__doc__, tokens=[4096])
-    flags.add_argument("--steps", type=int, default=8, help="tokens scored, K (default: %(default)s)")
-    flags.add_argument("--sampled", type=int, default=3, help="points timed of each rival (default: %(default)s)")
+    flags.add_argument("--steps", type=positive, default=8, help="tokens scored, K (default: %(default)s)")
+    flags.add_argument("--sampled", type=positive, default=3, help="points timed of each rival (default: %(default)s)")
     flags.add_argument("--histories", nargs="+", choices=HISTORIES, default=list(HISTORIES))
     args = parse(flags)
     shape, clock = SHAPES[args.shape], Clock(args.device, args.clock)

@@ -15,10 +15,11 @@ from collections.abc import Callable
 from typing import Any
 
 import datasets
+from flags import parse, parser, positive
 from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
-from timing import Clock, Spread, Table, finish, parse, parser, ratios
+from timing import Clock, Spread, Table, finish, ratios
 from transformers import AutoTokenizer, PreTrainedModel
 from workload import SEED, SHAPES, make_model
 
@@ -50,8 +51,8 @@ def task(name: str, rows: int, words: int) -> dict[str, Any]:
 
 def main() -> None:
     flags = parser(__doc__)
-    flags.add_argument("--words", type=int, nargs="+", default=[240, 1600], help="words of a context")
-    flags.add_argument("--rows", type=int, default=8, help="rows of a run (default: %(default)s)")
+    flags.add_argument("--words", type=positive, nargs="+", default=[240, 1600], help="words of a context")
+    flags.add_argument("--rows", type=positive, default=8, help="rows of a run (default: %(default)s)")
     args = parse(flags)
     os.environ["HF_HUB_OFFLINE"] = "1"
     shape = SHAPES[args.shape]

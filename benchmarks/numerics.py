@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from timing import Table, finish, parse, parser
+from flags import parse, parser, positive
+from timing import Table, finish
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -158,9 +159,11 @@ def pocket_prompts(count: int, chunks: int) -> tuple[PreTrainedModel, list[Promp
 
 def main() -> None:
     flags = parser(__doc__)
-    flags.add_argument("--prompts", type=int, default=64, help="of the shipped model's test (default: %(default)s)")
-    flags.add_argument("--chunks", type=int, default=5, help="(default: %(default)s)")
-    flags.add_argument("--keys", type=int, nargs="+", default=[128, 1024, 8192], help="(default: %(default)s)")
+    flags.add_argument(
+        "--prompts", type=positive, default=64, help="of the shipped model's test (default: %(default)s)"
+    )
+    flags.add_argument("--chunks", type=positive, default=5, help="(default: %(default)s)")
+    flags.add_argument("--keys", type=positive, nargs="+", default=[128, 1024, 8192], help="(default: %(default)s)")
     args = parse(flags)
     model, prompts = pocket_prompts(args.prompts, args.chunks)
     headers = ["weights and keys in", "mean KL, nats", "largest KL", "mean KL, arithmetic alone"]

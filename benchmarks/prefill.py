@@ -16,8 +16,9 @@ from functools import partial
 from typing import Any
 
 import torch
+from flags import parse, parser
 from peaks import peak
-from timing import Clock, Spread, Table, finish, parse, parser, ratios
+from timing import Clock, Spread, Table, finish, ratios
 from transformers import DynamicCache, PreTrainedModel
 from workload import SHAPES, Counts, make_model, make_prompt
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 from decode import generate
-from timing import Clock, Spread, Table, finish, parse, parser, ratios
+from flags import parse, parser
+from timing import Clock, Spread, Table, finish, ratios
 from workload import SHAPES, make_model, make_prompt
 
 from lm_eval_ape.encode import encode

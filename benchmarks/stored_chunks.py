@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from flags import parse, parser
 from peaks import MIB
 from prefill import parallel
-from timing import Clock, Spread, Table, finish, parse, parser, ratios
+from timing import Clock, Spread, Table, finish, ratios
 from workload import SHAPES, make_model, make_prompt
 
 from lm_eval_ape.kv_store import KVStore, open_store

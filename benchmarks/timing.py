@@ -76,56 +76,6 @@ def ratios(over: Sequence[float], under: Sequence[float]) -> Spread:
     return Spread.of([a / b for a, b in zip(over, under, strict=True)])
 
 
-def parser(
-    description: str | None,
-    *,
-    repeats: int = 3,
-    tokens: Sequence[int] = (),
-    chunks: int | Sequence[int] = 4,
-    new: int | None = None,
-) -> argparse.ArgumentParser:
-    """The flags that all benchmarks have, and those of a prompt.
-
-    Args:
-        description: What the benchmark says of itself.
-        repeats: Timed rounds by default.
-        tokens: Context lengths by default; none where prompts are not made by length.
-        chunks: Numbers of chunks by default, or the one number that can be set.
-        new: Tokens to generate by default; None where none are generated.
-    """
-    flags = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(default: %(default)s)")
-    flags.add_argument("--dtype", default="float32", help="weights' precision (default: %(default)s)")
-    flags.add_argument("--shape", default="50m", help="tiny, 50m or llama-3.1-8b (default: %(default)s)")
-    flags.add_argument("--repeats", type=int, default=repeats, help="timed rounds (default: %(default)s)")
-    flags.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's own choice)")
-    flags.add_argument(
-        "--clock",
-        choices=("wall", "cpu"),
-        default="wall",
-        help="cpu: processor seconds, for a busy machine, with --threads 1",
-    )
-    flags.add_argument("--json", type=Path, help="also write the figures to this file")
-    if tokens:
-        flags.add_argument("--tokens", type=int, nargs="+", default=list(tokens), help="context lengths")
-        flags.add_argument("--query", type=int, default=64, help="tokens of the query (default: %(default)s)")
-        if isinstance(chunks, int):
-            flags.add_argument("--chunks", type=int, default=chunks, help="(default: %(default)s)")
-        else:
-            flags.add_argument("--chunks", type=int, nargs="+", default=list(chunks), help="numbers of chunks")
-    if new is not None:
-        flags.add_argument("--new", type=int, default=new, help="tokens to generate (default: %(default)s)")
-    return flags
-
-
-def parse(flags: argparse.ArgumentParser) -> argparse.Namespace:
-    """Read the command line and set the number of threads."""
-    args = flags.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    return args
-
-
 def machine(device: str) -> dict[str, Any]:
     """What a figure was measured on, and how busy it was; no host name."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None

@@ -17,7 +17,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from timing import Clock, Spread, Table, finish, parse, parser, ratios
+from flags import parse, parser, positive
+from timing import Clock, Spread, Table, finish, ratios
 from workload import SEED, SHAPES, Counts, Shape, make_lm, make_model, make_prompt
 
 from lm_eval_ape.calibration.grid import make_grid
@@ -38,8 +39,8 @@ def product(shape: Shape, device: str, dtype: str) -> tuple[Callable[[], Any], f
 
 def main() -> None:
     flags = parser(__doc__, tokens=[4096])
-    flags.add_argument("--steps", type=int, default=8, help="tokens scored, K (default: %(default)s)")
-    flags.add_argument("--samples", type=int, default=2, help="contexts of a calibration (default: %(default)s)")
+    flags.add_argument("--steps", type=positive, default=8, help="tokens scored, K (default: %(default)s)")
+    flags.add_argument("--samples", type=positive, default=2, help="contexts of a calibration (default: %(default)s)")
     flags.add_argument("--histories", nargs="+", choices=HISTORIES, default=list(HISTORIES))
     args = parse(flags)
     shape, clock = SHAPES[args.shape], Clock(args.device, args.clock)

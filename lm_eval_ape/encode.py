@@ -14,7 +14,7 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lm_eval_ape.kv_store.memory import Layers, alone
+from lm_eval_ape.layers import Layers, alone
 from lm_eval_ape.pieces import Piece, Plan, batches, plan
 from lm_eval_ape.prompt import Prompt
 from lm_eval_ape.segmented_attention import reading_segments

@@ -467,7 +467,7 @@ class ApeHFLM(HFLM):
 
     @contextmanager
     def encoding_anew(self) -> Iterator[None]:
-        """Read nothing that was encoded before, and keep nothing, while the context lasts."""
+        """Read nothing that was encoded before, and leave the store alone, while the context lasts."""
         store, self.store = self.store, None
         self._prefixes = {}
         try:

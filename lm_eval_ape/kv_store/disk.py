@@ -11,7 +11,7 @@ import torch
 
 from lm_eval_ape import tensor_file
 from lm_eval_ape.files import clear_drafts
-from lm_eval_ape.kv_store.memory import Layers, size
+from lm_eval_ape.layers import Layers, size
 
 logger = logging.getLogger(__name__)
 

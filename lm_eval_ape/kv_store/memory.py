@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-import torch
-from torch import Tensor
-
-# Keys and values of each layer, `(1, kv_heads, tokens, head_dim)`.
-Layers = list[tuple[Tensor, Tensor]]
-
-
-def size(layers: Layers) -> int:
-    """Bytes of a piece's keys and values."""
-    return sum(tensor.nbytes for pair in layers for tensor in pair)
+from lm_eval_ape.layers import Layers, alone, size
 
 
 class MemoryStore:
@@ -47,7 +38,6 @@ class MemoryStore:
         while self.bytes + needed > self.limit:
             _, old = self._pieces.popitem(last=False)
             self.bytes -= size(old)
-        # Copies: a slice of a batch would keep the whole batch alive.
         self._pieces[key] = [(alone(keys), alone(values)) for keys, values in layers]
         self.bytes += needed
 
@@ -55,9 +45,3 @@ class MemoryStore:
         """Let go of everything."""
         self._pieces.clear()
         self.bytes = 0
-
-
-def alone(tensor: Tensor) -> Tensor:
-    """The tensor, contiguous in memory that nothing else lies in; itself if it lies there already."""
-    is_alone = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
-    return tensor if is_alone else tensor.clone(memory_format=torch.contiguous_format)

@@ -69,5 +69,15 @@ def test_operations_are_counted_as_the_formulas_say() -> None:
 def test_the_runner_names_every_benchmark_there_is() -> None:
     runner = importlib.import_module("all")
     # Those on the shipped model make the tables of other pages; the rest is what benchmarks are made of.
-    others = {"all", "timing", "peaks", "workload", "pocket_chunks", "finer_than_a_grid", "head_factors", "numerics"}
+    others = {
+        "all",
+        "flags",
+        "timing",
+        "peaks",
+        "workload",
+        "pocket_chunks",
+        "finer_than_a_grid",
+        "head_factors",
+        "numerics",
+    }
     assert {path.stem for path in FOLDER.glob("*.py")} - others == set(runner.FULL) == set(runner.QUICK)
