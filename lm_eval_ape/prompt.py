@@ -233,9 +233,9 @@ class Splitter:
         elif isinstance(doc, Mapping) and CONTEXT in doc:
             found = f"its field {CONTEXT!r} is {self._why_not(text, doc[CONTEXT])}"
         else:
-            asked = CONTEXT if names == (AUTO,) else " or ".join(names)
+            asked = " or ".join(map(repr, [CONTEXT] if names == (AUTO,) else names))
             has = ", ".join(doc) if isinstance(doc, Mapping) else type(doc).__name__
-            found = f"it has no field {asked!r} (it has: {has})"
+            found = f"it has no field {asked} (it has: {has})"
         return (
             f"{source}: no context to encode in parallel was found in the prompt ({len(text)} characters): {found}. "
             "Name the field that holds it with context_field=..., find it in the prompt with context_pattern=... or a "
