@@ -10,6 +10,7 @@ from lm_eval.api.instance import Instance
 from transformers import GenerationConfig, GenerationMixin
 
 from lm_eval_ape.errors import ApeError, nearest
+from lm_eval_ape.prompt import Prompt
 
 # What the harness itself makes of a request's options.
 _HARNESS = frozenset({"until", "max_gen_toks", "max_tokens", "max_completion_tokens", "max_new_tokens"})
@@ -76,13 +77,29 @@ def check_generation(requests: Sequence[Instance], own: GenerationConfig, *, par
         if options in checked:
             continue
         checked.append(options)
+        what = f"Task {request.task_name} generates with"
         if unknown := next((name for name in options if name not in known), None):
-            raise ApeError(
-                f"Task {request.task_name} generates with {unknown!r}, which is no option.{nearest(unknown, known)}"
-            )
+            raise ApeError(f"{what} {unknown!r}, which is no option of generate.{nearest(unknown, known)}")
         if wrong := next(_unfit(options, parallel), None):
+            raise ApeError(f"{what} {wrong}; drop it from --gen_kwargs or the task's generation_kwargs.")
+
+
+def check_lengths(requests: Sequence[Instance], prompts: Mapping[str, Prompt]) -> None:
+    """Refuse a `max_length`, which counts the prompt, that a prompt has used up.
+
+    Args:
+        requests: Requests of `generate_until`.
+        prompts: By a request's text, how it was cut.
+
+    Raises:
+        ApeError: With the document.
+    """
+    for request in requests:
+        length, tokens = request.args[1].get("max_length"), len(prompts[request.args[0]].ids)
+        if isinstance(length, int) and length <= tokens:
             raise ApeError(
-                f"Task {request.task_name} generates with {wrong}; drop it (--gen_kwargs, generation_kwargs)."
+                f"document {request.doc_id} of task {request.task_name}: max_length={length} leaves nothing to "
+                f"generate after the prompt's {tokens} tokens; use max_gen_toks, which counts new tokens alone."
             )
 
 

@@ -33,7 +33,7 @@ from lm_eval_ape.errors import ApeError
 from lm_eval_ape.factors import reading_factors
 from lm_eval_ape.files import make_folder
 from lm_eval_ape.finite import NotFiniteError, explain, next_tokens_finite
-from lm_eval_ape.generation import check_generation
+from lm_eval_ape.generation import check_generation, check_lengths
 from lm_eval_ape.kv_store import KVStore, open_store
 from lm_eval_ape.loading import loading_told
 from lm_eval_ape.option_values import byte_size
@@ -173,6 +173,7 @@ class ApeHFLM(HFLM):
 
         check_generation(requests, self.model.generation_config, parallel=self.settings.parallel)
         prompts = self.split_requests(requests, [reserve(request) for request in requests], disable_tqdm)
+        check_lengths(requests, prompts)
         with self._asked(prompts):
             return self._finite(requests, partial(super().generate_until, disable_tqdm=disable_tqdm))
 
