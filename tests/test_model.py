@@ -460,3 +460,14 @@ def test_a_tokenizer_that_truncates_prompts_gives_the_ids_of_hf() -> None:
     expected = hf.tok_batch_encode([text], truncation=True)[0][0].tolist()
     assert list(ape.split_requests([request], [3], quiet=True)[text].ids) == expected
     assert len(expected) == 40
+
+
+def test_a_question_that_truncation_cuts_off_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer = tiny.make_tokenizer()
+    tokenizer.model_max_length = 40
+    given = {"tokenizer": tokenizer, "device": "cpu", "truncation": True, "max_length": 512}
+    ape = ApeHFLM(pretrained=tiny.make_model(vocab_size=len(tokenizer)), **given, strategy="sink")
+    text = harness.PROMPT.replace("{{context}}", DOCS[0]["context"])
+    request = Instance("generate_until", DOCS[0], (text, {"max_gen_toks": 3}), 0, metadata=("small", 0, 1))
+    ape.split_requests([request], [3], quiet=True)
+    assert "lose all text after their context" in caplog.text
