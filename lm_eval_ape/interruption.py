@@ -105,7 +105,7 @@ def _watch(reader: socket.socket) -> None:
 
 
 def _hold_signals() -> None:
-    """Let signals wait while a process is forked: until the new one has its own handling, they would be the old one's."""
+    """Let signals wait while a process is forked: the new one still has the old one's handling for a moment."""
     if _contexts:
         _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
