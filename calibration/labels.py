@@ -164,6 +164,7 @@ class Labels:
         return Scored(
             name,
             where,
+            where,
             dict.fromkeys(parts, self.metric.higher_is_better),
             rows,
             {part: results.get(f"{part},{label}") for part in parts},

@@ -63,6 +63,7 @@ class Scored(NamedTuple):
     Attributes:
         task: Its name.
         run: What ran it, in words.
+        source: Where the aggregates are from, in words.
         offered: Its metrics, and whether higher is better.
         rows: By document.
         reported: The harness's aggregate of each metric.
@@ -71,6 +72,7 @@ class Scored(NamedTuple):
 
     task: str
     run: str
+    source: str
     offered: Mapping[str, bool]
     rows: Mapping[Any, Outcome]
     reported: Mapping[str, Any]
@@ -277,7 +279,7 @@ def _column(run: Scored, metric: str) -> Values:
     if len(present) < len(numbers):
         raise _no_number(run, metric, numbers)
     raise ApeError(
-        f"{metric} of {run.task} is {reported:.6g} in {run.run}, but the mean over its samples is "
+        f"{metric} of {run.task} is {reported:.6g} in {run.source}, but the mean over its samples is "
         f"{_mean(present):.6g}: either it is no mean of documents' scores, and differences of it cannot be paired "
         "(name another metric with --metric), or the samples are of another run."
     )

@@ -84,7 +84,7 @@ def run(reported: dict[str, Any], *rows: dict[str, Any], name: str = "one", firs
     """A run of `toy` whose rows have these values, on documents from a number on."""
     documents = {first + n: Outcome(first + n, row) for n, row in enumerate(rows)}
     names = dict.fromkeys([*reported, *(metric for row in rows for metric in row)], True)
-    return Scored("toy", name, names, documents, reported, **more)
+    return Scored("toy", name, name, names, documents, reported, **more)
 
 
 def test_values_are_those_whose_mean_is_reported() -> None:

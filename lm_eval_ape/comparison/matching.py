@@ -141,6 +141,7 @@ def _scored(task: str, run: Run) -> Scored:
     }
     return Scored(
         task,
+        run.label,
         f"{run.results_file.name} of {run.label}",
         run.results.get("higher_is_better", {}).get(task) or {},
         {key: Outcome(row.doc_id, row.metrics) for key, row in samples.rows.items()},

@@ -135,5 +135,5 @@ def test_metrics_that_are_no_means_are_refused_before_the_model_is_loaded(
     )
     asked = options(tasks=["toy_other"], include_path=[str(folder)], with_labels=True, test_tasks=["toy_other"])
     assert Calibration(Options.read(asked)).metric == Metric("acc_norm", higher_is_better=True)
-    with pytest.raises(ApeError, match=r"The metric acc of toy_other is no mean over documents.*; name one of acc_norm"):
+    with pytest.raises(ApeError, match=r"acc of toy_other is no mean over documents.*; name one of acc_norm"):
         Calibration(Options.read({**asked, "metric": "acc"}))
