@@ -16,8 +16,10 @@ import yaml
 from lm_eval_ape.cli import main
 from lm_eval_ape.comparison.board_file import read
 from lm_eval_ape.comparison.compare import compare
+from lm_eval_ape.comparison.loggers import Loggers
 from lm_eval_ape.comparison.measured import MeasuredApeHFLM
 from lm_eval_ape.comparison.options import Options
+from lm_eval_ape.comparison.running import Strategies
 from lm_eval_ape.errors import ApeError
 
 Make = Callable[..., dict[str, Any]]
@@ -31,6 +33,8 @@ def load(**_):
     return {"test": datasets.Dataset.from_list(rows)}
 def scores(doc, results):
     return {"4096": -1.0} | {str(doc["max_length"]): len(results[0]) % 5 / 4}
+def bare(doc, results):
+    return {str(doc["max_length"]): len(results[0]) % 5 / 4}
 def mean(values):
     kept = [value for value in values if value != -1]
     return sum(kept) / len(kept) if kept else -1
@@ -45,7 +49,7 @@ def metric(name: str, aggregation: str = "!function helper.mean") -> str:
 
 @pytest.fixture(scope="module")
 def ruler(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`toy_ruler` with two of three lengths, `toy_long` with one of them, and tasks of metrics that are no means."""
+    """`toy_ruler` and `toy_bare` with two of three lengths, `toy_long` with one, and tasks of other metrics."""
     folder = tmp_path_factory.mktemp("ruler")
     rows = [{**doc, "max_length": length} for length, docs in LENGTHS.items() for doc in docs]
     # In turn, so that no length comes first in all.
@@ -62,6 +66,7 @@ def ruler(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tasks = {
         "toy_ruler": head + "metric_list:\n" + "".join(lengths),
         "toy_long": long + "metric_list:\n" + "".join(lengths),
+        "toy_bare": head.replace("helper.scores", "helper.bare") + "metric_list:\n" + "".join(lengths),
         "toy_second": long + "metric_list:\n" + metric("4096", "!function helper.geometric") + lengths[1],
         "toy_none": head + "metric_list:\n" + metric("4096", "median") + metric("8192", "perplexity"),
     }
@@ -155,6 +160,21 @@ def test_a_task_of_one_length_is_compared_on_it(asked: Make, tmp_path: Path) -> 
     assert board["notes"] == []
     with pytest.raises(ApeError, match=r"No row of toy_long in .* has a value of 4096: .* are: 4096, 8192, 16384"):
         compare(Options.read({**given, "metric": "4096"}))
+
+
+def test_rows_may_have_one_metric_alone(asked: Make, compared: Path, tmp_path: Path) -> None:
+    given = asked(tasks="toy_bare", strategies="sequential,parallel", output_path=str(tmp_path))
+    board = compare(Options.read(given))
+    assert board is not None
+    assert (board["tasks"]["toy_bare"]["metric"], board["tasks"]["toy_bare"]["documents"]) == ("4096+8192", 8)
+    for row in board["rows"]:
+        lengths = from_samples(compared, row["label"])
+        assert row["tasks"]["toy_bare"]["score"] == pytest.approx(np.mean(lengths[4096] + lengths[8192]))
+
+
+def test_strategies_that_are_not_scored_need_no_mean(asked: Make, tmp_path: Path) -> None:
+    given = Options.read(asked(tasks="toy_none", output_path=str(tmp_path)))
+    assert list(Strategies(given, Loggers(given), scored=False).tasks) == ["toy_none"]
 
 
 def test_a_first_metric_that_is_no_mean_gives_way_to_one_that_is(
