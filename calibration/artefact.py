@@ -13,9 +13,9 @@ import yaml
 from lm_eval_ape.calibration.schema import validate
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.factors import Factors
-from lm_eval_ape.files import read_json, write_text
 from lm_eval_ape.json_schema import checking
 from lm_eval_ape.pocket import model_name
+from lm_eval_ape.storage.files import read_json, write_text
 from lm_eval_ape.strategy import SETTINGS, Settings
 
 # A file with T and S by gradient says 2, so that versions that know nothing of them refuse it.

@@ -15,7 +15,6 @@ from lm_eval_ape.calibration.candidates import Candidate, middle
 from lm_eval_ape.calibration.choice import Floats, Table
 from lm_eval_ape.calibration.grid import Grid
 from lm_eval_ape.calibration.identity import label_key
-from lm_eval_ape.calibration.journal import Journal
 from lm_eval_ape.calibration.labels import Document, Labels, aligned, with_score
 from lm_eval_ape.calibration.measure import Meter
 from lm_eval_ape.calibration.options import Options
@@ -24,6 +23,7 @@ from lm_eval_ape.calibration.stability import difference, resample
 from lm_eval_ape.calibration.tuning import oracle, rank
 from lm_eval_ape.metrics import Metric
 from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.storage.journal import Journal
 
 
 class Checks:

@@ -20,7 +20,6 @@ from lm_eval_ape.calibration.choice import Chosen, Floats, Table, choose
 from lm_eval_ape.calibration.decoding import check_finite, last_logits
 from lm_eval_ape.calibration.grid import NEUTRAL, Point
 from lm_eval_ape.calibration.identity import digest, model_key, read_settings
-from lm_eval_ape.calibration.journal import Journal
 from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.calibration.tuning import rank
 from lm_eval_ape.encode import encode, input_device
@@ -32,6 +31,7 @@ from lm_eval_ape.probe import Probe
 from lm_eval_ape.segmented_attention import reading_segments
 from lm_eval_ape.segments import Reader, SegmentedCache
 from lm_eval_ape.short_memory import half, in_pieces
+from lm_eval_ape.storage.journal import Journal
 
 logger = logging.getLogger(__name__)
 

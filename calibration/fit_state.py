@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lm_eval_ape import tensor_file
-from lm_eval_ape.files import writing_told
+from lm_eval_ape.storage import tensor_file
+from lm_eval_ape.storage.files import writing_told
 
 logger = logging.getLogger(__name__)
 

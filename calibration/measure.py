@@ -16,7 +16,6 @@ from lm_eval_ape.calibration.candidates import Candidate, key_of, read_key
 from lm_eval_ape.calibration.choice import Floats
 from lm_eval_ape.calibration.grid import Point
 from lm_eval_ape.calibration.identity import model_key, score_key
-from lm_eval_ape.calibration.journal import Journal
 from lm_eval_ape.calibration.objective import Objective
 from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.calibration.scoring import Score, Scorer
@@ -24,6 +23,7 @@ from lm_eval_ape.calibration.teacher import Teacher, TeacherStore
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.finite import explained
 from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.storage.journal import Journal
 
 
 class Measured(NamedTuple):

@@ -11,9 +11,9 @@ from lm_eval_ape import option_values as values
 from lm_eval_ape.calibration.gradient_options import GradientOptions
 from lm_eval_ape.calibration.objective import AFTER_EOS, HISTORIES
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.files import reason
 from lm_eval_ape.options import about
-from lm_eval_ape.strict import from_yaml
+from lm_eval_ape.storage.files import reason
+from lm_eval_ape.storage.strict_reading import from_yaml
 
 ON_TOO_LONG = ("skip", "error")
 CHOOSE_BY = ("kl", "entropy")

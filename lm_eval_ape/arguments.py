@@ -11,8 +11,8 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoConfig
 
 from lm_eval_ape.errors import ApeError, nearest
-from lm_eval_ape.loading import loading_told
 from lm_eval_ape.pocket import POCKET, pocket_path
+from lm_eval_ape.storage.loading import loading_told
 from lm_eval_ape.strategy import SETTINGS, Settings, resolve
 
 # Arguments of ours that say nothing about how a prompt is read.

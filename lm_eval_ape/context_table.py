@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lm_eval_ape.errors import ApeError, nearest
-from lm_eval_ape.files import reason
-from lm_eval_ape.strict import from_yaml
+from lm_eval_ape.storage.files import reason
+from lm_eval_ape.storage.strict_reading import from_yaml
 
 # As a field: wherever the context may be.
 AUTO = "auto"

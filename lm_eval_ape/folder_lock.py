@@ -15,9 +15,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.files import clear_drafts, make_folder, write_text
 from lm_eval_ape.interruption import Interrupted
 from lm_eval_ape.processes import is_first
+from lm_eval_ape.storage.files import clear_drafts, make_folder, write_text
 
 # The lock itself is the operating system's and goes with its process; the file beside it only says whose it is.
 LOCK_NAME, HOLDER_NAME = ".lm-eval-ape.lock", ".lm-eval-ape.holder.json"

@@ -31,11 +31,9 @@ from lm_eval_ape.chat import ChatFormat, messages_of
 from lm_eval_ape.encode import Prefixes, encode_all, input_device
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.factors import reading_factors
-from lm_eval_ape.files import make_folder
 from lm_eval_ape.finite import NotFiniteError, explain, next_tokens_finite
 from lm_eval_ape.generation import check_generation, check_lengths, lengths_unwarned
 from lm_eval_ape.kv_store import KVStore, open_store
-from lm_eval_ape.loading import loading_told
 from lm_eval_ape.option_values import byte_size
 from lm_eval_ape.passes import passes
 from lm_eval_ape.pieces import blocks
@@ -47,6 +45,8 @@ from lm_eval_ape.segmented_attention import reading_segments
 from lm_eval_ape.segments import Reader, Reading, SegmentedCache, together
 from lm_eval_ape.shared_evaluation import share_evaluation
 from lm_eval_ape.short_memory import half, in_pieces
+from lm_eval_ape.storage.files import make_folder
+from lm_eval_ape.storage.loading import loading_told
 from lm_eval_ape.strategy import Settings
 
 logger = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_ape.errors import ApeError, nearest
-from lm_eval_ape.files import reason
-from lm_eval_ape.strict import from_json, writable
+from lm_eval_ape.storage.files import reason
+from lm_eval_ape.storage.strict_reading import from_json, writable
 
 LEAST_TEMPERATURE = 1e-6
 """Logits that are divided by less may overflow, and a query whose logits all become -inf reads nothing, unnoticed."""

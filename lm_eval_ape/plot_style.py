@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from lm_eval_ape.escaping import terminal
-from lm_eval_ape.files import whole_file, writing_told
+from lm_eval_ape.storage.files import whole_file, writing_told
 
 FORMATS = ("png", "svg")
 INK = "#1b1c21"

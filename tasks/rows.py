@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.files import reason
-from lm_eval_ape.strict import from_json
+from lm_eval_ape.storage.files import reason
+from lm_eval_ape.storage.strict_reading import from_json
 
 
 class Row(NamedTuple):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.files import make_folder, read_json, write_text
+from lm_eval_ape.storage.files import make_folder, read_json, write_text
 
 
 def test_a_folder_is_made_with_those_above_it(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lm_eval_ape import tensor_file
-from lm_eval_ape.files import clear_drafts
-from lm_eval_ape.tensor_file import DamagedError
+from lm_eval_ape.storage import tensor_file
+from lm_eval_ape.storage.files import clear_drafts
+from lm_eval_ape.storage.tensor_file import DamagedError
 
 TENSORS = {
     "weights": torch.arange(6, dtype=torch.float64).view(2, 3),

@@ -13,12 +13,12 @@ from lm_eval_ape.analysis.attention import Attention, look
 from lm_eval_ape.analysis.options import Options
 from lm_eval_ape.analysis.sweep import Case
 from lm_eval_ape.calibration.identity import digest, model_key, read_settings
-from lm_eval_ape.calibration.journal import Journal
 from lm_eval_ape.calibration.options import Options as CalibrationOptions
 from lm_eval_ape.calibration.samples import Sample, gather
 from lm_eval_ape.catalogue import FEWSHOT_SEED
 from lm_eval_ape.finite import explained
 from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.storage.journal import Journal
 from lm_eval_ape.strategy import Settings
 
 Looks = dict[tuple[str, int], Attention]

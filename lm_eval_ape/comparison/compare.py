@@ -17,8 +17,8 @@ from lm_eval_ape.comparison.options import Options
 from lm_eval_ape.comparison.running import Strategies
 from lm_eval_ape.comparison.runs import distinct, read_folders
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.files import write_text
 from lm_eval_ape.folder_lock import hold
+from lm_eval_ape.storage.files import write_text
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from lm_eval.loggers import EvaluationTracker
 from lm_eval_ape.comparison.record import RECORD_NAME, read_record
 from lm_eval_ape.comparison.runs import read_run
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.files import whole_files, write_text, writing_told
+from lm_eval_ape.storage.files import whole_files, write_text, writing_told
 
 
 def strategy_folder(output: Path, label: str) -> Path:

@@ -26,8 +26,8 @@ from lm_eval_ape.comparison.options import Options
 from lm_eval_ape.comparison.record import KL_NAME, read_divergences
 from lm_eval_ape.comparison.specs import Spec
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.files import write_text
 from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.storage.files import write_text
 
 
 class StrategyKL:

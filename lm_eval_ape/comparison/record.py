@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.files import read_json
 from lm_eval_ape.json_schema import Rule, checking, validate
+from lm_eval_ape.storage.files import read_json
 
 RECORD_NAME = "run.json"
 KL_NAME = "kl.json"

@@ -12,9 +12,9 @@ from lm_eval_ape.comparison.record import KL_NAME, RECORD_NAME, read_divergences
 from lm_eval_ape.comparison.samples import Samples, read_samples
 from lm_eval_ape.comparison.specs import SETTINGS_RULE, describe
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.files import is_draft, read_json
 from lm_eval_ape.json_schema import Rule, checking, validate
-from lm_eval_ape.strict import writable
+from lm_eval_ape.storage.files import is_draft, read_json
+from lm_eval_ape.storage.strict_reading import writable
 
 _MEND = "Run it again with lm_eval --log_samples."
 _BY_TASK: Rule = {"type": "object", "additionalProperties": {"type": "object"}}

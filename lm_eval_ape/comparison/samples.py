@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from lm_eval.utils import hash_string
 
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.files import reason
 from lm_eval_ape.json_schema import Rule, checking, validate
-from lm_eval_ape.strict import from_json, text_of
+from lm_eval_ape.storage.files import reason
+from lm_eval_ape.storage.strict_reading import from_json, text_of
 
 # Characters kept of a prompt's end, where the question stands.
 TAIL = 600

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from lm_eval_ape import tensor_file
-from lm_eval_ape.files import clear_drafts
 from lm_eval_ape.layers import Layers, size
+from lm_eval_ape.storage import tensor_file
+from lm_eval_ape.storage.files import clear_drafts
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lm_eval_ape.files import whole_files
+from lm_eval_ape.storage.files import whole_files
 
 from .evaluate import score_by_passages, score_rows
 from .questions import DATASETS, Dataset, pocket_rows

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lm_eval_ape import tensor_file
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.files import writing_told
+from lm_eval_ape.storage import tensor_file
+from lm_eval_ape.storage.files import writing_told
 
 from .batches import BatchMaker
 from .curriculum import Lesson

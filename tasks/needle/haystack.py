@@ -6,8 +6,8 @@ from itertools import accumulate
 from pathlib import Path
 
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.files import reason
-from lm_eval_ape.strict import text_of
+from lm_eval_ape.storage.files import reason
+from lm_eval_ape.storage.strict_reading import text_of
 from lm_eval_ape.tasks.draws import Draws
 
 _PEOPLE = "baker carpenter child farmer fisher gardener miller painter sailor shepherd teacher traveller".split()

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.files import reason
-from lm_eval_ape.strict import text_of
+from lm_eval_ape.storage.files import reason
+from lm_eval_ape.storage.strict_reading import text_of
 from lm_eval_ape.tasks.hub import hub_rows
 from lm_eval_ape.tasks.rows import read_jsonl_file
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.loading import loading_told
 from lm_eval_ape.pocket import POCKET, pocket_path
+from lm_eval_ape.storage.loading import loading_told
 
 # How far a cut may move to find a place at which the text's parts have the text's own tokens.
 _REACH = 64

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from lm_eval_ape.calibration.journal import Journal
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.storage.journal import Journal
 
 RECORDS: list[dict[str, Any]] = [
     {"key": "a", "points": [[0.9, 1.0]], "divergences": [[0.1, 1e-17, 0.30000000000000004]]},

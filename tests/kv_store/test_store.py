@@ -181,7 +181,7 @@ def test_a_full_disk_costs_a_warning_and_no_answer(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lm_eval_ape.tensor_file.save_file", full)
+    monkeypatch.setattr("lm_eval_ape.storage.tensor_file.save_file", full)
     store = make_store(model, memory=0, folder=tmp_path)
     with caplog.at_level(logging.WARNING):
         got = logits(model, PROMPT, resolve({}), store)

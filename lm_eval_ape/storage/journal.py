@@ -11,7 +11,7 @@ from typing import Any
 
 import xxhash
 
-from lm_eval_ape.files import writing_told
+from lm_eval_ape.storage.files import writing_told
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lm_eval_ape.files import whole_files
+from lm_eval_ape.storage.files import whole_files
 
 _ABOUT = "lm-eval-ape"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.strict import from_json
+from lm_eval_ape.storage.strict_reading import from_json
 
 # Drafts of other hosts' processes, of which nobody here can say whether they live, are dead after so many seconds.
 STALE = 3600
