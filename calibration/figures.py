@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL, Point
-from lm_eval_ape.plot_style import HEAT, INK, save, series, styled
+from lm_eval_ape.display.plot_style import HEAT, INK, save, series, styled
 
 _WIDTH, _HEIGHT = 5.0, 4.0
 # Most numbers written into a heat map, and about the most ticks on an axis.

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL, Point
 from lm_eval_ape.calibration.moved import moved
-from lm_eval_ape.escaping import terminal
+from lm_eval_ape.display.escaping import terminal
 
 NAMES: Mapping[str, str] = {
     "chosen": "chosen by KL",

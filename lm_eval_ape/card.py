@@ -14,8 +14,8 @@ from lm_eval_ape.calibration import artefact
 from lm_eval_ape.calibration.document import model_args_line
 from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL, Point
 from lm_eval_ape.calibration.report import gradient_sentences
+from lm_eval_ape.display.escaping import code, markdown
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.escaping import code, markdown
 from lm_eval_ape.pocket import POCKET
 from lm_eval_ape.strategy import Settings
 from lm_eval_ape.tasks.longbench.data import HUB_REPOSITORY

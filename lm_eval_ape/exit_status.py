@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from lm_eval_ape.display.escaping import one_line
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.escaping import one_line
 from lm_eval_ape.interruption import Interrupted, interruptible
 from lm_eval_ape.kept import what_is_kept
 from lm_eval_ape.processes import is_first, launched, sentence, telling_others

@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lm_eval_ape import plot_style
 from lm_eval_ape.analysis.analysis_file import ALL
-from lm_eval_ape.plot_style import series, styled
+from lm_eval_ape.display import plot_style
+from lm_eval_ape.display.plot_style import series, styled
 
 _WIDTH, _HEIGHT, _COLUMNS = 5.0, 3.6, 3
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from lm_eval_ape.comparison.formats import drawn, made_by, markdown_table
 from lm_eval_ape.comparison.tables import Table
-from lm_eval_ape.escaping import csv_cell
+from lm_eval_ape.display.escaping import csv_cell
 from lm_eval_ape.probe import ROLES
 
 CAPTION = (

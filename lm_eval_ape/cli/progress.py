@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lm_eval_ape.escaping import terminal
+from lm_eval_ape.display.escaping import terminal
 
 
 class _Visible(logging.Formatter):

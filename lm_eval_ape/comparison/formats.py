@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from lm_eval_ape import escaping
 from lm_eval_ape.comparison.tables import Table, settings_words, tables
-from lm_eval_ape.escaping import csv_cell, terminal
+from lm_eval_ape.display import escaping
+from lm_eval_ape.display.escaping import csv_cell, terminal
 
 
 def show(board: Mapping[str, Any], console: Console) -> None:

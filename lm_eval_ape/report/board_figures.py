@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lm_eval_ape.plot_style import series, styled
+from lm_eval_ape.display.plot_style import series, styled
 
 _WIDTH, _HEIGHT, _COLUMNS = 5.4, 3.6, 3
 # Most bins of documents by length.

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from lm_eval_ape import plot_style
+from lm_eval_ape.display import plot_style
 
 
 class Section(NamedTuple):

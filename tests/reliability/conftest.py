@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from lm_eval_ape.comparison import measured
 from lm_eval_ape.comparison.measured import MeasuredApeHFLM
 from lm_eval_ape.comparison.memory import PeakMemory
+from lm_eval_ape.display.plot_style import save
 from lm_eval_ape.model import ApeHFLM
-from lm_eval_ape.plot_style import save
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from lm_eval_ape.comparison import tables
-from lm_eval_ape.plot_style import Series, series
+from lm_eval_ape.display.plot_style import Series, series
 from lm_eval_ape.report.material import Found, Material
 from lm_eval_ape.report.section import Figures, Section
 

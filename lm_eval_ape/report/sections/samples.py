@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lm_eval_ape.plot_style import series
+from lm_eval_ape.display.plot_style import series
 from lm_eval_ape.report.board_figures import is_sequential
 from lm_eval_ape.report.material import Found, Material
 from lm_eval_ape.report.section import Figures, Section

@@ -17,7 +17,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from lm_eval_ape.escaping import terminal
+from lm_eval_ape.display.escaping import terminal
 from lm_eval_ape.storage.files import whole_file, writing_told
 
 FORMATS = ("png", "svg")

@@ -1,0 +1,1 @@
+"""How text of others and figures are made fit to be shown."""
