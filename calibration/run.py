@@ -30,9 +30,9 @@ from lm_eval_ape.calibration.samples import gather, task_digest
 from lm_eval_ape.calibration.stability import resample
 from lm_eval_ape.catalogue import Catalogue
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.folder_lock import hold
 from lm_eval_ape.metrics import Metric
 from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.runtime.folder_lock import hold
 from lm_eval_ape.storage.files import make_folder
 
 logger = logging.getLogger(__name__)

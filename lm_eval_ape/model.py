@@ -37,10 +37,10 @@ from lm_eval_ape.kv_store import KVStore, open_store
 from lm_eval_ape.option_values import byte_size
 from lm_eval_ape.passes import passes
 from lm_eval_ape.pieces import blocks
-from lm_eval_ape.processes import Processes, be_quiet_unless_first, join
 from lm_eval_ape.prompt import Prompt, Source, Splitter, Tally, Tokenise, Tokens, warn_of
 from lm_eval_ape.request_log import RequestLog
 from lm_eval_ape.rolling import rolling_loglikelihood
+from lm_eval_ape.runtime.processes import Processes, be_quiet_unless_first, join
 from lm_eval_ape.segmented_attention import reading_segments
 from lm_eval_ape.segments import Reader, Reading, SegmentedCache, together
 from lm_eval_ape.shared_evaluation import share_evaluation

@@ -23,7 +23,7 @@ from sqlitedict import SqliteDict
 
 from lm_eval_ape.cache_guard import STAMP
 from lm_eval_ape.calibration import artefact
-from lm_eval_ape.processes import Processes
+from lm_eval_ape.runtime.processes import Processes
 
 HERE = Path(__file__).parent
 DATA = """

@@ -20,7 +20,7 @@ from lm_eval_ape.comparison.board import make_board
 from lm_eval_ape.comparison.compare import write as write_board
 from lm_eval_ape.comparison.loggers import Loggers
 from lm_eval_ape.comparison.running import Strategies
-from lm_eval_ape.folder_lock import hold
+from lm_eval_ape.runtime.folder_lock import hold
 from lm_eval_ape.storage.files import write_text
 
 logger = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from lm_eval_ape import __version__
-from lm_eval_ape.exit_status import exit_status
-from lm_eval_ape.processes import be_quiet_unless_first
+from lm_eval_ape.runtime.exit_status import exit_status
+from lm_eval_ape.runtime.processes import be_quiet_unless_first
 
 # Subcommand to its one line of help; the module of the same name adds the arguments and runs it.
 COMMANDS = {

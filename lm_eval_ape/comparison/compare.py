@@ -17,7 +17,7 @@ from lm_eval_ape.comparison.options import Options
 from lm_eval_ape.comparison.running import Strategies
 from lm_eval_ape.comparison.runs import distinct, read_folders
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.folder_lock import hold
+from lm_eval_ape.runtime.folder_lock import hold
 from lm_eval_ape.storage.files import write_text
 
 logger = logging.getLogger(__name__)

@@ -30,7 +30,7 @@ from lm_eval_ape.comparison.runs import Run, read_run
 from lm_eval_ape.comparison.specs import Spec, describe, read_specs
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.metrics import mean_metric
-from lm_eval_ape.processes import OtherProcessError
+from lm_eval_ape.runtime.processes import OtherProcessError
 from lm_eval_ape.storage.files import make_folder
 
 logger = logging.getLogger(__name__)

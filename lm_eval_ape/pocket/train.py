@@ -17,8 +17,8 @@ import torch
 from tqdm import tqdm
 from transformers import LlamaForCausalLM
 
-from lm_eval_ape.exit_status import exit_status
-from lm_eval_ape.folder_lock import hold
+from lm_eval_ape.runtime.exit_status import exit_status
+from lm_eval_ape.runtime.folder_lock import hold
 from lm_eval_ape.storage.files import write_text, writing_told
 
 from .card import write_checkpoint

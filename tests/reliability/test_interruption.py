@@ -71,7 +71,7 @@ def test_a_real_process_says_what_is_finished_and_how_to_go_on(
 # Computes in C for many minutes, as a model does, where Python looks at no signal.
 STUBBORN = """
 import hashlib, sys, threading
-from lm_eval_ape.exit_status import exit_status
+from lm_eval_ape.runtime.exit_status import exit_status
 def work():
     # Said when the computation has long begun.
     threading.Timer(1, print, ["at work"], {"flush": True}).start()
@@ -129,7 +129,7 @@ def test_in_a_thread_commands_run_without_it() -> None:
 # Opens and ends many pools, as the harness does for standard errors by bootstrap.
 POOLS = """
 import multiprocessing
-from lm_eval_ape.interruption import interruptible
+from lm_eval_ape.runtime.interruption import interruptible
 with interruptible():
     for _ in range(30):
         with multiprocessing.get_context("fork").Pool(4) as pool:
@@ -141,7 +141,7 @@ print("outlived")
 FORKED = """
 import os, signal, sys, time
 from contextlib import ExitStack
-from lm_eval_ape.interruption import interruptible
+from lm_eval_ape.runtime.interruption import interruptible
 def died_of(number):
     told, tell = os.pipe()
     child = os.fork()
@@ -164,7 +164,7 @@ print(*(died_of(number).name for number in (signal.SIGTERM, signal.SIGINT)))
 # A forked process leaves the command's contexts by itself, and lives longer than the parent's.
 OUTLIVING = """
 import os, signal, time
-from lm_eval_ape.interruption import interruptible
+from lm_eval_ape.runtime.interruption import interruptible
 before = signal.getsignal(signal.SIGTERM)
 with interruptible():
     with interruptible():

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from lm_eval_ape.display.escaping import one_line
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.interruption import Interrupted, interruptible
-from lm_eval_ape.kept import what_is_kept
-from lm_eval_ape.processes import is_first, launched, sentence, telling_others
+from lm_eval_ape.runtime.finished_work import what_is_kept
+from lm_eval_ape.runtime.interruption import Interrupted, interruptible
+from lm_eval_ape.runtime.processes import is_first, launched, sentence, telling_others
 
 MISTAKE = 2
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.interruption import Interrupted
-from lm_eval_ape.processes import is_first
+from lm_eval_ape.runtime.interruption import Interrupted
+from lm_eval_ape.runtime.processes import is_first
 from lm_eval_ape.storage.files import clear_drafts, make_folder, write_text
 
 # The lock itself is the operating system's and goes with its process; the file beside it only says whose it is.
