@@ -17,11 +17,11 @@ from timing import Clock, Spread, Table, finish, ratios
 from transformers import PreTrainedModel
 from workload import SHAPES, make_model, make_prompt
 
+from lm_eval_ape.attention.segmented_attention import reading_segments
+from lm_eval_ape.attention.segments import Reading, SegmentedCache
 from lm_eval_ape.encode import encode
 from lm_eval_ape.kv_store import KVStore, open_store
 from lm_eval_ape.prompt import Prompt
-from lm_eval_ape.segmented_attention import reading_segments
-from lm_eval_ape.segments import Reading, SegmentedCache
 from lm_eval_ape.strategy import resolve
 
 

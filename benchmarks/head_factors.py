@@ -17,12 +17,12 @@ import time
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lm_eval_ape.attend import attend
+from lm_eval_ape.attention.attend import attend
+from lm_eval_ape.attention.factors import Factors, reading_factors
+from lm_eval_ape.attention.segmented_attention import reading_segments
+from lm_eval_ape.attention.segments import Reading, SegmentedCache
 from lm_eval_ape.encode import encode
-from lm_eval_ape.factors import Factors, reading_factors
 from lm_eval_ape.prompt import Prompt
-from lm_eval_ape.segmented_attention import reading_segments
-from lm_eval_ape.segments import Reading, SegmentedCache
 from lm_eval_ape.strategy import resolve
 
 LAYERS, HEADS, WIDTH = 8, 16, 1024

@@ -22,13 +22,13 @@ from timing import Table, finish
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lm_eval_ape.attend import attend
+from lm_eval_ape.attention.attend import attend
+from lm_eval_ape.attention.merge import Attended, merge, scale_context
+from lm_eval_ape.attention.segmented_attention import reading_segments
+from lm_eval_ape.attention.segments import Reading, SegmentedCache
 from lm_eval_ape.calibration.divergence import forward_kl, log_probabilities
 from lm_eval_ape.encode import encode
-from lm_eval_ape.merge import Attended, merge, scale_context
 from lm_eval_ape.prompt import Prompt
-from lm_eval_ape.segmented_attention import reading_segments
-from lm_eval_ape.segments import Reading, SegmentedCache
 from lm_eval_ape.strategy import Settings, resolve
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

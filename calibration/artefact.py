@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from lm_eval_ape.attention.factors import Factors
 from lm_eval_ape.calibration.schema import validate
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.factors import Factors
 from lm_eval_ape.json_schema import checking
 from lm_eval_ape.pocket import model_name
 from lm_eval_ape.storage.files import read_json, write_text

@@ -6,8 +6,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from lm_eval_ape.attention.factors import Factors, Table
 from lm_eval_ape.calibration.grid import Point
-from lm_eval_ape.factors import Factors, Table
 
 Candidate: TypeAlias = Point | Factors
 

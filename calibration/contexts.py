@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from lm_eval_ape.attention.segments import Reader
 from lm_eval_ape.encode import encode, input_device
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.prompt import Prompt
-from lm_eval_ape.segments import Reader
 
 GIB = 2**30
 

@@ -16,6 +16,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from lm_eval_ape.attention.factors import Factors, reading_factors
+from lm_eval_ape.attention.row_statistics import Probe
+from lm_eval_ape.attention.segmented_attention import reading_segments
+from lm_eval_ape.attention.segments import Reader, SegmentedCache
 from lm_eval_ape.calibration.choice import Chosen, Floats, Table, choose
 from lm_eval_ape.calibration.decoding import check_finite, last_logits
 from lm_eval_ape.calibration.grid import NEUTRAL, Point
@@ -24,12 +28,8 @@ from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.calibration.tuning import rank
 from lm_eval_ape.encode import encode, input_device
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.factors import Factors, reading_factors
 from lm_eval_ape.finite import explained
 from lm_eval_ape.model import ApeHFLM
-from lm_eval_ape.probe import Probe
-from lm_eval_ape.segmented_attention import reading_segments
-from lm_eval_ape.segments import Reader, SegmentedCache
 from lm_eval_ape.short_memory import half, in_pieces
 from lm_eval_ape.storage.journal import Journal
 

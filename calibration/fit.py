@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from lm_eval_ape.attention.factors import NAMES, Factors
 from lm_eval_ape.calibration.contexts import Contexts
 from lm_eval_ape.calibration.fit_state import FitState, StateFile
 from lm_eval_ape.calibration.folds import Parts
@@ -24,7 +25,6 @@ from lm_eval_ape.calibration.penalty import penalised
 from lm_eval_ape.calibration.plan import Plan
 from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.calibration.teacher import Teacher
-from lm_eval_ape.factors import NAMES, Factors
 from lm_eval_ape.finite import NotFiniteError, explain
 from lm_eval_ape.model import ApeHFLM
 

@@ -20,6 +20,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from lm_eval_ape.attention.segmented_attention import reading_segments
+from lm_eval_ape.attention.segments import OnePassLayer, Reader, Reading, SegmentedCache
 from lm_eval_ape.calibration.decoding import check_finite, differentiable_logits
 from lm_eval_ape.calibration.divergence import forward_kl, log_probabilities
 from lm_eval_ape.calibration.teacher import Teacher
@@ -27,8 +29,6 @@ from lm_eval_ape.encode import input_device
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.prompt import Prompt
-from lm_eval_ape.segmented_attention import reading_segments
-from lm_eval_ape.segments import OnePassLayer, Reader, Reading, SegmentedCache
 from lm_eval_ape.short_memory import half, in_pieces
 
 logger = logging.getLogger(__name__)

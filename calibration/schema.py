@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_ape import json_schema
+from lm_eval_ape.attention.factors import NAMES, Factors
 from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.factors import NAMES, Factors
 
 
 @cache

@@ -15,6 +15,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lm_eval_ape.attention.factors import reading_factors
+from lm_eval_ape.attention.segmented_attention import reading_segments
+from lm_eval_ape.attention.segments import Reader, Reading, SegmentedCache
+from lm_eval_ape.attention.token_passes import passes
 from lm_eval_ape.calibration.candidates import Candidate, factors_of
 from lm_eval_ape.calibration.decoding import check_finite, end_tokens, last_logits
 from lm_eval_ape.calibration.divergence import forward_kl, log_probabilities
@@ -22,12 +26,8 @@ from lm_eval_ape.calibration.objective import Objective
 from lm_eval_ape.calibration.teacher import Teacher
 from lm_eval_ape.encode import encode, input_device
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.factors import reading_factors
 from lm_eval_ape.model import ApeHFLM
-from lm_eval_ape.passes import passes
 from lm_eval_ape.prompt import Prompt
-from lm_eval_ape.segmented_attention import reading_segments
-from lm_eval_ape.segments import Reader, Reading, SegmentedCache
 from lm_eval_ape.short_memory import half, in_pieces
 
 logger = logging.getLogger(__name__)

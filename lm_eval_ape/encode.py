@@ -14,11 +14,11 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from lm_eval_ape.attention.segmented_attention import reading_segments
+from lm_eval_ape.attention.segments import Encoded, EncodedLayer, Reader, Reading, Role, Segment, SegmentedCache
 from lm_eval_ape.layers import Layers, alone
 from lm_eval_ape.pieces import Piece, Plan, batches, plan
 from lm_eval_ape.prompt import Prompt
-from lm_eval_ape.segmented_attention import reading_segments
-from lm_eval_ape.segments import Encoded, EncodedLayer, Reader, Reading, Role, Segment, SegmentedCache
 from lm_eval_ape.strategy import Settings
 
 # The prefix's number beside the chunks' 0, 1, ...

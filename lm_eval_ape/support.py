@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from lm_eval_ape.attention.segmented_attention import reading_segments
+from lm_eval_ape.attention.segments import Reading, SegmentedCache
 from lm_eval_ape.encode import encode, input_device
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.prompt import Prompt
-from lm_eval_ape.segmented_attention import reading_segments
-from lm_eval_ape.segments import Reading, SegmentedCache
 from lm_eval_ape.strategy import Settings
 
 # Layers that keep one state for all the past: chunks encoded apart cannot be put together in it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 SCORING = "lm_eval_ape.calibration.scoring"
-MERGE, SELECTION = "lm_eval_ape.merge", "lm_eval_ape.selection"
+MERGE, SELECTION = "lm_eval_ape.attention.merge", "lm_eval_ape.attention.selection"
 STABILITY, STATISTICS = "lm_eval_ape.calibration.stability", "lm_eval_ape.comparison.statistics"
 OTHER_BLOCKS = ("2", "26", "2 ** 27", "2 ** 25", "3 ** 26", "1 ** 26")
 SPEED = "it saves work whose results nobody reads, or that come out the same"

@@ -13,10 +13,10 @@ import torch
 from machine import CPU_BACKENDS
 from torch import Tensor
 
-from lm_eval_ape import kernels
-from lm_eval_ape.attend import attend
+from lm_eval_ape.attention import kernels
+from lm_eval_ape.attention.attend import attend
+from lm_eval_ape.attention.kernels import BACKENDS, LADDER, Call
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.kernels import BACKENDS, LADDER, Call
 
 HEADS, KV_HEADS, DIM = 8, 2, 16
 

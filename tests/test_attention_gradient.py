@@ -9,8 +9,8 @@ import torch
 from machine import CPU_BACKENDS
 from torch import Tensor
 
-from lm_eval_ape import kernels
-from lm_eval_ape.attend import attend
+from lm_eval_ape.attention import kernels
+from lm_eval_ape.attention.attend import attend
 
 CASES: dict[str, dict[str, Any]] = {
     "folded": {},

@@ -23,6 +23,7 @@ from lm_eval.tasks import TaskManager
 from test_exactness import CHUNKS, PREFIX, QUERY, prompt_of, tokens
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from lm_eval_ape.attention.factors import Factors
 from lm_eval_ape.cache_guard import guard, identity
 from lm_eval_ape.calibration import measure, teacher
 from lm_eval_ape.calibration.grid import Point
@@ -34,7 +35,6 @@ from lm_eval_ape.cli import main
 from lm_eval_ape.context_table import PACKAGED
 from lm_eval_ape.encode import encode
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.factors import Factors
 from lm_eval_ape.kv_store import KVStore, open_store
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.prompt import Prompt

@@ -13,11 +13,11 @@ from machine import CPU_BACKENDS
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from lm_eval_ape.attention.kernels import BACKENDS
+from lm_eval_ape.attention.segmented_attention import reading_segments
+from lm_eval_ape.attention.segments import Reader, Reading, SegmentedCache
 from lm_eval_ape.encode import encode
-from lm_eval_ape.kernels import BACKENDS
 from lm_eval_ape.prompt import Prompt
-from lm_eval_ape.segmented_attention import reading_segments
-from lm_eval_ape.segments import Reader, Reading, SegmentedCache
 from lm_eval_ape.strategy import Settings, resolve
 
 EXACT = 1e-12

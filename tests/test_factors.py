@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lm_eval_ape.factors import Factors, reading_factors
+from lm_eval_ape.attention.factors import Factors, reading_factors
 
 TABLES = Factors(((0.5, 1.0), (2.0, 1.5)), ((0.9, 0.8), (0.7, 0.6)))
 PREFIX = Factors(TABLES.temperature, TABLES.scale, ((1.1, 1.2), (1.3, 1.4)), ((1.0, 1.0), (0.9, 0.9)))

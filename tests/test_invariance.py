@@ -16,12 +16,12 @@ from lm_eval.api.instance import Instance
 from property_profiles import examples
 from test_exactness import prompt_of, query_logits, reference, run, tokens
 
+from lm_eval_ape.attention.merge import SCALE_MODES
 from lm_eval_ape.calibration.grid import Point
 from lm_eval_ape.calibration.measure import Meter
 from lm_eval_ape.calibration.objective import Objective
 from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.encode import encode_all
-from lm_eval_ape.merge import SCALE_MODES
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.positions import POSITIONS
 from lm_eval_ape.prompt import Prompt

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from property_profiles import examples
 from torch import Tensor
 
-from lm_eval_ape.merge import SCALE_MODES, Attended, merge, scale_context
+from lm_eval_ape.attention.merge import SCALE_MODES, Attended, merge, scale_context
 
 EXACT = 1e-12
 many = examples(60)

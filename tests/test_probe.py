@@ -11,11 +11,11 @@ import torch
 from test_exactness import CHUNKS, QUERY, prompt_of, tokens
 from test_selection import MANY
 
+from lm_eval_ape.attention.row_statistics import Probe
+from lm_eval_ape.attention.segmented_attention import reading_segments
+from lm_eval_ape.attention.segments import Reading, SegmentedCache
 from lm_eval_ape.encode import encode
-from lm_eval_ape.probe import Probe
 from lm_eval_ape.prompt import Prompt
-from lm_eval_ape.segmented_attention import reading_segments
-from lm_eval_ape.segments import Reading, SegmentedCache
 from lm_eval_ape.strategy import resolve
 
 EXACT = 1e-6
@@ -56,7 +56,7 @@ def probed(model: Any, prompt: Prompt, settings: Any) -> Probe:
 def test_statistics_equal_those_of_materialised_attention(
     family: str, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lm_eval_ape.probe.BLOCK_ELEMENTS", 100)
+    monkeypatch.setattr("lm_eval_ape.attention.row_statistics.BLOCK_ELEMENTS", 100)
     model = tiny.make_model(family)
     settings, prompt = resolve(given), prompt_of(MANY)
     layout = dense.lay_out(

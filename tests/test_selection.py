@@ -12,14 +12,14 @@ import torch
 from test_exactness import CHUNKS, EXACT, PREFIX, QUERY, prompt_of, query_logits, reference, run, tokens
 from transformers import PreTrainedModel
 
-from lm_eval_ape import selected_chunks
+from lm_eval_ape.attention import selected_chunks
+from lm_eval_ape.attention.segmented_attention import reading_segments
+from lm_eval_ape.attention.segments import Reading, SegmentedCache
+from lm_eval_ape.attention.selection import SELECT_OVER, Selection, top_logits
+from lm_eval_ape.attention.token_passes import passes
 from lm_eval_ape.encode import encode
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.passes import passes
 from lm_eval_ape.prompt import Prompt
-from lm_eval_ape.segmented_attention import reading_segments
-from lm_eval_ape.segments import Reading, SegmentedCache
-from lm_eval_ape.selection import SELECT_OVER, Selection, top_logits
 from lm_eval_ape.strategy import Settings, resolve
 
 MANY = [tokens(6, 30), tokens(6, 31), tokens(9, 32), tokens(3, 33), tokens(6, 34)]
@@ -160,7 +160,7 @@ def test_a_known_continuation_is_read_as_if_it_were_generated(over: str) -> None
 @pytest.mark.parametrize("keys", [11, 3])
 @pytest.mark.parametrize("softcap", [None, 2.0])
 def test_top_logits_are_those_of_all_logits(softcap: float | None, keys: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lm_eval_ape.selection.BLOCK_ELEMENTS", 200)
+    monkeypatch.setattr("lm_eval_ape.attention.selection.BLOCK_ELEMENTS", 200)
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> torch.Tensor:

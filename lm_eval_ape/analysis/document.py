@@ -16,8 +16,8 @@ from lm_eval_ape.analysis.heads import heads_part
 from lm_eval_ape.analysis.measure import Looks
 from lm_eval_ape.analysis.options import Options
 from lm_eval_ape.analysis.sweep import Case
+from lm_eval_ape.attention.row_statistics import ROLES
 from lm_eval_ape.calibration.identity import versions
-from lm_eval_ape.probe import ROLES
 from lm_eval_ape.strategy import SETTINGS
 
 

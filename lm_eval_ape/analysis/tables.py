@@ -9,10 +9,10 @@ from typing import Any
 
 from rich.console import Console
 
+from lm_eval_ape.attention.row_statistics import ROLES
 from lm_eval_ape.comparison.formats import drawn, made_by, markdown_table
 from lm_eval_ape.comparison.tables import Table
 from lm_eval_ape.display.escaping import csv_cell
-from lm_eval_ape.probe import ROLES
 
 CAPTION = (
     "Entropy of the query tokens' attention rows in nats, mean over layers, heads, tokens and documents, ± standard "

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from lm_eval_ape.arguments import split_arguments
+from lm_eval_ape.attention.factors import Factors
 from lm_eval_ape.calibration import artefact, figures
 from lm_eval_ape.calibration.moved import moved
 from lm_eval_ape.calibration.options import Options
@@ -20,7 +21,6 @@ from lm_eval_ape.calibration.run import calibrate
 from lm_eval_ape.cli import calibrate as command
 from lm_eval_ape.comparison.specs import describe, read_specs
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.factors import Factors
 from lm_eval_ape.model import ApeHFLM
 
 FEW = {

@@ -10,6 +10,7 @@ import tiny
 import torch
 from torch import Tensor
 
+from lm_eval_ape.attention.segments import Reader
 from lm_eval_ape.calibration import gradient
 from lm_eval_ape.calibration.gradient import Differentiator
 from lm_eval_ape.calibration.grid import Point
@@ -21,7 +22,6 @@ from lm_eval_ape.encode import encode
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.prompt import Prompt
-from lm_eval_ape.segments import Reader
 
 
 def tokens(count: int, seed: int) -> tuple[int, ...]:

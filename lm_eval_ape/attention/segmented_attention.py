@@ -19,13 +19,13 @@ from transformers import PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
-from lm_eval_ape.attend import attend
+from lm_eval_ape.attention.attend import attend
+from lm_eval_ape.attention.merge import Attended, merge, scale_context
+from lm_eval_ape.attention.over_layers import choose_over_layers
+from lm_eval_ape.attention.row_statistics import Asked, Part
+from lm_eval_ape.attention.segments import Reading, Role, Segment, SegmentedLayer
+from lm_eval_ape.attention.selected_chunks import ContextQuery, read_selected, visible_tokens
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.merge import Attended, merge, scale_context
-from lm_eval_ape.probe import Asked, Part
-from lm_eval_ape.segments import Reading, Role, Segment, SegmentedLayer
-from lm_eval_ape.selected_chunks import ContextQuery, read_selected, visible_tokens
-from lm_eval_ape.survey import choose_over_layers
 
 ATTENTION_NAME = "lm_eval_ape"
 

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lm_eval_ape.kernels import Call, block_logits, query_blocks
-from lm_eval_ape.merge import Attended
+from lm_eval_ape.attention.kernels import Call, block_logits, query_blocks
+from lm_eval_ape.attention.merge import Attended
 
 
 def run(kernel: Callable[[Call], Attended], call: Call) -> Attended:

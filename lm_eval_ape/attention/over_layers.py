@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from lm_eval_ape.segments import SegmentedCache, SegmentedLayer
-from lm_eval_ape.selection import Choice, aggregate, winners
+from lm_eval_ape.attention.segments import SegmentedCache, SegmentedLayer
+from lm_eval_ape.attention.selection import Choice, aggregate, winners
 
 
 def choose_over_layers(decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lm_eval_ape.merge import Attended
+from lm_eval_ape.attention.merge import Attended
 
 # Logits of one block of keys stay below this many elements (256 MiB in float32).
 BLOCK_ELEMENTS = 2**26

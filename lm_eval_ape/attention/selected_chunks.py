@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lm_eval_ape.attend import attend, fold_rows, unfold_rows
-from lm_eval_ape.kernels import Call, block_logits
-from lm_eval_ape.merge import Attended, merge
-from lm_eval_ape.segments import Segment, SegmentedLayer
-from lm_eval_ape.selection import SUMMED, Choice, aggregate, chunk_scores, top_logits, winners
+from lm_eval_ape.attention.attend import attend, fold_rows, unfold_rows
+from lm_eval_ape.attention.kernels import Call, block_logits
+from lm_eval_ape.attention.merge import Attended, merge
+from lm_eval_ape.attention.segments import Segment, SegmentedLayer
+from lm_eval_ape.attention.selection import SUMMED, Choice, aggregate, chunk_scores, top_logits, winners
 
 # Logits are kept all at once up to this many elements (16 MiB in float32).
 AT_ONCE_ELEMENTS = 2**22

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lm_eval_ape.merge import Attended
+from lm_eval_ape.attention.merge import Attended
 
 # Eager logits of one block of queries stay below this many elements (256 MiB in float32).
 EAGER_BLOCK_ELEMENTS = 2**26

@@ -10,10 +10,10 @@ from collections import Counter
 
 from torch import Tensor
 
-from lm_eval_ape import attention_gradient
+from lm_eval_ape.attention import gradient
+from lm_eval_ape.attention.kernels import BACKENDS, LADDER, Call, Rung
+from lm_eval_ape.attention.merge import Attended
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.kernels import BACKENDS, LADDER, Call, Rung
-from lm_eval_ape.merge import Attended
 
 
 def attend(
@@ -62,7 +62,7 @@ def attend(
     rung = _choose(call, backend)
     if used is not None:
         used[rung.name] += 1
-    attended = attention_gradient.run(rung.run, call)
+    attended = gradient.run(rung.run, call)
     if fold:
         out = unfold_rows(attended.out, rows, heads, length)
         attended = Attended(out, unfold_rows(attended.lse.unsqueeze(-1), rows, heads, length).squeeze(-1))

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-from lm_eval_ape.probe import Probe
-from lm_eval_ape.selection import Choice, Selection
+from lm_eval_ape.attention.row_statistics import Probe
+from lm_eval_ape.attention.selection import Choice, Selection
 
 Role = Literal["prefix", "context"]
 

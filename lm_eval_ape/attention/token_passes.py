@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lm_eval_ape.selection import Selection
+from lm_eval_ape.attention.selection import Selection
 
 
 def passes(tokens: int, query_tokens: int, selection: Selection | None) -> list[slice]:
