@@ -22,7 +22,7 @@ from lm_eval_ape.attention.segments import Reading, SegmentedCache
 from lm_eval_ape.encode import encode
 from lm_eval_ape.kv_store import KVStore, open_store
 from lm_eval_ape.prompt import Prompt
-from lm_eval_ape.strategy import resolve
+from lm_eval_ape.settings.strategy import resolve
 
 
 def sequential(model: PreTrainedModel, prompt: Prompt, new: int) -> None:

@@ -15,8 +15,8 @@ from lm_eval_ape.calibration.schema import validate
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.json_schema import checking
 from lm_eval_ape.pocket import model_name
+from lm_eval_ape.settings.strategy import SETTINGS, Settings
 from lm_eval_ape.storage.files import read_json, write_text
-from lm_eval_ape.strategy import SETTINGS, Settings
 
 # A file with T and S by gradient says 2, so that versions that know nothing of them refuse it.
 SCHEMA_VERSION, GRADIENT_VERSION = 1, 2

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from lm_eval_ape import option_values as values
 from lm_eval_ape.calibration.plan import GRANULARITIES
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.options import HarnessOptions, about
+from lm_eval_ape.settings import option_values as values
+from lm_eval_ape.settings.options import HarnessOptions, about
 
 METHODS = ("grid", "gradient", "grid+gradient")
 

@@ -9,7 +9,7 @@ from itertools import product
 from typing import NamedTuple
 
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.option_values import LEAST_TEMPERATURE
+from lm_eval_ape.settings.option_values import LEAST_TEMPERATURE
 
 
 class Point(NamedTuple):

@@ -22,7 +22,7 @@ from lm_eval_ape.errors import ApeError
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.model_digest import code_versions, full_digest
 from lm_eval_ape.pocket import model_name
-from lm_eval_ape.strategy import SETTINGS, Settings
+from lm_eval_ape.settings.strategy import SETTINGS, Settings
 
 # Values read of each weight tensor for a calibration's record: enough to tell any two trainings apart, few enough to
 # cost nothing. What is kept from run to run is known by `model_digest.full_digest`.

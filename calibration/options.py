@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lm_eval_ape import option_values as values
 from lm_eval_ape.calibration.gradient_options import GradientOptions
 from lm_eval_ape.calibration.objective import AFTER_EOS, HISTORIES
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.options import about
+from lm_eval_ape.settings import option_values as values
+from lm_eval_ape.settings.options import about
 from lm_eval_ape.storage.files import reason
 from lm_eval_ape.storage.strict_reading import from_yaml
 

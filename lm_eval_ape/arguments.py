@@ -12,8 +12,8 @@ from transformers import AutoConfig
 
 from lm_eval_ape.errors import ApeError, nearest
 from lm_eval_ape.pocket import POCKET, pocket_path
+from lm_eval_ape.settings.strategy import SETTINGS, Settings, resolve
 from lm_eval_ape.storage.loading import loading_told
-from lm_eval_ape.strategy import SETTINGS, Settings, resolve
 
 # Arguments of ours that say nothing about how a prompt is read.
 OWN = ("request_log", "calibration", "kv_cache_bytes", "kv_cache_dir", "kv_cache_dir_bytes")

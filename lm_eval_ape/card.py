@@ -17,7 +17,7 @@ from lm_eval_ape.calibration.report import gradient_sentences
 from lm_eval_ape.display.escaping import code, markdown
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.pocket import POCKET
-from lm_eval_ape.strategy import Settings
+from lm_eval_ape.settings.strategy import Settings
 from lm_eval_ape.tasks.longbench.data import HUB_REPOSITORY
 
 _LIMITS = (

@@ -8,7 +8,7 @@ from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 
 from lm_eval_ape.errors import ApeError, nearest
-from lm_eval_ape.options import HarnessOptions
+from lm_eval_ape.settings.options import HarnessOptions
 from lm_eval_ape.tasks import TASKS_DIR
 
 # The harness's own seed for choosing few-shot examples.

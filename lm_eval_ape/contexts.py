@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from lm_eval_ape.chat import messages_of
-from lm_eval_ape.context_table import Entry
+from lm_eval_ape.settings.context_table import Entry
 
 CONTEXT = "context"
 # Fields that a task asks or answers with, however long they are. `context_field` can still name them.

@@ -19,7 +19,7 @@ from lm_eval_ape.attention.segments import Encoded, EncodedLayer, Reader, Readin
 from lm_eval_ape.layers import Layers, alone
 from lm_eval_ape.pieces import Piece, Plan, batches, plan
 from lm_eval_ape.prompt import Prompt
-from lm_eval_ape.strategy import Settings
+from lm_eval_ape.settings.strategy import Settings
 
 # The prefix's number beside the chunks' 0, 1, ...
 PREFIX = -1

@@ -37,17 +37,17 @@ from lm_eval_ape.errors import ApeError
 from lm_eval_ape.finite import NotFiniteError, explain, next_tokens_finite
 from lm_eval_ape.generation import check_generation, check_lengths, lengths_unwarned
 from lm_eval_ape.kv_store import KVStore, open_store
-from lm_eval_ape.option_values import byte_size
 from lm_eval_ape.pieces import blocks
 from lm_eval_ape.prompt import Prompt, Source, Splitter, Tally, Tokenise, Tokens, warn_of
 from lm_eval_ape.request_log import RequestLog
 from lm_eval_ape.rolling import rolling_loglikelihood
 from lm_eval_ape.runtime.processes import Processes, be_quiet_unless_first, join
+from lm_eval_ape.settings.option_values import byte_size
+from lm_eval_ape.settings.strategy import Settings
 from lm_eval_ape.shared_evaluation import share_evaluation
 from lm_eval_ape.short_memory import half, in_pieces
 from lm_eval_ape.storage.files import make_folder
 from lm_eval_ape.storage.loading import loading_told
-from lm_eval_ape.strategy import Settings
 
 logger = logging.getLogger(__name__)
 

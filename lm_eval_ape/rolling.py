@@ -14,7 +14,7 @@ from lm_eval_ape.attention.segments import Reading, SegmentedCache
 from lm_eval_ape.attention.token_passes import passes
 from lm_eval_ape.encode import PREFIX, encode, input_device
 from lm_eval_ape.prompt import Prompt
-from lm_eval_ape.strategy import Settings
+from lm_eval_ape.settings.strategy import Settings
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from lm_eval_ape.calibration.measure import Meter
 from lm_eval_ape.calibration.objective import Objective
 from lm_eval_ape.encode import encode
 from lm_eval_ape.model import ApeHFLM
-from lm_eval_ape.strategy import resolve
+from lm_eval_ape.settings.strategy import resolve
 
 
 @cache

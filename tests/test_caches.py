@@ -32,13 +32,13 @@ from lm_eval_ape.calibration.objective import Objective
 from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.calibration.teacher import Teacher, ask
 from lm_eval_ape.cli import main
-from lm_eval_ape.context_table import PACKAGED
 from lm_eval_ape.encode import encode
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.kv_store import KVStore, open_store
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.prompt import Prompt
-from lm_eval_ape.strategy import SETTINGS, resolve
+from lm_eval_ape.settings.context_table import PACKAGED
+from lm_eval_ape.settings.strategy import SETTINGS, resolve
 
 PROMPT = prompt_of(CHUNKS)
 DOC = harness.documents(1)[0]

@@ -12,7 +12,7 @@ from templates import TEMPLATES, chat_format, make_tokenizer
 from lm_eval_ape.contexts import Context, by_fields, by_length
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.prompt import Prompt, Source, Splitter
-from lm_eval_ape.strategy import resolve
+from lm_eval_ape.settings.strategy import resolve
 
 TOKENIZER = tiny.make_tokenizer()
 PASSAGE = "The city of Köln lies by a river. Many people were born there."

@@ -18,7 +18,7 @@ from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reader, Reading, SegmentedCache
 from lm_eval_ape.encode import encode
 from lm_eval_ape.prompt import Prompt
-from lm_eval_ape.strategy import Settings, resolve
+from lm_eval_ape.settings.strategy import Settings, resolve
 
 EXACT = 1e-12
 # These take their softmax in float32 whatever the dtype (eager attention only), so the stock model is only as exact.

@@ -9,7 +9,7 @@ from templates import TEMPLATES, chat_format, make_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from lm_eval_ape.prompt import Prompt, Source, Splitter
-from lm_eval_ape.strategy import resolve
+from lm_eval_ape.settings.strategy import resolve
 
 INTRODUCTION = "Answer the questions.\n\n"
 DOC = {"question": "Who is the director of the film?", "answer": "the father", "number": 3}

@@ -24,7 +24,7 @@ from lm_eval_ape.encode import encode
 from lm_eval_ape.finite import NotFiniteError
 from lm_eval_ape.kv_store import open_store
 from lm_eval_ape.model import ApeHFLM
-from lm_eval_ape.strategy import resolve
+from lm_eval_ape.settings.strategy import resolve
 
 DOCS = harness.documents(3)
 KINDS = ["generate_until", "multiple_choice", "loglikelihood_rolling"]

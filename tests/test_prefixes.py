@@ -18,7 +18,7 @@ from lm_eval_ape.finite import NotFiniteError
 from lm_eval_ape.kv_store import open_store
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.pieces import Piece
-from lm_eval_ape.strategy import resolve
+from lm_eval_ape.settings.strategy import resolve
 
 OTHER = tokens(6, 90)
 DOCS = harness.documents(3)

@@ -9,7 +9,7 @@ import tiny
 
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.prompt import Prompt, Retrieval, Source, Splitter, warn_of
-from lm_eval_ape.strategy import resolve
+from lm_eval_ape.settings.strategy import resolve
 
 TOKENIZER = tiny.make_tokenizer()
 CONTEXT = "Passage 1:\nThe city of Köln.\nPassage 2:\nA 河流 and a film.\nPassage 3:\nThe end"

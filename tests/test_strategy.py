@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.strategy import STRATEGIES, resolve
+from lm_eval_ape.settings.strategy import STRATEGIES, resolve
 
 
 def test_the_default_is_ape_with_its_papers_temperature_and_scale() -> None:

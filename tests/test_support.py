@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from lm_eval_ape import support
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.strategy import resolve
+from lm_eval_ape.settings.strategy import resolve
 
 
 def build(config: transformers.PreTrainedConfig) -> PreTrainedModel:

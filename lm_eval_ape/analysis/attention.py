@@ -14,7 +14,7 @@ from lm_eval_ape.calibration.decoding import check_finite, last_logits
 from lm_eval_ape.encode import encode, input_device
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.prompt import Prompt
-from lm_eval_ape.strategy import Settings
+from lm_eval_ape.settings.strategy import Settings
 
 # Where the ranges of offsets end that key norms are averaged over: the first tokens one by one, then in octaves.
 OFFSETS = (1, 2, 3, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)

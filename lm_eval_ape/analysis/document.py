@@ -18,7 +18,7 @@ from lm_eval_ape.analysis.options import Options
 from lm_eval_ape.analysis.sweep import Case
 from lm_eval_ape.attention.row_statistics import ROLES
 from lm_eval_ape.calibration.identity import versions
-from lm_eval_ape.strategy import SETTINGS
+from lm_eval_ape.settings.strategy import SETTINGS
 
 
 def make_document(

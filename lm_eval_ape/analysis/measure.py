@@ -18,8 +18,8 @@ from lm_eval_ape.calibration.samples import Sample, gather
 from lm_eval_ape.catalogue import FEWSHOT_SEED
 from lm_eval_ape.finite import explained
 from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.settings.strategy import Settings
 from lm_eval_ape.storage.journal import Journal
-from lm_eval_ape.strategy import Settings
 
 Looks = dict[tuple[str, int], Attention]
 """Attention by task and document; of a document with several prompts, its first."""

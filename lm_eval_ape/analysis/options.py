@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
-from lm_eval_ape import option_values as values
 from lm_eval_ape.comparison.options import Options as ComparisonOptions
 from lm_eval_ape.comparison.options import StrategyOptions, strategies_option
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.options import about
+from lm_eval_ape.settings import option_values as values
+from lm_eval_ape.settings.options import about
 
 DEFAULT_STRATEGIES = "sequential,parallel,sink,selective,sink+selective"
 DEFAULT_CHUNKS = (2, 4, 8, 16)

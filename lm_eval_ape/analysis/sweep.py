@@ -9,7 +9,7 @@ from typing import NamedTuple
 from lm_eval_ape.analysis.options import Options
 from lm_eval_ape.comparison.specs import Spec, read_specs
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.strategy import Settings
+from lm_eval_ape.settings.strategy import Settings
 
 
 class Case(NamedTuple):

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_ape.option_values import count
 from lm_eval_ape.pocket import POCKET
+from lm_eval_ape.settings.option_values import count
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
-from lm_eval_ape.options import HarnessOptions
+from lm_eval_ape.settings.options import HarnessOptions
 
 
 def command_parser(name: str, description: str, epilog: str) -> argparse.ArgumentParser:

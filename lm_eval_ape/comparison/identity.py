@@ -16,7 +16,7 @@ from lm_eval_ape.calibration.identity import device_name, model_facts, versions
 from lm_eval_ape.comparison.options import Options
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.model_digest import full_digest, tokenizer_digest
-from lm_eval_ape.strategy import SETTINGS, Settings
+from lm_eval_ape.settings.strategy import SETTINGS, Settings
 
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
 

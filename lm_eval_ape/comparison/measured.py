@@ -16,7 +16,7 @@ from lm_eval_ape.comparison.memory import PeakMemory
 from lm_eval_ape.kv_store.store import Counts
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.prompt import Prompt, Source
-from lm_eval_ape.strategy import Settings
+from lm_eval_ape.settings.strategy import Settings
 
 Answer = TypeVar("Answer")
 

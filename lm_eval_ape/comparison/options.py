@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from lm_eval_ape import option_values as values
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.options import HarnessOptions, about
+from lm_eval_ape.settings import option_values as values
+from lm_eval_ape.settings.options import HarnessOptions, about
 
 DEFAULT_STRATEGIES = "sequential,parallel,sink,ape"
 _RUNNING = ("tasks", "strategies", "limit", "num_fewshot", "gen_kwargs", "device", "kl_tokens", "kl_limit")

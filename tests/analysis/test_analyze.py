@@ -26,7 +26,7 @@ from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.pocket import pocket_path
 from lm_eval_ape.prompt import Prompt
 from lm_eval_ape.report.page import report
-from lm_eval_ape.strategy import resolve
+from lm_eval_ape.settings.strategy import resolve
 
 MODEL = {"pretrained": "pocket", "chunking": "passages"}
 

@@ -11,7 +11,7 @@ import torch
 from conftest import REPOSITORY
 from test_exactness import prompt_of, tokens
 
-from lm_eval_ape.strategy import resolve
+from lm_eval_ape.settings.strategy import resolve
 
 PROMPTS = [prompt_of([tokens(9, seed), tokens(5, seed + 50), tokens(12, seed + 90)]) for seed in range(3)]
 # Unit roundoff: half of the distance from 1 to the next number.

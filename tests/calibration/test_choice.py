@@ -8,7 +8,7 @@ import pytest
 from lm_eval_ape.calibration.choice import Table, choose_all, edges, nearest_to_neutral, spread
 from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL, Grid, Point, make_grid
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.strategy import STRATEGIES
+from lm_eval_ape.settings.strategy import STRATEGIES
 
 GRID = Grid((0.8, 0.9, 1.0), (0.7, 0.9))
 

@@ -26,7 +26,7 @@ from lm_eval_ape.calibration.tuning import rank
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.prompt import Prompt
-from lm_eval_ape.strategy import resolve
+from lm_eval_ape.settings.strategy import resolve
 
 MakeOptions = Callable[..., dict[str, Any]]
 POINTS = (NEUTRAL, Point(0.6, 1.2), DEFAULT)

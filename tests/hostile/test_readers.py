@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lm_eval_ape import option_values
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.settings import option_values
+from lm_eval_ape.settings.strategy import SETTINGS, resolve
 from lm_eval_ape.storage.strict_reading import from_json, from_yaml
-from lm_eval_ape.strategy import SETTINGS, resolve
 from lm_eval_ape.tasks.fewshot.data import load_fewshot
 from lm_eval_ape.tasks.needle.data import load_needle
 from lm_eval_ape.tasks.perplexity.data import load_perplexity

@@ -15,7 +15,7 @@ from lm_eval_ape.comparison.compare import compare
 from lm_eval_ape.comparison.options import Options
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.model import ApeHFLM
-from lm_eval_ape.option_values import byte_size
+from lm_eval_ape.settings.option_values import byte_size
 
 DOCS = harness.documents(3)
 

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 from typing_extensions import Self
 
-from lm_eval_ape import option_values as values
 from lm_eval_ape.errors import ApeError, nearest
+from lm_eval_ape.settings import option_values as values
 
 
 def about(read: Callable[[str, Any], Any], text: str, metavar: str | None = None) -> dict[str, Any]:
