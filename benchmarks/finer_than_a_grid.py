@@ -137,12 +137,12 @@ class Bench:
 
     def _different(self, specs: Sequence[str]) -> list[str]:
         """The specs without those that read exactly as an earlier one."""
-        from lm_eval_ape.calibration import artefact
+        from lm_eval_ape.artefacts import calibration_file
 
         found: dict[Any, str] = {(0.9, 0.9, None): "ape", (1.0, 1.0, None): "neutral"}
         kept = []
         for spec in specs:
-            if "@" in spec and found.setdefault(artefact.found(content(Path(spec[4:]))), spec) != spec:
+            if "@" in spec and found.setdefault(calibration_file.found(content(Path(spec[4:]))), spec) != spec:
                 continue
             kept.append(spec)
         return kept
@@ -185,7 +185,7 @@ class Bench:
 
     def _elsewhere(self, fitted: str, tested: str, chunks: int, passages: int) -> list[Any]:
         """Divergences of (0.9, 0.9) and of two fits on two chunks, `(test rows,)` each."""
-        from lm_eval_ape.calibration import artefact
+        from lm_eval_ape.artefacts import calibration_file
         from lm_eval_ape.calibration.candidates import Candidate
         from lm_eval_ape.calibration.grid import DEFAULT, Point
         from lm_eval_ape.calibration.measure import Meter
@@ -197,7 +197,7 @@ class Bench:
 
         candidates: list[Candidate] = [DEFAULT]
         for fit in ("grid", "head"):
-            found = artefact.found(content(self.calibrated(fitted, 2, fit)))
+            found = calibration_file.found(content(self.calibrated(fitted, 2, fit)))
             candidates.append(found.factors or Point(found.attn_temperature, found.attn_scale))
         lm = ApeHFLM.create_from_arg_obj(model_args(chunks), {"device": "cpu"})
         options = Options(metadata={"pocket_passages": passages})

@@ -10,11 +10,12 @@ import numpy as np
 from lm_eval.api.task import Task
 from tqdm import tqdm
 
-from lm_eval_ape.calibration import artefact, document
+from lm_eval_ape.artefacts import calibration_file
+from lm_eval_ape.artefacts.identity import label_key
+from lm_eval_ape.calibration import document
 from lm_eval_ape.calibration.candidates import Candidate, middle
 from lm_eval_ape.calibration.choice import Floats, Table
 from lm_eval_ape.calibration.grid import Grid
-from lm_eval_ape.calibration.identity import label_key
 from lm_eval_ape.calibration.labels import Document, Labels, aligned, with_score
 from lm_eval_ape.calibration.measure import Meter
 from lm_eval_ape.calibration.options import Options
@@ -138,7 +139,7 @@ class Checks:
         assert self.metric is not None
         generation = {name: task.get_config("generation_kwargs") for name, task in tasks.items()}
         asked = {"limit": limit, "picked": picked, "metric": self.metric.name, "generation": generation}
-        settings = artefact.calibrated_settings(self.lm.settings)
+        settings = calibration_file.calibrated_settings(self.lm.settings)
         key = label_key(self.meter.model, settings, digests, asked)
         scorer = Labels(self.lm, self.options, self.metric, Journal(self.cache, "scores", self.lm.rank))
         progress = tqdm(points, "Scoring with labels", unit="point", disable=self.lm.rank != 0)

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lm_eval_ape.artefacts.identity import fit_key
 from lm_eval_ape.calibration.candidates import Candidate, middle
 from lm_eval_ape.calibration.choice import Floats, Table
 from lm_eval_ape.calibration.contexts import GIB, Contexts
@@ -16,7 +17,6 @@ from lm_eval_ape.calibration.fit_state import StateFile
 from lm_eval_ape.calibration.folds import Parts, part
 from lm_eval_ape.calibration.gradient import Differentiator
 from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL, Point
-from lm_eval_ape.calibration.identity import fit_key
 from lm_eval_ape.calibration.measure import Meter
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.calibration.penalty import STRENGTHS

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from lm_eval_ape.calibration import artefact
+from lm_eval_ape.artefacts import calibration_file
 from lm_eval_ape.calibration.choice import Choices, Chosen, Spread, Table, edges, spread
 from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL, Point
 from lm_eval_ape.calibration.measure import Measured
@@ -147,7 +147,7 @@ def chosen_arguments(content: Mapping[str, Any], path: str) -> dict[str, Any]:
         content: Of `calibration.json`.
         path: To it or its folder, for what is more than one T and S.
     """
-    found = artefact.found(content)
+    found = calibration_file.found(content)
     if found.factors is not None:
         return {"calibration": path}
     return _named(Point(found.attn_temperature, found.attn_scale))

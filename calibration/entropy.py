@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from lm_eval_ape.artefacts.identity import digest, model_key, read_settings
 from lm_eval_ape.attention.factors import Factors, reading_factors
 from lm_eval_ape.attention.row_statistics import Probe
 from lm_eval_ape.attention.segmented_attention import reading_segments
@@ -23,7 +24,6 @@ from lm_eval_ape.attention.segments import Reader, SegmentedCache
 from lm_eval_ape.calibration.choice import Chosen, Floats, Table, choose
 from lm_eval_ape.calibration.decoding import check_finite, last_logits
 from lm_eval_ape.calibration.grid import NEUTRAL, Point
-from lm_eval_ape.calibration.identity import digest, model_key, read_settings
 from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.calibration.tuning import rank
 from lm_eval_ape.encode import encode, input_device

@@ -12,10 +12,10 @@ from accelerate.utils.memory import should_reduce_batch_size
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from lm_eval_ape.artefacts.identity import model_key, score_key
 from lm_eval_ape.calibration.candidates import Candidate, key_of, read_key
 from lm_eval_ape.calibration.choice import Floats
 from lm_eval_ape.calibration.grid import Point
-from lm_eval_ape.calibration.identity import model_key, score_key
 from lm_eval_ape.calibration.objective import Objective
 from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.calibration.scoring import Score, Scorer

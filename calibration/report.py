@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from lm_eval_ape.artefacts.moved_heads import moved
 from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL, Point
-from lm_eval_ape.calibration.moved import moved
 from lm_eval_ape.display.escaping import terminal
 
 NAMES: Mapping[str, str] = {

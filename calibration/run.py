@@ -14,14 +14,15 @@ from typing import Any
 from lm_eval.api.task import Task
 
 from lm_eval_ape.arguments import split_arguments
-from lm_eval_ape.calibration import artefact, document
+from lm_eval_ape.artefacts import calibration_file
+from lm_eval_ape.artefacts.identity import device_name, model_facts, versions
+from lm_eval_ape.calibration import document
 from lm_eval_ape.calibration.candidates import Candidate
 from lm_eval_ape.calibration.checks import Checks
 from lm_eval_ape.calibration.choice import Table, choose_all
 from lm_eval_ape.calibration.descent import descend, gradient_part
 from lm_eval_ape.calibration.entropy import EntropyMeter, choose_by_entropy, entropy_part
 from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL, Grid, Point, make_grid
-from lm_eval_ape.calibration.identity import device_name, model_facts, versions
 from lm_eval_ape.calibration.labels import find_metric
 from lm_eval_ape.calibration.measure import Meter
 from lm_eval_ape.calibration.objective import Objective
@@ -143,12 +144,12 @@ class Calibration:
         with self._timed("test"):
             test = checks.test(named, self.test_tasks) if self.test_tasks else None
         content = {
-            "schema_version": artefact.GRADIENT_VERSION if descent else artefact.SCHEMA_VERSION,
+            "schema_version": calibration_file.GRADIENT_VERSION if descent else calibration_file.SCHEMA_VERSION,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "versions": versions(),
             "device": device_name(self.lm),
             "model": self.facts,
-            "settings": artefact.calibrated_settings(self.lm.settings),
+            "settings": calibration_file.calibrated_settings(self.lm.settings),
             "tasks": digests,
             "requests": document.requests_part(options),
             "objective": asdict(self.objective),
@@ -181,7 +182,9 @@ class Calibration:
             "weights_sha256": content["model"]["weights_sha256"],
         }
         chosen = document.chosen_arguments(content, str(output.resolve()))
-        artefact.write(output, content, document.run_config(self.options, chosen, self.config_tasks, provenance))
+        calibration_file.write(
+            output, content, document.run_config(self.options, chosen, self.config_tasks, provenance)
+        )
         try:
             from lm_eval_ape.calibration.figures import draw
         except ImportError as error:

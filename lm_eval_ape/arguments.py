@@ -81,7 +81,7 @@ def _calibrated(settings: Settings, given: Mapping[str, Any]) -> Settings:
         return settings
     if fixed := [key for key in ("attn_temperature", "attn_scale") if key in given]:
         raise ApeError(f"calibration={path} and {fixed[0]}={given[fixed[0]]} both say what T and S are; drop one.")
-    from lm_eval_ape.calibration.artefact import load_choice
+    from lm_eval_ape.artefacts.calibration_file import load_choice
 
     return replace(settings, **load_choice(str(path), settings, given)._asdict())
 

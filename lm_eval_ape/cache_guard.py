@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lm_eval.api.model import CacheHook
 
+from lm_eval_ape.artefacts.model_digest import code_versions, full_digest, tokenizer_digest
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.finite import NotFiniteError
-from lm_eval_ape.model_digest import code_versions, full_digest, tokenizer_digest
 
 if TYPE_CHECKING:
     from lm_eval_ape.model import ApeHFLM

@@ -10,7 +10,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from lm_eval_ape.calibration import artefact
+from lm_eval_ape.artefacts import calibration_file
 from lm_eval_ape.calibration.document import model_args_line
 from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL, Point
 from lm_eval_ape.calibration.report import gradient_sentences
@@ -54,7 +54,7 @@ def find_row(calibration: Mapping[str, Any], board: Mapping[str, Any]) -> dict[s
     Raises:
         ApeError: There is none.
     """
-    choice = artefact.found(calibration)
+    choice = calibration_file.found(calibration)
     chosen: dict[str, Any] = {"attn_temperature": choice.attn_temperature, "attn_scale": choice.attn_scale}
     if choice.factors is not None:
         chosen = {"factors_sha256": choice.factors.digest}
@@ -124,10 +124,10 @@ def _text(calibration: Mapping[str, Any]) -> Iterator[str]:
 
 def _found(calibration: Mapping[str, Any]) -> str:
     """T and S in words."""
-    found = artefact.found(calibration)
+    found = calibration_file.found(calibration)
     if found.factors is not None:
         layers, heads = found.factors.shape
-        return f"temperature T and scale S for {layers} layers x {heads} heads, which `{artefact.FILE_NAME}` holds,"
+        return f"temperature T and scale S for {layers} layers x {heads} heads, which `{calibration_file.FILE_NAME}` holds,"
     return f"temperature **T = {found.attn_temperature:g}**, scale **S = {found.attn_scale:g}**"
 
 
@@ -141,7 +141,7 @@ def _arguments(calibration: Mapping[str, Any]) -> str:
         defaults["chunk_tokens"] = None
     given |= {name: value for name, value in settings.items() if name == "strategy" or value != defaults.get(name)}
     pairs = ",".join(f"{name}={str(value).encode('unicode_escape').decode()}" for name, value in given.items())
-    return f"{pairs},{model_args_line(calibration, artefact.FILE_NAME)}"
+    return f"{pairs},{model_args_line(calibration, calibration_file.FILE_NAME)}"
 
 
 def _scores(board: Mapping[str, Any], row: Mapping[str, Any]) -> Iterator[str]:

@@ -119,7 +119,7 @@ class ApeHFLM(HFLM):
         self.cache_hook: CacheHook = FiniteResponses(CacheHook(None), self.model.dtype)
         support.check(self.model, self.settings)
         if path := arguments.get("calibration"):
-            from lm_eval_ape.calibration.identity import check_weights
+            from lm_eval_ape.artefacts.identity import check_weights
 
             check_weights(path, self.model)
         self.store = open_store(

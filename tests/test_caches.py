@@ -484,7 +484,7 @@ def test_chunks_are_found_again_by_what_they_depend_on(
 
 @pytest.mark.skipif(torch.__version__ < "2.9", reason="PyTorch 2.5 knows no autocast for weights that lie nowhere")
 def test_offloaded_weights_are_known_by_their_numbers_too(checkpoint: str, tmp_path: Path) -> None:
-    from lm_eval_ape.model_digest import full_digest
+    from lm_eval_ape.artefacts.model_digest import full_digest
 
     laid_out, plain = load(checkpoint, parallelize=True), load(checkpoint)
     assert any(weight.device.type == "meta" for weight in laid_out.model.parameters())

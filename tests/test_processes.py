@@ -21,8 +21,8 @@ import scale_out
 import yaml
 from sqlitedict import SqliteDict
 
+from lm_eval_ape.artefacts import calibration_file
 from lm_eval_ape.cache_guard import STAMP
-from lm_eval_ape.calibration import artefact
 from lm_eval_ape.runtime.processes import Processes
 
 HERE = Path(__file__).parent
@@ -140,7 +140,9 @@ def test_each_process_keeps_its_own_responses_for_the_harness(one: Path, three: 
 
 @pytest.mark.parametrize("method", ["grid", "fit"])
 def test_three_processes_calibrate_as_one_to_the_last_digit(method: str, one: Path, three: tuple[Path, Done]) -> None:
-    alone, together = (without(artefact.read(folder / method), "created", "seconds") for folder in (one, three[0]))
+    alone, together = (
+        without(calibration_file.read(folder / method), "created", "seconds") for folder in (one, three[0])
+    )
     assert ("gradient" in alone, "entropy" in alone) == (method == "fit", method == "grid")
     assert together == alone
 
@@ -189,7 +191,7 @@ def test_one_process_goes_on_where_three_stopped(
     assert {path: path.read_bytes() for path in kept} == kept
     assert not {path for path in folder.rglob("*.jsonl") if "cache" in path.parts} - set(kept)
     for name in gone[:2]:
-        content = artefact.read(folder / name)
+        content = calibration_file.read(folder / name)
         assert without(content, "created", "seconds") == without(json.loads(before[name]), "created", "seconds")
 
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from lm_eval_ape.analysis.analysis_file import ALL, SCHEMA_VERSION
 from lm_eval_ape.analysis.attention import OFFSETS, Attention
 from lm_eval_ape.analysis.correlation import Floats, correlate
 from lm_eval_ape.analysis.heads import heads_part
 from lm_eval_ape.analysis.measure import Looks
 from lm_eval_ape.analysis.options import Options
 from lm_eval_ape.analysis.sweep import Case
+from lm_eval_ape.artefacts.analysis_file import ALL, SCHEMA_VERSION
+from lm_eval_ape.artefacts.identity import versions
 from lm_eval_ape.attention.row_statistics import ROLES
-from lm_eval_ape.calibration.identity import versions
 from lm_eval_ape.settings.strategy import SETTINGS
 
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lm_eval_ape.analysis.analysis_file import ALL
+from lm_eval_ape.artefacts.analysis_file import ALL
 from lm_eval_ape.display import plot_style
 from lm_eval_ape.display.plot_style import series, styled
 

@@ -9,8 +9,8 @@ import numpy as np
 from scipy import stats
 
 from lm_eval_ape.analysis.sweep import Case
-from lm_eval_ape.calibration import artefact
-from lm_eval_ape.calibration.moved import moved
+from lm_eval_ape.artefacts import calibration_file
+from lm_eval_ape.artefacts.moved_heads import moved
 
 
 def heads_part(cases: Sequence[Case], looks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -28,7 +28,7 @@ def heads_part(cases: Sequence[Case], looks: Sequence[Mapping[str, Any]]) -> lis
     found = []
     for case in cases:
         path = case.spec.arguments.get("calibration")
-        gradient = artefact.read(path).get("gradient") if path else None
+        gradient = calibration_file.read(path).get("gradient") if path else None
         if not gradient or len(parts := moved(gradient)) < 3:
             continue
         distances = np.zeros(np.shape(gradient["factors"]["temperature"]))

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from lm_eval_ape.analysis.attention import Attention, look
 from lm_eval_ape.analysis.options import Options
 from lm_eval_ape.analysis.sweep import Case
-from lm_eval_ape.calibration.identity import digest, model_key, read_settings
+from lm_eval_ape.artefacts.identity import digest, model_key, read_settings
 from lm_eval_ape.calibration.options import Options as CalibrationOptions
 from lm_eval_ape.calibration.samples import Sample, gather
 from lm_eval_ape.catalogue import FEWSHOT_SEED

@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lm_eval_ape.analysis.analysis_file import FILE_NAME
 from lm_eval_ape.analysis.document import make_document
 from lm_eval_ape.analysis.measure import Observer, labelled
 from lm_eval_ape.analysis.options import DEFAULT_STRATEGIES, Options
 from lm_eval_ape.analysis.sweep import cases
 from lm_eval_ape.analysis.tables import comma_separated, markdown
-from lm_eval_ape.calibration.identity import device_name, model_facts
+from lm_eval_ape.artefacts.analysis_file import FILE_NAME
+from lm_eval_ape.artefacts.identity import device_name, model_facts
 from lm_eval_ape.comparison.board import make_board
 from lm_eval_ape.comparison.compare import write as write_board
 from lm_eval_ape.comparison.loggers import Loggers

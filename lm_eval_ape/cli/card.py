@@ -36,13 +36,12 @@ def main(arguments: Sequence[str]) -> int:
     args = parser.parse_args(arguments)
     from pathlib import Path
 
-    from lm_eval_ape.calibration import artefact
+    from lm_eval_ape.artefacts import board_file, calibration_file
     from lm_eval_ape.card import card
-    from lm_eval_ape.comparison import board_file
 
     board = None
     if args.board:
         path = Path(args.board).expanduser()
         board = board_file.read(path / board_file.FILE_NAME if path.is_dir() else path)
-    print(card(artefact.read(args.calibration), board), end="")
+    print(card(calibration_file.read(args.calibration), board), end="")
     return 0

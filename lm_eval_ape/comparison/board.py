@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from lm_eval_ape.calibration.identity import versions
-from lm_eval_ape.comparison.board_file import SCHEMA_VERSION
+from lm_eval_ape.artefacts.board_file import SCHEMA_VERSION
+from lm_eval_ape.artefacts.identity import versions
 from lm_eval_ape.comparison.costs import costs
 from lm_eval_ape.comparison.kl_board import Divergences
 from lm_eval_ape.comparison.kl_board import notes as kl_notes

@@ -11,7 +11,7 @@ from typing import Any
 
 from lm_eval.loggers import EvaluationTracker
 
-from lm_eval_ape.comparison.record import RECORD_NAME, read_record
+from lm_eval_ape.artefacts.run_record import RECORD_NAME, read_record
 from lm_eval_ape.comparison.runs import read_run
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.storage.files import whole_files, write_text, writing_told

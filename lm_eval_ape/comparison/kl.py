@@ -14,6 +14,7 @@ from typing import Any
 
 from lm_eval.api.task import Task
 
+from lm_eval_ape.artefacts.run_record import KL_NAME, read_divergences
 from lm_eval_ape.calibration.candidates import Candidate
 from lm_eval_ape.calibration.grid import Point
 from lm_eval_ape.calibration.measure import Meter
@@ -23,7 +24,6 @@ from lm_eval_ape.calibration.samples import Gathered, collect
 from lm_eval_ape.calibration.scoring import Score
 from lm_eval_ape.catalogue import FEWSHOT_SEED
 from lm_eval_ape.comparison.options import Options
-from lm_eval_ape.comparison.record import KL_NAME, read_divergences
 from lm_eval_ape.comparison.specs import Spec
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.model import ApeHFLM

@@ -17,7 +17,7 @@ from lm_eval.loggers import EvaluationTracker
 from lm_eval.tasks import TaskManager
 
 from lm_eval_ape import support
-from lm_eval_ape.calibration.identity import check_weights
+from lm_eval_ape.artefacts.identity import check_weights
 from lm_eval_ape.catalogue import Catalogue
 from lm_eval_ape.comparison import folder
 from lm_eval_ape.comparison.command import command

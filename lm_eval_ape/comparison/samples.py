@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from lm_eval.utils import hash_string
 
+from lm_eval_ape.artefacts.json_schema import Rule, checking, validate
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.json_schema import Rule, checking, validate
 from lm_eval_ape.storage.files import reason
 from lm_eval_ape.storage.strict_reading import from_json, text_of
 

@@ -6,9 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lm_eval_ape.analysis import analysis_file
-from lm_eval_ape.calibration import artefact
-from lm_eval_ape.comparison import board_file
+from lm_eval_ape.artefacts import analysis_file, board_file, calibration_file
 from lm_eval_ape.errors import ApeError
 
 
@@ -33,9 +31,9 @@ KINDS: Mapping[str, Kind] = {
         board_file.read,
     ),
     "calibration": Kind(
-        artefact.FILE_NAME,
+        calibration_file.FILE_NAME,
         "lm-eval-ape calibrate --model_args pretrained=MODEL --tasks TASK --output_path DIR",
-        artefact.read,
+        calibration_file.read,
     ),
     "analysis": Kind(
         analysis_file.FILE_NAME,

@@ -12,7 +12,6 @@ import torch
 from scipy import stats
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lm_eval_ape.analysis.analysis_file import read
 from lm_eval_ape.analysis.attention import OFFSETS, look
 from lm_eval_ape.analysis.correlation import correlate
 from lm_eval_ape.analysis.heads import heads_part
@@ -20,6 +19,7 @@ from lm_eval_ape.analysis.options import Options
 from lm_eval_ape.analysis.run import analyze
 from lm_eval_ape.analysis.sweep import cases
 from lm_eval_ape.analysis.tables import comma_separated, markdown
+from lm_eval_ape.artefacts.analysis_file import read
 from lm_eval_ape.cli import main
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.model import ApeHFLM

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from lm_eval_ape.arguments import split_arguments
-from lm_eval_ape.calibration import artefact
+from lm_eval_ape.artefacts import calibration_file
+from lm_eval_ape.artefacts.calibration_schema import validate
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.calibration.run import calibrate
-from lm_eval_ape.calibration.schema import validate
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.model import ApeHFLM
 
@@ -71,9 +71,9 @@ def test_a_choice_made_for_something_else_is_refused(
 
 
 def test_a_preset_is_the_settings_that_it_fills(folder: Path, checkpoint: str, tmp_path: Path) -> None:
-    content = artefact.read(folder)
+    content = calibration_file.read(folder)
     content["settings"] |= {"chunk_tokens": 200, "max_chunks": 20, "retriever": "bm25"}
-    artefact.write(tmp_path, content, {})
+    calibration_file.write(tmp_path, content, {})
     settings, _ = split_arguments({"pretrained": checkpoint, "preset": "C200x20", "calibration": str(tmp_path)})
     assert (settings.attn_temperature, settings.chunk_tokens) == (0.8, 200)
     with pytest.raises(ApeError, match="chunk_tokens=200 there, 4000 here"):
@@ -83,10 +83,10 @@ def test_a_preset_is_the_settings_that_it_fills(folder: Path, checkpoint: str, t
 def test_a_choice_from_before_a_setting_existed_was_made_with_its_default(
     folder: Path, checkpoint: str, tmp_path: Path
 ) -> None:
-    content = artefact.read(folder)
+    content = calibration_file.read(folder)
     for name in ("chunks", "retriever"):
         del content["settings"][name]
-    artefact.write(tmp_path, content, {})
+    calibration_file.write(tmp_path, content, {})
     given = {"pretrained": checkpoint, "chunk_tokens": 40, "calibration": str(tmp_path)}
     assert split_arguments(given)[0].attn_scale == 0.7
     with pytest.raises(ApeError, match="retriever='none' there, 'bm25' here"):
@@ -94,9 +94,9 @@ def test_a_choice_from_before_a_setting_existed_was_made_with_its_default(
 
 
 def test_weights_that_changed_under_the_same_name_are_refused(folder: Path, checkpoint: str, tmp_path: Path) -> None:
-    content = artefact.read(folder)
+    content = calibration_file.read(folder)
     content["model"]["weights_sha256"] = "0" * 64
-    artefact.write(tmp_path, content, {})
+    calibration_file.write(tmp_path, content, {})
     given = {"pretrained": checkpoint, "device": "cpu", "chunk_tokens": 40, "calibration": str(tmp_path)}
     with pytest.raises(ApeError, match="made for other weights than"):
         ApeHFLM(**given, dtype="float64")
@@ -114,7 +114,7 @@ def test_a_file_that_is_no_calibration_is_refused(tmp_path: Path, text: str | No
     if text is not None:
         (tmp_path / "calibration.json").write_text(text, encoding="utf-8")
     with pytest.raises(ApeError, match=r"cannot be read|no calibration that this version can read"):
-        artefact.read(tmp_path / "calibration.json")
+        calibration_file.read(tmp_path / "calibration.json")
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_file_that_is_no_calibration_is_refused(tmp_path: Path, text: str | No
     ],
 )
 def test_the_schema_tells_what_is_wrong_and_where(folder: Path, path: tuple[Any, ...], value: Any, told: str) -> None:
-    content = copy.deepcopy(artefact.read(folder))
+    content = copy.deepcopy(calibration_file.read(folder))
     inner: Any = content
     for key in path[:-1]:
         inner = inner[key]
@@ -139,15 +139,15 @@ def test_the_schema_tells_what_is_wrong_and_where(folder: Path, path: tuple[Any,
 
 
 def test_every_part_of_the_file_is_required(folder: Path) -> None:
-    content = artefact.read(folder)
+    content = calibration_file.read(folder)
     for name in content:
         with pytest.raises(ApeError, match=f"has no '{name}'"):
             validate({key: value for key, value in content.items() if key != name})
 
 
 def test_numbers_that_json_has_no_word_for_are_never_written(folder: Path, tmp_path: Path) -> None:
-    content = {**artefact.read(folder), "seconds": {"load": float("nan")}}
+    content = {**calibration_file.read(folder), "seconds": {"load": float("nan")}}
     with pytest.raises(ValueError, match="not JSON compliant"):
-        artefact.write(tmp_path, content, {})
+        calibration_file.write(tmp_path, content, {})
     assert not list(tmp_path.iterdir())
     assert json.loads((folder / "calibration.json").read_text(encoding="utf-8"))

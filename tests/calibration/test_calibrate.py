@@ -18,7 +18,8 @@ import pytest
 import yaml
 from lm_eval.config.evaluate_config import EvaluatorConfig
 
-from lm_eval_ape.calibration import artefact, teacher
+from lm_eval_ape.artefacts import calibration_file
+from lm_eval_ape.calibration import teacher
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.calibration.run import calibrate
 from lm_eval_ape.catalogue import Catalogue
@@ -31,14 +32,14 @@ ENVIRONMENT = launcher.ENVIRONMENT
 
 
 def kl(folder: Path) -> np.ndarray:
-    return np.array([sample["kl"] for sample in artefact.read(folder)["samples"]])
+    return np.array([sample["kl"] for sample in calibration_file.read(folder)["samples"]])
 
 
 def test_stdout_ends_with_the_choice_and_holds_nothing_else(
     flags: Flags, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["calibrate", *flags(output_path=str(tmp_path))]) == 0
-    choice = artefact.read(tmp_path)["choice"]
+    choice = calibration_file.read(tmp_path)["choice"]
     expected = f"attn_temperature={choice['attn_temperature']},attn_scale={choice['attn_scale']}\n"
     assert capfd.readouterr().out == expected
 
@@ -47,7 +48,7 @@ def test_the_folder_holds_a_valid_file_figures_and_a_configuration_for_the_harne
     options: MakeOptions, tmp_path: Path
 ) -> None:
     found = calibrate(Options.read(options(output_path=str(tmp_path))))
-    assert artefact.read(tmp_path) == json.loads(json.dumps(found))
+    assert calibration_file.read(tmp_path) == json.loads(json.dumps(found))
     figures = {f"{name}.{kind}" for name in ("kl_surface", "bootstrap") for kind in ("png", "svg")}
     assert figures < {path.name for path in tmp_path.iterdir()}
     config = EvaluatorConfig.from_config(tmp_path / "run_config.yaml")
@@ -64,7 +65,7 @@ def test_the_written_configuration_runs_in_the_harness(
     monkeypatch.setattr(sys, "argv", [])
     assert main(["run", *given]) == 0
     results = json.loads(next((tmp_path / "results").rglob("results_*.json")).read_text(encoding="utf-8"))
-    choice = artefact.read(tmp_path)["choice"]
+    choice = calibration_file.read(tmp_path)["choice"]
     assert results["config"]["lm_eval_ape"]["attn_temperature"] == choice["attn_temperature"]
     assert results["config"]["lm_eval_ape"]["attn_scale"] == choice["attn_scale"]
 
@@ -74,7 +75,7 @@ def test_two_processes_choose_as_one(flags: Flags, tmp_path: Path) -> None:
     assert main(["calibrate", *given, "--output_path", str(tmp_path / "one")]) == 0
     command = ["-m", "lm_eval_ape", "calibrate", *given, "--output_path", str(tmp_path / "two")]
     done = launcher.run(launcher.accelerate(2), *command)
-    one, two = artefact.read(tmp_path / "one"), artefact.read(tmp_path / "two")
+    one, two = calibration_file.read(tmp_path / "one"), calibration_file.read(tmp_path / "two")
     assert done.stdout.splitlines() == [
         f"attn_temperature={one['choice']['attn_temperature']},attn_scale={one['choice']['attn_scale']}"
     ]
@@ -101,7 +102,7 @@ def test_a_killed_run_goes_on_where_it_stopped_and_chooses_the_same(flags: Flags
     assert journal.read_bytes().startswith(before)
     assert len(journal.read_bytes().splitlines()) == 12
     assert main(["calibrate", *given, "--output_path", str(tmp_path / "whole")]) == 0
-    killed, whole = artefact.read(tmp_path / "killed"), artefact.read(tmp_path / "whole")
+    killed, whole = calibration_file.read(tmp_path / "killed"), calibration_file.read(tmp_path / "whole")
     for name in ("attn_temperature", "attn_scale"):
         assert killed["choice"][name] == whole["choice"][name]
     assert np.allclose(kl(tmp_path / "killed"), kl(tmp_path / "whole"), atol=1e-12, rtol=0)
@@ -214,7 +215,7 @@ def test_a_configuration_file_is_read_and_flags_win_over_it(flags: Flags, option
     file.write_text(yaml.safe_dump({**options(), "temperatures": [0.8, 0.9]}), encoding="utf-8")
     flag = ["--model_args", "chunk_tokens=20", "--num_tokens", "1", "--output_path", str(tmp_path / "out")]
     assert main(["calibrate", "--config", str(file), *flag]) == 0
-    found = artefact.read(tmp_path / "out")
+    found = calibration_file.read(tmp_path / "out")
     assert found["grid"]["temperatures"] == [0.8, 0.9]
     assert found["settings"]["chunk_tokens"] == 20
     assert found["objective"]["num_tokens"] == 1

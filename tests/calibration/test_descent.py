@@ -13,9 +13,10 @@ import pytest
 import yaml
 
 from lm_eval_ape.arguments import split_arguments
+from lm_eval_ape.artefacts import calibration_file
+from lm_eval_ape.artefacts.moved_heads import moved
 from lm_eval_ape.attention.factors import Factors
-from lm_eval_ape.calibration import artefact, figures
-from lm_eval_ape.calibration.moved import moved
+from lm_eval_ape.calibration import figures
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.calibration.run import calibrate
 from lm_eval_ape.cli import calibrate as command
@@ -52,7 +53,7 @@ def test_the_last_line_names_the_file_and_a_killed_run_is_not_computed_again(
     printed = capsys.readouterr()
     assert printed.out.splitlines()[-1] == f"calibration={tmp_path / 'out'}"
     assert "Moved most from (T=0.9, S=0.9): 10 of 12" in printed.err
-    first = artefact.read(tmp_path / "out")
+    first = calibration_file.read(tmp_path / "out")
     assert first["schema_version"] == 2
     assert first["objective"]["history"] == "teacher"
     assert np.shape(first["gradient"]["factors"]["temperature"]) == (3, 4)
@@ -62,7 +63,7 @@ def test_the_last_line_names_the_file_and_a_killed_run_is_not_computed_again(
 
     monkeypatch.setattr("lm_eval_ape.calibration.fit.Fit._measure", lambda *_: pytest.fail("computed again"))
     assert command.main(line) == 0
-    second = artefact.read(tmp_path / "out")
+    second = calibration_file.read(tmp_path / "out")
     for one in (first, second):
         one.pop("created"), one.pop("seconds")
     assert first == second
@@ -90,7 +91,7 @@ def test_a_gradient_after_a_grid_starts_from_its_choice(options: Callable[..., d
 def test_a_model_reads_with_the_tables_and_says_so(
     fitted: Path, load: Callable[..., ApeHFLM], options: Callable[..., dict[str, Any]]
 ) -> None:
-    content = artefact.read(fitted)
+    content = calibration_file.read(fitted)
     lm = load(chunk_tokens=40, calibration=str(fitted))
     assert lm.settings.factors == Factors.from_json(content["gradient"]["factors"])
     assert lm.get_model_info()["lm_eval_ape"]["factors_sha256"] == content["gradient"]["sha256"]
@@ -114,7 +115,7 @@ def test_generations_depend_on_the_tables(fitted: Path, checkpoint: str) -> None
 def write_changed(folder: Path, content: dict[str, Any]) -> None:
     """A calibration with other tables, as if it had been fitted so."""
     content["gradient"]["sha256"] = Factors.from_json(content["gradient"]["factors"]).digest
-    artefact.write(folder, content, {})
+    calibration_file.write(folder, content, {})
 
 
 def test_a_cache_filled_with_other_tables_is_refused(fitted: Path, checkpoint: str, tmp_path: Path) -> None:
@@ -122,7 +123,7 @@ def test_a_cache_filled_with_other_tables_is_refused(fitted: Path, checkpoint: s
     arguments = {"pretrained": checkpoint, "chunk_tokens": 40, "calibration": str(fitted)}
     cache = {"use_cache": str(tmp_path / "cache")}
     harness.evaluate("ape-hf", arguments, task, **cache)
-    content = artefact.read(fitted)
+    content = calibration_file.read(fitted)
     content["gradient"]["factors"]["scale"][0][0] += 1e-6
     write_changed(tmp_path / "other", content)
     with pytest.raises(ApeError, match=r"holds responses of other settings .*factors_sha256"):
@@ -131,7 +132,7 @@ def test_a_cache_filled_with_other_tables_is_refused(fitted: Path, checkpoint: s
 
 def test_compare_takes_the_tables_and_tells_them_from_numbers(fitted: Path, checkpoint: str) -> None:
     specs = read_specs([f"ape@{fitted}", "ape"], {"pretrained": checkpoint, "chunk_tokens": 40})
-    digest = artefact.read(fitted)["gradient"]["sha256"]
+    digest = calibration_file.read(fitted)["gradient"]["sha256"]
     assert describe(specs[0].settings.record) == f"T and S by layer and head ({digest[:8]}) chunk_tokens=40"
     assert "factors_sha256" not in specs[1].settings.record
 
@@ -146,7 +147,7 @@ def test_tables_made_for_something_else_are_refused(fitted: Path, checkpoint: st
 def test_tables_for_another_number_of_heads_are_refused(
     fitted: Path, tmp_path: Path, load: Callable[..., ApeHFLM]
 ) -> None:
-    content = artefact.read(fitted)
+    content = calibration_file.read(fitted)
     content["gradient"]["factors"] = Factors(((0.9,) * 5,) * 3, ((0.9,) * 5,) * 3).json
     write_changed(tmp_path, content)
     with pytest.raises(ApeError, match="3 layers of 5 heads, but the model has 3 of 4"):
@@ -174,7 +175,7 @@ def test_heads_are_listed_from_the_farthest() -> None:
 
 
 def test_the_heat_map_shows_every_number(fitted: Path) -> None:
-    gradient = artefact.read(fitted)["gradient"]
+    gradient = calibration_file.read(fitted)["gradient"]
     axes = figures.factors(gradient).axes
     assert [one.get_title() for one in axes[:4]] == [
         "T of the context",
@@ -209,8 +210,8 @@ def test_impossible_options_are_told(given: dict[str, Any], told: str) -> None:
 
 
 def test_older_files_load_as_they_are(fitted: Path, tmp_path: Path) -> None:
-    content = artefact.read(fitted)
+    content = calibration_file.read(fitted)
     del content["gradient"]
     content["schema_version"] = 1
     (tmp_path / "calibration.json").write_text(json.dumps(content), encoding="utf-8")
-    assert artefact.found(artefact.read(tmp_path)) == (0.9, 0.9, None)
+    assert calibration_file.found(calibration_file.read(tmp_path)) == (0.9, 0.9, None)

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from lm_eval_ape.analysis.attention import look
-from lm_eval_ape.calibration import artefact
+from lm_eval_ape.artefacts import calibration_file
 from lm_eval_ape.calibration.choice import Table
 from lm_eval_ape.calibration.entropy import Entropies, EntropyMeter, choose_by_entropy
 from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL, Grid, Point
@@ -106,7 +106,7 @@ def test_a_calibration_reports_entropies_and_chooses_by_them_only_on_request(
         assert choice["mean_kl"] == by_entropy["grid"]["mean_kl"][points.index(best)]
     assert by_entropy["stability"]["frequencies"] != by_kl["stability"]["frequencies"]
     # The choice by entropy was written last but one; what is there now is the plain one, whole and valid.
-    assert artefact.read(tmp_path) == json.loads(json.dumps(plain))
+    assert calibration_file.read(tmp_path) == json.loads(json.dumps(plain))
 
 
 def test_a_gradient_without_a_grid_has_no_points_to_measure(options: MakeOptions) -> None:

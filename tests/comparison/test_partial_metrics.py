@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import yaml
 
+from lm_eval_ape.artefacts.board_file import read
 from lm_eval_ape.cli import main
-from lm_eval_ape.comparison.board_file import read
 from lm_eval_ape.comparison.compare import compare
 from lm_eval_ape.comparison.loggers import Loggers
 from lm_eval_ape.comparison.measured import MeasuredApeHFLM

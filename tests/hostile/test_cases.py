@@ -15,12 +15,10 @@ from typing import Any
 import damage
 import pytest
 
-from lm_eval_ape.analysis import analysis_file
 from lm_eval_ape.arguments import split_arguments
-from lm_eval_ape.calibration import artefact
+from lm_eval_ape.artefacts import analysis_file, board_file, calibration_file
 from lm_eval_ape.calibration.options import Options, read_file
 from lm_eval_ape.cli import main
-from lm_eval_ape.comparison import board_file
 from lm_eval_ape.comparison.board import make_board
 from lm_eval_ape.comparison.runs import read_folders
 from lm_eval_ape.comparison.specs import read_specs, split_specs
@@ -71,7 +69,7 @@ def test_there_are_enough_cases_and_every_file_of_them_is_used() -> None:
 
 @of("board", "calibration", "analysis")
 def test_a_malformed_file_of_ours_is_a_sentence(reader: str, case: Case, tmp_path: Path) -> None:
-    read = {"board": board_file.read, "calibration": artefact.read, "analysis": analysis_file.read}[reader]
+    read = {"board": board_file.read, "calibration": calibration_file.read, "analysis": analysis_file.read}[reader]
     path = tmp_path / f"{reader}.json"
     path.write_bytes(content(case, reader))
     refused(case, lambda: read(path), str(path))

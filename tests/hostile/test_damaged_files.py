@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from property_profiles import examples
 from undrawn import page
 
-from lm_eval_ape.analysis import analysis_file
 from lm_eval_ape.analysis import tables as analysis_tables
-from lm_eval_ape.calibration import artefact, report
+from lm_eval_ape.artefacts import analysis_file, board_file, calibration_file
+from lm_eval_ape.calibration import report
 from lm_eval_ape.card import card
-from lm_eval_ape.comparison import board_file, formats
+from lm_eval_ape.comparison import formats
 from lm_eval_ape.comparison.board import make_board
 from lm_eval_ape.comparison.runs import read_folders
 from lm_eval_ape.errors import ApeError
@@ -33,8 +33,8 @@ def show_board(path: Path) -> None:
 
 
 def show_calibration(path: Path) -> None:
-    content = artefact.read(path)
-    chosen = artefact.found(content)
+    content = calibration_file.read(path)
+    chosen = calibration_file.found(content)
     assert 0 < chosen.attn_temperature < math.inf
     assert 0 < chosen.attn_scale < math.inf
     card(content), report.sentences(content), page(calibration=content)

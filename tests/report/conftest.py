@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lm_eval_ape.comparison.board_file import SCHEMA_VERSION
+from lm_eval_ape.artefacts.board_file import SCHEMA_VERSION
 from lm_eval_ape.comparison.compare import write
 from lm_eval_ape.comparison.lengths import difference_part
 from lm_eval_ape.comparison.statistics import estimate

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lm_eval_ape.calibration import artefact
+from lm_eval_ape.artefacts import calibration_file
 from lm_eval_ape.card import card
 from lm_eval_ape.cli import main
 
@@ -15,7 +15,7 @@ def test_card_prints_the_card_of_a_calibrations_folder(
     calibration_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["card", str(calibration_folder)]) == 0
-    assert capsys.readouterr().out == card(artefact.read(calibration_folder))
+    assert capsys.readouterr().out == card(calibration_file.read(calibration_folder))
 
 
 def test_card_refuses_a_board_of_other_settings_in_a_sentence(

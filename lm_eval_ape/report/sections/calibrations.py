@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lm_eval_ape.artefacts.moved_heads import moved
 from lm_eval_ape.calibration import figures as drawings
 from lm_eval_ape.calibration.document import model_args_line
 from lm_eval_ape.calibration.grid import Point
-from lm_eval_ape.calibration.moved import moved
 from lm_eval_ape.calibration.report import MOVED, gradient_sentences, sentences
 from lm_eval_ape.report.material import Found, Material
 from lm_eval_ape.report.section import Drawn, Figures, Section

@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from lm_eval_ape import json_schema
+from lm_eval_ape.artefacts import json_schema
 from lm_eval_ape.attention.factors import NAMES, Factors
 from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL
 from lm_eval_ape.errors import ApeError

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lm_eval_ape.artefacts.json_schema import Rule, checking, validate
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.json_schema import Rule, checking, validate
 from lm_eval_ape.storage.files import read_json
 
 RECORD_NAME = "run.json"

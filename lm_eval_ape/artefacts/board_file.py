@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lm_eval_ape.artefacts.json_schema import Rule, checking, list_of, mapping_of, or_null, validate, whole
 from lm_eval_ape.comparison.specs import SETTINGS_RULE
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.json_schema import Rule, checking, list_of, mapping_of, or_null, validate, whole
 from lm_eval_ape.storage.files import read_json
 
 SCHEMA_VERSION = 1

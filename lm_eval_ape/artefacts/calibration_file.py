@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from lm_eval_ape.artefacts.calibration_schema import validate
+from lm_eval_ape.artefacts.json_schema import checking
 from lm_eval_ape.attention.factors import Factors
-from lm_eval_ape.calibration.schema import validate
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.json_schema import checking
 from lm_eval_ape.pocket import model_name
 from lm_eval_ape.settings.strategy import SETTINGS, Settings
 from lm_eval_ape.storage.files import read_json, write_text
