@@ -21,7 +21,7 @@ from timing import Clock, Spread, Table, finish, ratios
 from workload import SHAPES, make_model, make_prompt
 
 from lm_eval_ape.kv_store import KVStore, open_store
-from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.prompts.prompt import Prompt
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.pocket import pocket_path
-from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.prompts.prompt import Prompt
 
 SEED = 1234
 

@@ -7,7 +7,7 @@ import torch
 from lm_eval_ape.attention.segments import Reader
 from lm_eval_ape.encode import encode, input_device
 from lm_eval_ape.model import ApeHFLM
-from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.prompts.prompt import Prompt
 
 GIB = 2**30
 

@@ -28,7 +28,7 @@ from lm_eval_ape.calibration.teacher import Teacher
 from lm_eval_ape.encode import input_device
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.model import ApeHFLM
-from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.short_memory import half, in_pieces
 
 logger = logging.getLogger(__name__)

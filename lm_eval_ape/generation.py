@@ -12,7 +12,7 @@ from lm_eval.api.instance import Instance
 from transformers import GenerationConfig, GenerationMixin
 
 from lm_eval_ape.errors import ApeError, nearest
-from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.prompts.prompt import Prompt
 
 # What the harness itself makes of a request's options.
 _HARNESS = frozenset({"until", "max_gen_toks", "max_tokens", "max_completion_tokens", "max_new_tokens"})

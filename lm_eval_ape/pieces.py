@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lm_eval_ape.positions import chunk_positions, query_start
-from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import Settings
 
 # Tokens that one forward pass may hold: enough to keep a GPU busy, few enough to bound activations.

@@ -12,7 +12,7 @@ from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reading, SegmentedCache
 from lm_eval_ape.encode import encode, input_device
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import Settings
 
 # Layers that keep one state for all the past: chunks encoded apart cannot be put together in it.

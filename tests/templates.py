@@ -9,7 +9,7 @@ import tiny
 from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
-from lm_eval_ape.chat import ChatFormat
+from lm_eval_ape.prompts.chat import ChatFormat
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from lm_eval_ape.encode import encode
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.kv_store import KVStore, open_store
 from lm_eval_ape.model import ApeHFLM
-from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.context_table import PACKAGED
 from lm_eval_ape.settings.strategy import SETTINGS, resolve
 

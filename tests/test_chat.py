@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 from templates import TEMPLATES, chat_format, make_tokenizer
 
-from lm_eval_ape.chat import ChatFormat, ChatText, messages_of
+from lm_eval_ape.prompts.chat import ChatFormat, ChatText, messages_of
 
 SHOTS = [
     {"role": role, "content": text}

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from lm_eval_ape.chunking import cut_text, cut_tokens, divide
+from lm_eval_ape.prompts.chunking import cut_text, cut_tokens, divide
 
 
 def pieces(context: str, chunking: str, separator: str = "\n\n") -> list[str]:

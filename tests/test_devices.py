@@ -20,7 +20,7 @@ from lm_eval_ape.encode import encode, input_device
 from lm_eval_ape.kv_store import open_store
 from lm_eval_ape.kv_store.devices import layer_devices
 from lm_eval_ape.model import ApeHFLM
-from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.prompts.prompt import Prompt
 
 FIRST, SECOND = torch.device("cuda:0"), torch.device("cuda:1")
 WHERE = [FIRST, SECOND, SECOND]

@@ -17,7 +17,7 @@ from lm_eval_ape.attention.kernels import BACKENDS
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reader, Reading, SegmentedCache
 from lm_eval_ape.encode import encode
-from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import Settings, resolve
 
 EXACT = 1e-12

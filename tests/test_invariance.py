@@ -24,7 +24,7 @@ from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.encode import encode_all
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.positions import POSITIONS
-from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import Settings, resolve
 
 EXACT = 1e-12

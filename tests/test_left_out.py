@@ -13,7 +13,7 @@ from torch import Tensor
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reader, Reading, SegmentedCache
 from lm_eval_ape.encode import encode
-from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import resolve
 
 PROMPT = Prompt((5, 6, 7), ((8, 9, 10, 11, 12), (13, 14, 15), (16, 17, 18, 19, 20, 21, 22)), (30, 31, 32, 33))

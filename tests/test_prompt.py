@@ -8,7 +8,7 @@ import pytest
 import tiny
 
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.prompt import Prompt, Retrieval, Source, Splitter, warn_of
+from lm_eval_ape.prompts.prompt import Prompt, Retrieval, Source, Splitter, warn_of
 from lm_eval_ape.settings.strategy import resolve
 
 TOKENIZER = tiny.make_tokenizer()

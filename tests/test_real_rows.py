@@ -118,8 +118,8 @@ def test_retrieved_chunks_of_real_rows_are_the_same_for_all_strategies(
 
 
 def test_bm25_puts_the_passage_with_the_abstracts_words_first(longbench_dir: Path) -> None:
-    from lm_eval_ape.chunking import cut_text
-    from lm_eval_ape.retrieval import best_chunks
+    from lm_eval_ape.prompts.chunking import cut_text
+    from lm_eval_ape.prompts.retrieval import best_chunks
 
     found = []
     for row in rows(longbench_dir, "passage_retrieval_en", 20):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from lm_eval_ape.retrieval import best_chunks, bm25_scores, words
+from lm_eval_ape.prompts.retrieval import best_chunks, bm25_scores, words
 
 CHUNKS = [
     "The river Rhine flows through Köln and on to the sea.",

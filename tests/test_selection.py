@@ -19,7 +19,7 @@ from lm_eval_ape.attention.selection import SELECT_OVER, Selection, top_logits
 from lm_eval_ape.attention.token_passes import passes
 from lm_eval_ape.encode import encode
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import Settings, resolve
 
 MANY = [tokens(6, 30), tokens(6, 31), tokens(9, 32), tokens(3, 33), tokens(6, 34)]

@@ -13,7 +13,7 @@ from lm_eval_ape.attention.segments import Segment, SegmentedCache
 from lm_eval_ape.calibration.decoding import check_finite, last_logits
 from lm_eval_ape.encode import encode, input_device
 from lm_eval_ape.model import ApeHFLM
-from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import Settings
 
 # Where the ranges of offsets end that key norms are averaged over: the first tokens one by one, then in octaves.

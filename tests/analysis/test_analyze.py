@@ -24,7 +24,7 @@ from lm_eval_ape.cli import main
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.pocket import pocket_path
-from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.report.page import report
 from lm_eval_ape.settings.strategy import resolve
 

@@ -25,7 +25,7 @@ from lm_eval_ape.calibration.stability import resample
 from lm_eval_ape.calibration.tuning import rank
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.model import ApeHFLM
-from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import resolve
 
 MakeOptions = Callable[..., dict[str, Any]]

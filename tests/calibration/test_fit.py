@@ -24,7 +24,7 @@ from lm_eval_ape.calibration.penalty import penalised
 from lm_eval_ape.calibration.plan import Plan
 from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.model import ApeHFLM
-from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.prompts.prompt import Prompt
 
 
 def tokens(count: int, seed: int) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from lm_eval_ape.calibration.teacher import Teacher
 from lm_eval_ape.encode import encode
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.model import ApeHFLM
-from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.prompts.prompt import Prompt
 
 
 def tokens(count: int, seed: int) -> tuple[int, ...]:

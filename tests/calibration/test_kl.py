@@ -19,7 +19,7 @@ from lm_eval_ape.calibration.objective import Objective
 from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.model import ApeHFLM
-from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.prompts.prompt import Prompt
 
 # In no order, and two with one T.
 POINTS = [Point(0.9, 0.9), Point(1.2, 0.5), Point(0.6, 0.7), Point(1.2, 1.0)]

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from property_profiles import examples
 from transformers import AutoTokenizer
 
-from lm_eval_ape.chunking import cut_text, cut_tokens, divide
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.pocket import pocket_path
-from lm_eval_ape.prompt import Prompt, Source, Splitter
+from lm_eval_ape.prompts.chunking import cut_text, cut_tokens, divide
+from lm_eval_ape.prompts.prompt import Prompt, Source, Splitter
 from lm_eval_ape.settings.strategy import resolve
 
 TOKENIZERS = {"tiny": tiny.make_tokenizer(), "pocket": AutoTokenizer.from_pretrained(pocket_path())}

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from lm_eval_ape.encode import encode, encode_all
 from lm_eval_ape.kv_store import KVStore, open_store
-from lm_eval_ape.prompt import Prompt
+from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import Settings, resolve
 
 PROMPT = prompt_of(CHUNKS)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from lm_eval.tasks import TaskManager
 
-from lm_eval_ape.chunking import cut_text
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.prompts.chunking import cut_text
 from lm_eval_ape.tasks import TASKS_DIR
 from lm_eval_ape.tasks.draws import Draws
 from lm_eval_ape.tasks.fewshot.data import Example, demonstrations, load_fewshot, prompt

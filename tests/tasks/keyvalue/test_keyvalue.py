@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from lm_eval.tasks import TaskManager
 
-from lm_eval_ape.chunking import cut_text
+from lm_eval_ape.prompts.chunking import cut_text
 from lm_eval_ape.tasks import TASKS_DIR
 from lm_eval_ape.tasks.keyvalue.data import load_keyvalue, prompt
 from lm_eval_ape.tasks.scoring import find_answers

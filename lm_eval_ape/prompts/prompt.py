@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
 from typing import Any, NamedTuple
 
-from lm_eval_ape.chunking import cut_text, cut_tokens, divide
-from lm_eval_ape.contexts import CONTEXT, Context, by_entry, by_fields, by_length, by_pattern, field_of, follows
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.examples import find_examples
-from lm_eval_ape.retrieval import best_chunks
+from lm_eval_ape.prompts.chunking import cut_text, cut_tokens, divide
+from lm_eval_ape.prompts.contexts import CONTEXT, Context, by_entry, by_fields, by_length, by_pattern, field_of, follows
+from lm_eval_ape.prompts.examples import find_examples
+from lm_eval_ape.prompts.retrieval import best_chunks
 from lm_eval_ape.settings.context_table import AUTO, packaged_table, read_fields
 from lm_eval_ape.settings.strategy import Settings
 

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
-from lm_eval_ape.chat import Message, messages_of
-from lm_eval_ape.contexts import Context, strings
+from lm_eval_ape.prompts.chat import Message, messages_of
+from lm_eval_ape.prompts.contexts import Context, strings
 
 _WHERE = "few-shot examples"
 # Shorter texts of a document, such as the letter of an answer, may stand anywhere.

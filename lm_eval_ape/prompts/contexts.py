@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from lm_eval_ape.chat import messages_of
+from lm_eval_ape.prompts.chat import messages_of
 from lm_eval_ape.settings.context_table import Entry
 
 CONTEXT = "context"

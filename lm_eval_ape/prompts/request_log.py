@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.prompt import Prompt, Source
+from lm_eval_ape.prompts.prompt import Prompt, Source
 
 logger = logging.getLogger(__name__)
 

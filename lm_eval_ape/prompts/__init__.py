@@ -1,0 +1,1 @@
+"""How a request's text becomes prefix, chunks and query."""
