@@ -21,7 +21,7 @@ from lm_eval_ape.attention.attend import attend
 from lm_eval_ape.attention.factors import Factors, reading_factors
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reading, SegmentedCache
-from lm_eval_ape.encode import encode
+from lm_eval_ape.encoding.encode import encode
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import resolve
 

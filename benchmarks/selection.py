@@ -19,7 +19,7 @@ from workload import SHAPES, make_model, make_prompt
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reading, SegmentedCache
 from lm_eval_ape.attention.selection import Selection
-from lm_eval_ape.encode import encode
+from lm_eval_ape.encoding.encode import encode
 from lm_eval_ape.settings.strategy import resolve
 
 RIVALS = {"sink": None, "reselect": Selection(2, "HT"), "kept": Selection(2, "HT", reselect=False)}

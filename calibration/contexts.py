@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from lm_eval_ape.attention.segments import Reader
-from lm_eval_ape.encode import encode, input_device
+from lm_eval_ape.encoding.encode import encode, input_device
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.prompts.prompt import Prompt
 

@@ -26,7 +26,7 @@ from lm_eval_ape.calibration.decoding import check_finite, last_logits
 from lm_eval_ape.calibration.grid import NEUTRAL, Point
 from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.calibration.tuning import rank
-from lm_eval_ape.encode import encode, input_device
+from lm_eval_ape.encoding.encode import encode, input_device
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.finite import explained
 from lm_eval_ape.model import ApeHFLM

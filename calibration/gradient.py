@@ -25,7 +25,7 @@ from lm_eval_ape.attention.segments import OnePassLayer, Reader, Reading, Segmen
 from lm_eval_ape.calibration.decoding import check_finite, differentiable_logits
 from lm_eval_ape.calibration.divergence import forward_kl, log_probabilities
 from lm_eval_ape.calibration.teacher import Teacher
-from lm_eval_ape.encode import input_device
+from lm_eval_ape.encoding.encode import input_device
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.prompts.prompt import Prompt

@@ -24,7 +24,7 @@ from lm_eval_ape.calibration.decoding import check_finite, end_tokens, last_logi
 from lm_eval_ape.calibration.divergence import forward_kl, log_probabilities
 from lm_eval_ape.calibration.objective import Objective
 from lm_eval_ape.calibration.teacher import Teacher
-from lm_eval_ape.encode import encode, input_device
+from lm_eval_ape.encoding.encode import encode, input_device
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.prompts.prompt import Prompt

@@ -31,12 +31,12 @@ from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reader, Reading, SegmentedCache, together
 from lm_eval_ape.attention.token_passes import passes
 from lm_eval_ape.cache_guard import FiniteResponses, guard, identity
-from lm_eval_ape.encode import Prefixes, encode_all, input_device
+from lm_eval_ape.encoding.encode import Prefixes, encode_all, input_device
+from lm_eval_ape.encoding.kv_store import KVStore, open_store
+from lm_eval_ape.encoding.pieces import blocks
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.finite import NotFiniteError, explain, next_tokens_finite
 from lm_eval_ape.generation import check_generation, check_lengths, lengths_unwarned
-from lm_eval_ape.kv_store import KVStore, open_store
-from lm_eval_ape.pieces import blocks
 from lm_eval_ape.prompts.chat import ChatFormat, messages_of
 from lm_eval_ape.prompts.prompt import Prompt, Source, Splitter, Tally, Tokenise, Tokens, warn_of
 from lm_eval_ape.prompts.request_log import RequestLog

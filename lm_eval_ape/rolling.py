@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reading, SegmentedCache
 from lm_eval_ape.attention.token_passes import passes
-from lm_eval_ape.encode import PREFIX, encode, input_device
+from lm_eval_ape.encoding.encode import PREFIX, encode, input_device
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import Settings
 

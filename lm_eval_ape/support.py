@@ -10,7 +10,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reading, SegmentedCache
-from lm_eval_ape.encode import encode, input_device
+from lm_eval_ape.encoding.encode import encode, input_device
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import Settings

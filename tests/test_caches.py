@@ -32,9 +32,9 @@ from lm_eval_ape.calibration.objective import Objective
 from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.calibration.teacher import Teacher, ask
 from lm_eval_ape.cli import main
-from lm_eval_ape.encode import encode
+from lm_eval_ape.encoding.encode import encode
+from lm_eval_ape.encoding.kv_store import KVStore, open_store
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.kv_store import KVStore, open_store
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.context_table import PACKAGED

@@ -16,9 +16,9 @@ from lm_eval_ape.calibration.grid import Point
 from lm_eval_ape.calibration.objective import Objective
 from lm_eval_ape.calibration.scoring import Scorer
 from lm_eval_ape.calibration.teacher import ask
-from lm_eval_ape.encode import encode, input_device
-from lm_eval_ape.kv_store import open_store
-from lm_eval_ape.kv_store.devices import layer_devices
+from lm_eval_ape.encoding.encode import encode, input_device
+from lm_eval_ape.encoding.kv_store import open_store
+from lm_eval_ape.encoding.kv_store.devices import layer_devices
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.prompts.prompt import Prompt
 

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from lm_eval_ape.attention.kernels import BACKENDS
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reader, Reading, SegmentedCache
-from lm_eval_ape.encode import encode
+from lm_eval_ape.encoding.encode import encode
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import Settings, resolve
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lm_eval_ape.pieces import ENCODE_TOKENS, PADDING, Piece, batches
+from lm_eval_ape.encoding.pieces import ENCODE_TOKENS, PADDING, Piece, batches
 
 
 def piece(length: int, before: tuple[int, ...] = ()) -> Piece:

@@ -12,12 +12,12 @@ import torch
 from lm_eval.api.instance import Instance
 from test_exactness import CHUNKS, PREFIX, prompt_of, query_logits, tokens
 
-from lm_eval_ape import encode as module
-from lm_eval_ape.encode import Prefixes, encode, encode_all
+from lm_eval_ape.encoding import encode as module
+from lm_eval_ape.encoding.encode import Prefixes, encode, encode_all
+from lm_eval_ape.encoding.kv_store import open_store
+from lm_eval_ape.encoding.pieces import Piece
 from lm_eval_ape.finite import NotFiniteError
-from lm_eval_ape.kv_store import open_store
 from lm_eval_ape.model import ApeHFLM
-from lm_eval_ape.pieces import Piece
 from lm_eval_ape.settings.strategy import resolve
 
 OTHER = tokens(6, 90)
@@ -106,7 +106,7 @@ def test_requests_with_one_prefix_encode_it_once(
     load: Callable[..., ApeHFLM], encoded: list[Piece], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # So that each request is a pass of its own.
-    monkeypatch.setattr("lm_eval_ape.pieces.ENCODE_TOKENS", 1)
+    monkeypatch.setattr("lm_eval_ape.encoding.pieces.ENCODE_TOKENS", 1)
     lm = load()
     encoded.clear()
     together = getattr(lm, kind)(requests(kind))

@@ -14,7 +14,7 @@ from test_selection import MANY
 from lm_eval_ape.attention.row_statistics import Probe
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reading, SegmentedCache
-from lm_eval_ape.encode import encode
+from lm_eval_ape.encoding.encode import encode
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import resolve
 

@@ -17,7 +17,7 @@ from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reading, SegmentedCache
 from lm_eval_ape.attention.selection import SELECT_OVER, Selection, top_logits
 from lm_eval_ape.attention.token_passes import passes
-from lm_eval_ape.encode import encode
+from lm_eval_ape.encoding.encode import encode
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import Settings, resolve

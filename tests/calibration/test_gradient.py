@@ -18,7 +18,7 @@ from lm_eval_ape.calibration.measure import Meter
 from lm_eval_ape.calibration.objective import Objective
 from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.calibration.teacher import Teacher
-from lm_eval_ape.encode import encode
+from lm_eval_ape.encoding.encode import encode
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.prompts.prompt import Prompt

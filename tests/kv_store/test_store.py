@@ -14,8 +14,8 @@ import torch
 from test_exactness import CHUNKS, QUERY, prompt_of, query_logits, tokens
 from transformers import PreTrainedModel
 
-from lm_eval_ape.encode import encode, encode_all
-from lm_eval_ape.kv_store import KVStore, open_store
+from lm_eval_ape.encoding.encode import encode, encode_all
+from lm_eval_ape.encoding.kv_store import KVStore, open_store
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import Settings, resolve
 
@@ -223,7 +223,7 @@ def test_prompts_encoded_together_are_those_encoded_alone(family: str, given: di
 def test_a_batch_that_memory_cannot_hold_is_encoded_in_halves(
     model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lm_eval_ape import encode as module
+    from lm_eval_ape.encoding import encode as module
 
     run, sizes = module._Encoder._run, []
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from lm_eval_ape.layers import Layers, size
+from lm_eval_ape.encoding.piece_layers import Layers, size
 from lm_eval_ape.storage import tensor_file
 from lm_eval_ape.storage.files import clear_drafts
 

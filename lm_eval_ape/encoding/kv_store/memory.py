@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from lm_eval_ape.layers import Layers, alone, size
+from lm_eval_ape.encoding.piece_layers import Layers, alone, size
 
 
 class MemoryStore:

@@ -11,11 +11,11 @@ import torch
 from transformers import PreTrainedModel
 
 from lm_eval_ape.artefacts.model_digest import code_versions, full_digest
-from lm_eval_ape.kv_store.devices import layer_devices
-from lm_eval_ape.kv_store.disk import DiskStore
-from lm_eval_ape.kv_store.memory import MemoryStore
-from lm_eval_ape.layers import Layers
-from lm_eval_ape.pieces import Piece
+from lm_eval_ape.encoding.kv_store.devices import layer_devices
+from lm_eval_ape.encoding.kv_store.disk import DiskStore
+from lm_eval_ape.encoding.kv_store.memory import MemoryStore
+from lm_eval_ape.encoding.piece_layers import Layers
+from lm_eval_ape.encoding.pieces import Piece
 
 
 @dataclass

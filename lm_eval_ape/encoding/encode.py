@@ -16,8 +16,8 @@ from transformers import PreTrainedModel
 
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Encoded, EncodedLayer, Reader, Reading, Role, Segment, SegmentedCache
-from lm_eval_ape.layers import Layers, alone
-from lm_eval_ape.pieces import Piece, Plan, batches, plan
+from lm_eval_ape.encoding.piece_layers import Layers, alone
+from lm_eval_ape.encoding.pieces import Piece, Plan, batches, plan
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import Settings
 

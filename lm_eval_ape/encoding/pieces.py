@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lm_eval_ape.positions import chunk_positions, query_start
+from lm_eval_ape.encoding.positions import chunk_positions, query_start
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import Settings
 
