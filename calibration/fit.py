@@ -25,7 +25,7 @@ from lm_eval_ape.calibration.penalty import penalised
 from lm_eval_ape.calibration.plan import Plan
 from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.calibration.teacher import Teacher
-from lm_eval_ape.finite import NotFiniteError, explain
+from lm_eval_ape.engine.non_finite import NotFiniteError, explain
 from lm_eval_ape.model import ApeHFLM
 
 

@@ -22,14 +22,14 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import OnePassLayer, Reader, Reading, SegmentedCache
-from lm_eval_ape.calibration.decoding import check_finite, differentiable_logits
 from lm_eval_ape.calibration.divergence import forward_kl, log_probabilities
 from lm_eval_ape.calibration.teacher import Teacher
 from lm_eval_ape.encoding.encode import input_device
+from lm_eval_ape.engine.decoding import check_finite, differentiable_logits
+from lm_eval_ape.engine.out_of_memory import half, in_pieces
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.prompts.prompt import Prompt
-from lm_eval_ape.short_memory import half, in_pieces
 
 logger = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from lm_eval_ape.calibration.objective import Objective
 from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.calibration.scoring import Score, Scorer
 from lm_eval_ape.calibration.teacher import Teacher, TeacherStore
+from lm_eval_ape.engine.non_finite import explained
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.finite import explained
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.storage.journal import Journal
 

@@ -15,8 +15,8 @@ import torch
 from lm_eval.api.model import CacheHook
 
 from lm_eval_ape.artefacts.model_digest import code_versions, full_digest, tokenizer_digest
+from lm_eval_ape.engine.non_finite import NotFiniteError
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.finite import NotFiniteError
 
 if TYPE_CHECKING:
     from lm_eval_ape.model import ApeHFLM

@@ -22,7 +22,7 @@ from lm_eval_ape.calibration.objective import Objective
 from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.encoding.encode import encode
 from lm_eval_ape.encoding.kv_store import open_store
-from lm_eval_ape.finite import NotFiniteError
+from lm_eval_ape.engine.non_finite import NotFiniteError
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.settings.strategy import resolve
 

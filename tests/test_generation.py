@@ -13,8 +13,8 @@ from lm_eval.models.huggingface import HFLM
 from transformers import GenerationConfig, LogitsProcessorList
 from transformers.generation import NoRepeatNGramLogitsProcessor, RepetitionPenaltyLogitsProcessor
 
+from lm_eval_ape.engine.generation_options import _NEVER, _WHOLE
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.generation import _NEVER, _WHOLE
 from lm_eval_ape.model import ApeHFLM
 
 TOKENIZER = tiny.make_tokenizer()

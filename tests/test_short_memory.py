@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lm_eval_ape.short_memory import half, in_pieces
+from lm_eval_ape.engine.out_of_memory import half, in_pieces
 
 
 @pytest.mark.parametrize(("rows", "fits"), [(7, 7), (7, 3), (7, 1), (1, 1), (0, 4)])

@@ -8,7 +8,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from lm_eval_ape import support
+from lm_eval_ape.engine import support
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.settings.strategy import resolve
 

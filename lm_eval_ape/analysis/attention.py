@@ -10,8 +10,8 @@ import torch
 from lm_eval_ape.attention.row_statistics import ROLES, Probe
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Segment, SegmentedCache
-from lm_eval_ape.calibration.decoding import check_finite, last_logits
 from lm_eval_ape.encoding.encode import encode, input_device
+from lm_eval_ape.engine.decoding import check_finite, last_logits
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import Settings

@@ -16,7 +16,6 @@ from lm_eval.api.task import Task
 from lm_eval.loggers import EvaluationTracker
 from lm_eval.tasks import TaskManager
 
-from lm_eval_ape import support
 from lm_eval_ape.artefacts.identity import check_weights
 from lm_eval_ape.catalogue import Catalogue
 from lm_eval_ape.comparison import folder
@@ -28,6 +27,7 @@ from lm_eval_ape.comparison.measured import MeasuredApeHFLM
 from lm_eval_ape.comparison.options import Options
 from lm_eval_ape.comparison.runs import Run, read_run
 from lm_eval_ape.comparison.specs import Spec, describe, read_specs
+from lm_eval_ape.engine import support
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.metrics import mean_metric
 from lm_eval_ape.runtime.processes import OtherProcessError

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
-from lm_eval_ape.finite import NotFiniteError
+from lm_eval_ape.engine.non_finite import NotFiniteError
 from lm_eval_ape.model import ApeHFLM
 
 
