@@ -191,9 +191,9 @@ class Bench:
         from lm_eval_ape.calibration.measure import Meter
         from lm_eval_ape.calibration.objective import Objective
         from lm_eval_ape.calibration.options import Options
-        from lm_eval_ape.calibration.samples import gather
-        from lm_eval_ape.catalogue import Catalogue
-        from lm_eval_ape.model import ApeHFLM
+        from lm_eval_ape.harness.ape_hf import ApeHFLM
+        from lm_eval_ape.harness.catalogue import Catalogue
+        from lm_eval_ape.harness.samples import gather
 
         candidates: list[Candidate] = [DEFAULT]
         for fit in ("grid", "head"):

@@ -23,7 +23,7 @@ from timing import Clock, Spread, Table, finish, ratios
 from transformers import AutoTokenizer, PreTrainedModel
 from workload import SEED, SHAPES, make_model
 
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.pocket import pocket_path
 
 STRATEGIES = ("sequential", "parallel", "sink", "ape", "sink+selective")

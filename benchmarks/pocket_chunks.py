@@ -39,9 +39,9 @@ def measure(strategy: str, chunks: int, loaded: tuple[Any, Any], limit: int) -> 
     from lm_eval_ape.calibration.measure import Meter
     from lm_eval_ape.calibration.objective import Objective
     from lm_eval_ape.calibration.options import Options
-    from lm_eval_ape.calibration.samples import gather
-    from lm_eval_ape.catalogue import Catalogue
-    from lm_eval_ape.model import ApeHFLM
+    from lm_eval_ape.harness.ape_hf import ApeHFLM
+    from lm_eval_ape.harness.catalogue import Catalogue
+    from lm_eval_ape.harness.samples import gather
 
     model, tokenizer = loaded
     lm = ApeHFLM(model, tokenizer=tokenizer, batch_size=8, strategy=strategy, chunking="passages", max_chunks=chunks)

@@ -24,7 +24,7 @@ from workload import SEED, SHAPES, Counts, Shape, make_lm, make_model, make_prom
 from lm_eval_ape.calibration.grid import make_grid
 from lm_eval_ape.calibration.measure import Meter
 from lm_eval_ape.calibration.objective import HISTORIES, Objective
-from lm_eval_ape.calibration.samples import Sample
+from lm_eval_ape.harness.samples import Sample
 
 # Of the product that the rate is measured by: as many rows as an encoding's pass has at most.
 ROWS = 8192

@@ -19,11 +19,11 @@ from lm_eval_ape.calibration.grid import Grid
 from lm_eval_ape.calibration.labels import Document, Labels, aligned, with_score
 from lm_eval_ape.calibration.measure import Meter
 from lm_eval_ape.calibration.options import Options
-from lm_eval_ape.calibration.samples import Gathered, Sample, gather, task_digest
 from lm_eval_ape.calibration.stability import difference, resample
 from lm_eval_ape.calibration.tuning import oracle, rank
-from lm_eval_ape.metrics import Metric
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.harness.metrics import Metric
+from lm_eval_ape.harness.samples import Gathered, Sample, gather, task_digest
 from lm_eval_ape.storage.journal import Journal
 
 

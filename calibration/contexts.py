@@ -6,7 +6,7 @@ import torch
 
 from lm_eval_ape.attention.segments import Reader
 from lm_eval_ape.encoding.encode import encode, input_device
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.prompts.prompt import Prompt
 
 GIB = 2**30

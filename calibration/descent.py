@@ -21,9 +21,9 @@ from lm_eval_ape.calibration.measure import Meter
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.calibration.penalty import STRENGTHS
 from lm_eval_ape.calibration.plan import Plan
-from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.calibration.stability import difference
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.harness.samples import Sample
 
 
 class Descent(NamedTuple):

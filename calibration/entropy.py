@@ -23,14 +23,14 @@ from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reader, SegmentedCache
 from lm_eval_ape.calibration.choice import Chosen, Floats, Table, choose
 from lm_eval_ape.calibration.grid import NEUTRAL, Point
-from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.calibration.tuning import rank
 from lm_eval_ape.encoding.encode import encode, input_device
 from lm_eval_ape.engine.decoding import check_finite, last_logits
 from lm_eval_ape.engine.non_finite import explained
 from lm_eval_ape.engine.out_of_memory import half, in_pieces
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.harness.samples import Sample
 from lm_eval_ape.storage.journal import Journal
 
 logger = logging.getLogger(__name__)

@@ -23,10 +23,10 @@ from lm_eval_ape.calibration.folds import Parts
 from lm_eval_ape.calibration.gradient import Differentiator, Gradient
 from lm_eval_ape.calibration.penalty import penalised
 from lm_eval_ape.calibration.plan import Plan
-from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.calibration.teacher import Teacher
 from lm_eval_ape.engine.non_finite import NotFiniteError, explain
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.harness.samples import Sample
 
 
 class Rows(NamedTuple):

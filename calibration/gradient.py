@@ -28,7 +28,7 @@ from lm_eval_ape.encoding.encode import input_device
 from lm_eval_ape.engine.decoding import check_finite, differentiable_logits
 from lm_eval_ape.engine.out_of_memory import half, in_pieces
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.prompts.prompt import Prompt
 
 logger = logging.getLogger(__name__)

@@ -17,12 +17,12 @@ from lm_eval_ape.calibration.candidates import Candidate, key_of, read_key
 from lm_eval_ape.calibration.choice import Floats
 from lm_eval_ape.calibration.grid import Point
 from lm_eval_ape.calibration.objective import Objective
-from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.calibration.scoring import Score, Scorer
 from lm_eval_ape.calibration.teacher import Teacher, TeacherStore
 from lm_eval_ape.engine.non_finite import explained
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.harness.samples import Sample
 from lm_eval_ape.storage.journal import Journal
 
 

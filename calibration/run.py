@@ -13,7 +13,6 @@ from typing import Any
 
 from lm_eval.api.task import Task
 
-from lm_eval_ape.arguments import split_arguments
 from lm_eval_ape.artefacts import calibration_file
 from lm_eval_ape.artefacts.identity import device_name, model_facts, versions
 from lm_eval_ape.calibration import document
@@ -27,12 +26,13 @@ from lm_eval_ape.calibration.labels import find_metric
 from lm_eval_ape.calibration.measure import Meter
 from lm_eval_ape.calibration.objective import Objective
 from lm_eval_ape.calibration.options import Options
-from lm_eval_ape.calibration.samples import gather, task_digest
 from lm_eval_ape.calibration.stability import resample
-from lm_eval_ape.catalogue import Catalogue
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.metrics import Metric
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.harness.arguments import split_arguments
+from lm_eval_ape.harness.catalogue import Catalogue
+from lm_eval_ape.harness.metrics import Metric
+from lm_eval_ape.harness.samples import gather, task_digest
 from lm_eval_ape.runtime.folder_lock import hold
 from lm_eval_ape.storage.files import make_folder
 

@@ -14,7 +14,7 @@ from transformers import DynamicCache
 from lm_eval_ape.calibration.divergence import log_probabilities
 from lm_eval_ape.encoding.encode import input_device
 from lm_eval_ape.engine.decoding import check_finite, last_logits
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.storage import tensor_file
 from lm_eval_ape.storage.files import writing_told
 

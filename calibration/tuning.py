@@ -11,7 +11,7 @@ from scipy.stats import rankdata, spearmanr
 from lm_eval_ape.calibration.choice import TIE, Floats, nearest_to_neutral
 from lm_eval_ape.calibration.grid import Point
 from lm_eval_ape.calibration.stability import INTERVAL
-from lm_eval_ape.metrics import Metric
+from lm_eval_ape.harness.metrics import Metric
 
 
 class Rank(NamedTuple):

@@ -11,7 +11,7 @@ import sys
 
 MODEL_NAME = "ape-hf"
 # A string: the registry imports it when the model is first asked for. Releases up to 0.4.13 cannot take more.
-MODEL_TARGET = "lm_eval_ape.model:ApeHFLM"
+MODEL_TARGET = "lm_eval_ape.harness.ape_hf:ApeHFLM"
 
 
 def _add_model(module) -> None:  # type: ignore[no-untyped-def]

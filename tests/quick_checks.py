@@ -21,7 +21,7 @@ from lm_eval_ape.calibration.measure import Meter
 from lm_eval_ape.calibration.objective import Objective
 from lm_eval_ape.encoding.encode import encode
 from lm_eval_ape.engine.decoding import end_tokens
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.settings.strategy import resolve
 
 

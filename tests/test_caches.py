@@ -24,18 +24,18 @@ from test_exactness import CHUNKS, PREFIX, QUERY, prompt_of, tokens
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lm_eval_ape.attention.factors import Factors
-from lm_eval_ape.cache_guard import guard, identity
 from lm_eval_ape.calibration import measure, teacher
 from lm_eval_ape.calibration.grid import Point
 from lm_eval_ape.calibration.measure import Meter
 from lm_eval_ape.calibration.objective import Objective
-from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.calibration.teacher import Teacher, ask
 from lm_eval_ape.cli import main
 from lm_eval_ape.encoding.encode import encode
 from lm_eval_ape.encoding.kv_store import KVStore, open_store
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.harness.response_cache import guard, identity
+from lm_eval_ape.harness.samples import Sample
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.context_table import PACKAGED
 from lm_eval_ape.settings.strategy import SETTINGS, resolve

@@ -19,7 +19,7 @@ from lm_eval_ape.calibration.teacher import ask
 from lm_eval_ape.encoding.encode import encode, input_device
 from lm_eval_ape.encoding.kv_store import open_store
 from lm_eval_ape.encoding.kv_store.devices import layer_devices
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.prompts.prompt import Prompt
 
 FIRST, SECOND = torch.device("cuda:0"), torch.device("cuda:1")

@@ -14,16 +14,16 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import CachingLM
 from test_exactness import CHUNKS, prompt_of
 
-from lm_eval_ape.cache_guard import STAMP
 from lm_eval_ape.calibration.entropy import EntropyMeter
 from lm_eval_ape.calibration.grid import Point
 from lm_eval_ape.calibration.measure import Meter
 from lm_eval_ape.calibration.objective import Objective
-from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.encoding.encode import encode
 from lm_eval_ape.encoding.kv_store import open_store
 from lm_eval_ape.engine.non_finite import NotFiniteError
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.harness.response_cache import STAMP
+from lm_eval_ape.harness.samples import Sample
 from lm_eval_ape.settings.strategy import resolve
 
 DOCS = harness.documents(3)

@@ -15,7 +15,7 @@ from transformers.generation import NoRepeatNGramLogitsProcessor, RepetitionPena
 
 from lm_eval_ape.engine.generation_options import _NEVER, _WHOLE
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
 
 TOKENIZER = tiny.make_tokenizer()
 WORDS = "river city film people passage question born words given "

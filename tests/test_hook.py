@@ -44,7 +44,7 @@ manager = TaskManager(include_defaults=False)
 print(json.dumps({{"model": "ape-hf" in model_registry, "mapping": lm_eval.models.MODEL_MAPPING["ape-hf"],
                   "bare": len(manager.all_tasks)}}))
 """
-    assert run(script) == {"model": True, "mapping": "lm_eval_ape.model:ApeHFLM", "bare": 0}
+    assert run(script) == {"model": True, "mapping": "lm_eval_ape.harness.ape_hf:ApeHFLM", "bare": 0}
 
 
 def test_an_entry_point_registered_first_is_left_alone() -> None:

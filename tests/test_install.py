@@ -96,7 +96,7 @@ print(json.dumps({
     assert found["ours"] >= 102
     assert found["others"] == ["ape_fewshot", "ape_keyvalue", "ape_needle", "ape_perplexity"]
     assert found["theirs"]
-    assert found["entry"] == ["lm_eval_ape.model:ApeHFLM"]
+    assert found["entry"] == ["lm_eval_ape.harness.ape_hf:ApeHFLM"]
     assert "usage: lm-eval-ape" in python(executable, "-m", "lm_eval_ape", "--help", cwd=tmp_path)
 
     python(*pip, "uninstall", "-q", "-y", "lm-eval-ape", cwd=tmp_path)

@@ -20,10 +20,10 @@ from lm_eval_ape.attention.merge import SCALE_MODES
 from lm_eval_ape.calibration.grid import Point
 from lm_eval_ape.calibration.measure import Meter
 from lm_eval_ape.calibration.objective import Objective
-from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.encoding.encode import encode_all
 from lm_eval_ape.encoding.positions import POSITIONS
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.harness.samples import Sample
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import Settings, resolve
 

@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from lm_eval_ape import __version__
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
 
 DOCS = harness.documents(5)
 KINDS = ["generate_until", "multiple_choice", "loglikelihood_rolling"]

@@ -17,7 +17,7 @@ from lm_eval_ape.encoding.encode import Prefixes, encode, encode_all
 from lm_eval_ape.encoding.kv_store import open_store
 from lm_eval_ape.encoding.pieces import Piece
 from lm_eval_ape.engine.non_finite import NotFiniteError
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.settings.strategy import resolve
 
 OTHER = tokens(6, 90)

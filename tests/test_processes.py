@@ -22,7 +22,7 @@ import yaml
 from sqlitedict import SqliteDict
 
 from lm_eval_ape.artefacts import calibration_file
-from lm_eval_ape.cache_guard import STAMP
+from lm_eval_ape.harness.response_cache import STAMP
 from lm_eval_ape.runtime.processes import Processes
 
 HERE = Path(__file__).parent

@@ -9,7 +9,7 @@ import yaml
 from lm_eval.config.evaluate_config import EvaluatorConfig
 from lm_eval.tasks import TaskManager
 
-from lm_eval_ape.arguments import split_arguments
+from lm_eval_ape.harness.arguments import split_arguments
 from lm_eval_ape.tasks import TASKS_DIR
 
 FOLDER = Path(__file__).parents[1] / "run_configs"

@@ -12,7 +12,7 @@ from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Segment, SegmentedCache
 from lm_eval_ape.encoding.encode import encode, input_device
 from lm_eval_ape.engine.decoding import check_finite, last_logits
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import Settings
 

@@ -14,10 +14,10 @@ from lm_eval_ape.analysis.options import Options
 from lm_eval_ape.analysis.sweep import Case
 from lm_eval_ape.artefacts.identity import digest, model_key, read_settings
 from lm_eval_ape.calibration.options import Options as CalibrationOptions
-from lm_eval_ape.calibration.samples import Sample, gather
-from lm_eval_ape.catalogue import FEWSHOT_SEED
 from lm_eval_ape.engine.non_finite import explained
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.harness.catalogue import FEWSHOT_SEED
+from lm_eval_ape.harness.samples import Sample, gather
 from lm_eval_ape.settings.strategy import Settings
 from lm_eval_ape.storage.journal import Journal
 

@@ -20,13 +20,13 @@ from lm_eval_ape.calibration.grid import Point
 from lm_eval_ape.calibration.measure import Meter
 from lm_eval_ape.calibration.objective import Objective
 from lm_eval_ape.calibration.options import Options as CalibrationOptions
-from lm_eval_ape.calibration.samples import Gathered, collect
 from lm_eval_ape.calibration.scoring import Score
-from lm_eval_ape.catalogue import FEWSHOT_SEED
 from lm_eval_ape.comparison.options import Options
 from lm_eval_ape.comparison.specs import Spec
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.harness.catalogue import FEWSHOT_SEED
+from lm_eval_ape.harness.samples import Gathered, collect
 from lm_eval_ape.storage.files import write_text
 
 

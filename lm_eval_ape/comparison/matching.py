@@ -11,7 +11,7 @@ from lm_eval_ape.comparison.runs import Run
 from lm_eval_ape.comparison.samples import Key
 from lm_eval_ape.comparison.statistics import Floats
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.metrics import Found, Outcome, Scored, find
+from lm_eval_ape.harness.metrics import Found, Outcome, Scored, find
 
 
 class Matched(NamedTuple):

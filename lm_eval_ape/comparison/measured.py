@@ -14,7 +14,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from lm_eval_ape.comparison.memory import PeakMemory
 from lm_eval_ape.encoding.kv_store.store import Counts
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.prompts.prompt import Prompt, Source
 from lm_eval_ape.settings.strategy import Settings
 

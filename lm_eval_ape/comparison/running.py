@@ -17,7 +17,6 @@ from lm_eval.loggers import EvaluationTracker
 from lm_eval.tasks import TaskManager
 
 from lm_eval_ape.artefacts.identity import check_weights
-from lm_eval_ape.catalogue import Catalogue
 from lm_eval_ape.comparison import folder
 from lm_eval_ape.comparison.command import command
 from lm_eval_ape.comparison.identity import identity, shared_identity
@@ -29,7 +28,8 @@ from lm_eval_ape.comparison.runs import Run, read_run
 from lm_eval_ape.comparison.specs import Spec, describe, read_specs
 from lm_eval_ape.engine import support
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.metrics import mean_metric
+from lm_eval_ape.harness.catalogue import Catalogue
+from lm_eval_ape.harness.metrics import mean_metric
 from lm_eval_ape.runtime.processes import OtherProcessError
 from lm_eval_ape.storage.files import make_folder
 

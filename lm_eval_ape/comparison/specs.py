@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from lm_eval.utils import simple_parse_args_string
 
-from lm_eval_ape.arguments import split_arguments
 from lm_eval_ape.artefacts.json_schema import Rule
 from lm_eval_ape.errors import ApeError, nearest
+from lm_eval_ape.harness.arguments import split_arguments
 from lm_eval_ape.settings.strategy import PRESETS, SETTINGS, STRATEGIES, Settings
 
 _SPEC = re.compile(r"(?P<name>[^\[\]@]+)(\[(?P<settings>[^\[\]]*)\])?(@(?P<calibration>.+))?")

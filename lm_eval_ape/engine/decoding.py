@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import Cache
 
 from lm_eval_ape.engine.non_finite import NotFiniteError
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
 
 
 @torch.no_grad()

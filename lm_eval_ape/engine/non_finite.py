@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from lm_eval_ape.errors import ApeError
 
 if TYPE_CHECKING:
-    from lm_eval_ape.model import ApeHFLM
+    from lm_eval_ape.harness.ape_hf import ApeHFLM
 
 Answer = TypeVar("Answer")
 

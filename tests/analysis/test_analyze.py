@@ -22,7 +22,7 @@ from lm_eval_ape.analysis.tables import comma_separated, markdown
 from lm_eval_ape.artefacts.analysis_file import read
 from lm_eval_ape.cli import main
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.pocket import pocket_path
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.report.page import report

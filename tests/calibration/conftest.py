@@ -11,7 +11,7 @@ import pytest
 import tiny
 import torch
 
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
 
 CALIBRATION = "ape_longbench_2wikimqa_calibration"
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from lm_eval_ape.arguments import split_arguments
 from lm_eval_ape.artefacts import calibration_file
 from lm_eval_ape.artefacts.calibration_schema import validate
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.calibration.run import calibrate
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.harness.arguments import split_arguments
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,9 @@ from lm_eval_ape.artefacts import calibration_file
 from lm_eval_ape.calibration import teacher
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.calibration.run import calibrate
-from lm_eval_ape.catalogue import Catalogue
 from lm_eval_ape.cli import main
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.harness.catalogue import Catalogue
 
 Flags = Callable[..., list[str]]
 MakeOptions = Callable[..., dict[str, Any]]

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import yaml
 
-from lm_eval_ape.arguments import split_arguments
 from lm_eval_ape.artefacts import calibration_file
 from lm_eval_ape.artefacts.moved_heads import moved
 from lm_eval_ape.attention.factors import Factors
@@ -22,7 +21,8 @@ from lm_eval_ape.calibration.run import calibrate
 from lm_eval_ape.cli import calibrate as command
 from lm_eval_ape.comparison.specs import describe, read_specs
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.harness.arguments import split_arguments
 
 FEW = {
     "method": "gradient",

@@ -20,11 +20,11 @@ from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL, Grid, Point
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.calibration.report import rank_sentence
 from lm_eval_ape.calibration.run import calibrate
-from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.calibration.stability import resample
 from lm_eval_ape.calibration.tuning import rank
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.harness.samples import Sample
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import resolve
 

@@ -22,8 +22,8 @@ from lm_eval_ape.calibration.measure import Meter
 from lm_eval_ape.calibration.objective import Objective
 from lm_eval_ape.calibration.penalty import penalised
 from lm_eval_ape.calibration.plan import Plan
-from lm_eval_ape.calibration.samples import Sample
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.harness.samples import Sample
 from lm_eval_ape.prompts.prompt import Prompt
 
 

@@ -16,11 +16,11 @@ from lm_eval_ape.calibration.gradient import Differentiator
 from lm_eval_ape.calibration.grid import Point
 from lm_eval_ape.calibration.measure import Meter
 from lm_eval_ape.calibration.objective import Objective
-from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.calibration.teacher import Teacher
 from lm_eval_ape.encoding.encode import encode
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.harness.samples import Sample
 from lm_eval_ape.prompts.prompt import Prompt
 
 

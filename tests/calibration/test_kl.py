@@ -15,10 +15,10 @@ from lm_eval_ape.calibration import scoring
 from lm_eval_ape.calibration.grid import Point
 from lm_eval_ape.calibration.measure import Meter
 from lm_eval_ape.calibration.objective import Objective
-from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.engine.decoding import end_tokens
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.harness.samples import Sample
 from lm_eval_ape.prompts.prompt import Prompt
 
 # In no order, and two with one T.

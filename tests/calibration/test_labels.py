@@ -19,7 +19,7 @@ from lm_eval_ape.calibration.run import Calibration, calibrate
 from lm_eval_ape.calibration.stability import resample
 from lm_eval_ape.calibration.tuning import oracle, rank
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.metrics import Metric
+from lm_eval_ape.harness.metrics import Metric
 
 
 def test_the_oracle_has_the_best_score_and_of_equal_ones_the_nearest_to_1_1() -> None:

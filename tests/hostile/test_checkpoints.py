@@ -15,9 +15,9 @@ import tiny
 import torch
 
 import lm_eval_ape
-from lm_eval_ape.arguments import split_arguments
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.harness.arguments import split_arguments
 from lm_eval_ape.tasks.perplexity.tokens import load_tokenizer
 
 REPOSITORY = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from property_profiles import examples
 from transformers import AutoTokenizer
 
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.pocket import pocket_path
 from lm_eval_ape.prompts.chunking import cut_text, cut_tokens, divide
 from lm_eval_ape.prompts.prompt import Prompt, Source, Splitter

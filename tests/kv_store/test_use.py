@@ -14,7 +14,7 @@ from lm_eval_ape.calibration.run import calibrate
 from lm_eval_ape.comparison.compare import compare
 from lm_eval_ape.comparison.options import Options
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.settings.option_values import byte_size
 
 DOCS = harness.documents(3)

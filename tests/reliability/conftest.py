@@ -15,7 +15,7 @@ from lm_eval_ape.comparison import measured
 from lm_eval_ape.comparison.measured import MeasuredApeHFLM
 from lm_eval_ape.comparison.memory import PeakMemory
 from lm_eval_ape.display.plot_style import save
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from lm_eval_ape.engine.non_finite import NotFiniteError
 from lm_eval_ape.errors import ApeError
 
 if TYPE_CHECKING:
-    from lm_eval_ape.model import ApeHFLM
+    from lm_eval_ape.harness.ape_hf import ApeHFLM
 
 # Response keys are SHA-256 digests, so this one can never be one of them.
 STAMP = "lm_eval_ape"

@@ -14,7 +14,7 @@ from lm_eval.evaluator_utils import get_sample_size
 
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.errors import ApeError, nearest
-from lm_eval_ape.model import ApeHFLM
+from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.prompts.prompt import Prompt
 
 logger = logging.getLogger(__name__)

@@ -25,12 +25,10 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from lm_eval_ape import __version__
-from lm_eval_ape.arguments import split_arguments
 from lm_eval_ape.attention.factors import reading_factors
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reader, Reading, SegmentedCache, together
 from lm_eval_ape.attention.token_passes import passes
-from lm_eval_ape.cache_guard import FiniteResponses, guard, identity
 from lm_eval_ape.encoding.encode import Prefixes, encode_all, input_device
 from lm_eval_ape.encoding.kv_store import KVStore, open_store
 from lm_eval_ape.encoding.pieces import blocks
@@ -40,13 +38,15 @@ from lm_eval_ape.engine.non_finite import NotFiniteError, explain, next_tokens_f
 from lm_eval_ape.engine.out_of_memory import half, in_pieces
 from lm_eval_ape.engine.rolling import rolling_loglikelihood
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.harness.arguments import split_arguments
+from lm_eval_ape.harness.response_cache import FiniteResponses, guard, identity
+from lm_eval_ape.harness.shared_evaluation import share_evaluation
 from lm_eval_ape.prompts.chat import ChatFormat, messages_of
 from lm_eval_ape.prompts.prompt import Prompt, Source, Splitter, Tally, Tokenise, Tokens, warn_of
 from lm_eval_ape.prompts.request_log import RequestLog
 from lm_eval_ape.runtime.processes import Processes, be_quiet_unless_first, join
 from lm_eval_ape.settings.option_values import byte_size
 from lm_eval_ape.settings.strategy import Settings
-from lm_eval_ape.shared_evaluation import share_evaluation
 from lm_eval_ape.storage.files import make_folder
 from lm_eval_ape.storage.loading import loading_told
 
