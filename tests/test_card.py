@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from lm_eval_ape.card import card
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.report.model_card import card
 
 BEAT = {"mean": 0.1, "low": 0.02, "high": 0.2, "positive": 0.99}
 SETTINGS = {"strategy": "ape", "scale_mode": "lse", "shared_prefix": True, "chunking": "passages", "chunk_tokens": None}

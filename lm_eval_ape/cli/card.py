@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     from pathlib import Path
 
     from lm_eval_ape.artefacts import board_file, calibration_file
-    from lm_eval_ape.card import card
+    from lm_eval_ape.report.model_card import card
 
     board = None
     if args.board:

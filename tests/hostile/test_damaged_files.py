@@ -18,11 +18,11 @@ from undrawn import page
 from lm_eval_ape.analysis import tables as analysis_tables
 from lm_eval_ape.artefacts import analysis_file, board_file, calibration_file
 from lm_eval_ape.calibration import report
-from lm_eval_ape.card import card
 from lm_eval_ape.comparison import formats
 from lm_eval_ape.comparison.board import make_board
 from lm_eval_ape.comparison.runs import read_folders
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.report.model_card import card
 
 KINDS = ("board", "calibration", "analysis")
 

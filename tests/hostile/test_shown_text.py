@@ -21,11 +21,11 @@ from rich.console import Console
 from undrawn import page
 
 from lm_eval_ape.analysis import tables as analysis_tables
-from lm_eval_ape.card import card
 from lm_eval_ape.cli import main
 from lm_eval_ape.comparison import formats
 from lm_eval_ape.display import escaping
 from lm_eval_ape.report.board_figures import kl_and_score
+from lm_eval_ape.report.model_card import card
 from lm_eval_ape.report.section import Figures
 
 KINDS = ("board", "calibration", "analysis")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from lm_eval_ape.artefacts import calibration_file
-from lm_eval_ape.card import card
 from lm_eval_ape.cli import main
+from lm_eval_ape.report.model_card import card
 
 
 def test_card_prints_the_card_of_a_calibrations_folder(
