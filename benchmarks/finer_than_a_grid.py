@@ -186,11 +186,11 @@ class Bench:
     def _elsewhere(self, fitted: str, tested: str, chunks: int, passages: int) -> list[Any]:
         """Divergences of (0.9, 0.9) and of two fits on two chunks, `(test rows,)` each."""
         from lm_eval_ape.artefacts import calibration_file
-        from lm_eval_ape.calibration.candidates import Candidate
-        from lm_eval_ape.calibration.grid import DEFAULT, Point
-        from lm_eval_ape.calibration.measure import Meter
-        from lm_eval_ape.calibration.objective import Objective
+        from lm_eval_ape.calibration.grid.candidates import Candidate
+        from lm_eval_ape.calibration.grid.grid import DEFAULT, Point
+        from lm_eval_ape.calibration.grid.measure import Meter
         from lm_eval_ape.calibration.options import Options
+        from lm_eval_ape.calibration.target.objective import Objective
         from lm_eval_ape.harness.ape_hf import ApeHFLM
         from lm_eval_ape.harness.catalogue import Catalogue
         from lm_eval_ape.harness.samples import gather
@@ -255,8 +255,8 @@ def point(found: dict[str, Any]) -> str:
 
 def interval(pairs: Any) -> str:
     """A mean paired difference with its interval."""
-    from lm_eval_ape.calibration.stability import difference as paired
-    from lm_eval_ape.calibration.stability import resample
+    from lm_eval_ape.calibration.grid.stability import difference as paired
+    from lm_eval_ape.calibration.grid.stability import resample
 
     found = paired(pairs, np.zeros_like(pairs), resample(len(pairs), RESAMPLES, SEED))
     return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"

@@ -19,10 +19,10 @@ from peaks import peak
 from timing import Clock, Spread, Table, finish, ratios
 from workload import SHAPES, Counts, make_lm, make_model, make_prompt
 
-from lm_eval_ape.calibration.grid import Point, make_grid
-from lm_eval_ape.calibration.objective import HISTORIES, Objective
-from lm_eval_ape.calibration.scoring import Scorer
-from lm_eval_ape.calibration.teacher import ask
+from lm_eval_ape.calibration.grid.grid import Point, make_grid
+from lm_eval_ape.calibration.grid.scoring import Scorer
+from lm_eval_ape.calibration.target.objective import HISTORIES, Objective
+from lm_eval_ape.calibration.target.teacher import ask
 
 
 def spaced(points: Sequence[Point], count: int) -> list[Point]:

@@ -35,10 +35,10 @@ def measure(strategy: str, chunks: int, loaded: tuple[Any, Any], limit: int) -> 
     """Score and divergence on each kind of question."""
     from lm_eval import simple_evaluate
 
-    from lm_eval_ape.calibration.grid import Point
-    from lm_eval_ape.calibration.measure import Meter
-    from lm_eval_ape.calibration.objective import Objective
+    from lm_eval_ape.calibration.grid.grid import Point
+    from lm_eval_ape.calibration.grid.measure import Meter
     from lm_eval_ape.calibration.options import Options
+    from lm_eval_ape.calibration.target.objective import Objective
     from lm_eval_ape.harness.ape_hf import ApeHFLM
     from lm_eval_ape.harness.catalogue import Catalogue
     from lm_eval_ape.harness.samples import gather

@@ -21,9 +21,9 @@ from flags import parse, parser, positive
 from timing import Clock, Spread, Table, finish, ratios
 from workload import SEED, SHAPES, Counts, Shape, make_lm, make_model, make_prompt
 
-from lm_eval_ape.calibration.grid import make_grid
-from lm_eval_ape.calibration.measure import Meter
-from lm_eval_ape.calibration.objective import HISTORIES, Objective
+from lm_eval_ape.calibration.grid.grid import make_grid
+from lm_eval_ape.calibration.grid.measure import Meter
+from lm_eval_ape.calibration.target.objective import HISTORIES, Objective
 from lm_eval_ape.harness.samples import Sample
 
 # Of the product that the rate is measured by: as many rows as an encoding's pass has at most.

@@ -13,14 +13,14 @@ from tqdm import tqdm
 from lm_eval_ape.artefacts import calibration_file
 from lm_eval_ape.artefacts.identity import label_key
 from lm_eval_ape.calibration import document
-from lm_eval_ape.calibration.candidates import Candidate, middle
-from lm_eval_ape.calibration.choice import Floats, Table
-from lm_eval_ape.calibration.grid import Grid
+from lm_eval_ape.calibration.grid.candidates import Candidate, middle
+from lm_eval_ape.calibration.grid.choice import Floats, Table
+from lm_eval_ape.calibration.grid.grid import Grid
+from lm_eval_ape.calibration.grid.measure import Meter
+from lm_eval_ape.calibration.grid.stability import difference, resample
+from lm_eval_ape.calibration.grid.tuning import oracle, rank
 from lm_eval_ape.calibration.labels import Document, Labels, aligned, with_score
-from lm_eval_ape.calibration.measure import Meter
 from lm_eval_ape.calibration.options import Options
-from lm_eval_ape.calibration.stability import difference, resample
-from lm_eval_ape.calibration.tuning import oracle, rank
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.metrics import Metric
 from lm_eval_ape.harness.samples import Gathered, Sample, gather, task_digest

@@ -7,12 +7,12 @@ from dataclasses import asdict
 from typing import Any
 
 from lm_eval_ape.artefacts import calibration_file
-from lm_eval_ape.calibration.choice import Choices, Chosen, Spread, Table, edges, spread
-from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL, Point
-from lm_eval_ape.calibration.measure import Measured
+from lm_eval_ape.calibration.grid.choice import Choices, Chosen, Spread, Table, edges, spread
+from lm_eval_ape.calibration.grid.grid import DEFAULT, NEUTRAL, Point
+from lm_eval_ape.calibration.grid.measure import Measured
+from lm_eval_ape.calibration.grid.stability import Difference, Floats, Parameter, difference, stability
+from lm_eval_ape.calibration.grid.tuning import Rank
 from lm_eval_ape.calibration.options import Options
-from lm_eval_ape.calibration.stability import Difference, Floats, Parameter, difference, stability
-from lm_eval_ape.calibration.tuning import Rank
 from lm_eval_ape.harness.metrics import Metric
 from lm_eval_ape.harness.samples import Gathered, Sample
 

@@ -21,9 +21,9 @@ from lm_eval_ape.attention.factors import Factors, reading_factors
 from lm_eval_ape.attention.row_statistics import Probe
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reader, SegmentedCache
-from lm_eval_ape.calibration.choice import Chosen, Floats, Table, choose
-from lm_eval_ape.calibration.grid import NEUTRAL, Point
-from lm_eval_ape.calibration.tuning import rank
+from lm_eval_ape.calibration.grid.choice import Chosen, Floats, Table, choose
+from lm_eval_ape.calibration.grid.grid import NEUTRAL, Point
+from lm_eval_ape.calibration.grid.tuning import rank
 from lm_eval_ape.encoding.encode import encode, input_device
 from lm_eval_ape.engine.decoding import check_finite, last_logits
 from lm_eval_ape.engine.non_finite import explained

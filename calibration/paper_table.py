@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lm_eval_ape.calibration import report
+from lm_eval_ape.calibration import tables
+from lm_eval_ape.calibration.grid.stability import STABLE_WIDTH, difference, resample
 from lm_eval_ape.calibration.options import Options, merge, read_file
 from lm_eval_ape.calibration.run import Calibration
-from lm_eval_ape.calibration.stability import STABLE_WIDTH, difference, resample
 from lm_eval_ape.errors import ApeError
 
 FIXED = ("method", "num_tokens", "history", "temperatures", "scales", "with_labels")
@@ -164,7 +164,7 @@ def _stability(runs: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _ranks(runs: Mapping[str, Mapping[str, Any]]) -> str:
-    rows = [[f"K={RUNS[name]}", report.rank_sentence(run["labels"]["spearman"])] for name, run in runs.items()]
+    rows = [[f"K={RUNS[name]}", tables.rank_sentence(run["labels"]["spearman"])] for name, run in runs.items()]
     return _table(["", "Spearman's rho of mean KL and score over points"], [*rows, ["paper, K=1", PAPER_RANK]])
 
 
@@ -175,7 +175,7 @@ def _unseen(runs: Mapping[str, Mapping[str, Any]]) -> str:
         cells = [f"K={RUNS[name]}", f"{chosen['mean_kl']:.4f}"]
         for rival in ("default", "neutral"):
             found = _test_row(run, rival)
-            cells += [f"{found['mean_kl']:.4f}", report.interval(found["more_kl_than_chosen"])]
+            cells += [f"{found['mean_kl']:.4f}", tables.interval(found["more_kl_than_chosen"])]
         rows.append(cells)
     header = ["mean KL on test rows", "chosen", "(0.9, 0.9)", "more than chosen", "(1, 1)", "more than chosen"]
     return _table(header, rows)

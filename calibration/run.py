@@ -16,17 +16,17 @@ from lm_eval.api.task import Task
 from lm_eval_ape.artefacts import calibration_file
 from lm_eval_ape.artefacts.identity import device_name, model_facts, versions
 from lm_eval_ape.calibration import document
-from lm_eval_ape.calibration.candidates import Candidate
 from lm_eval_ape.calibration.checks import Checks
-from lm_eval_ape.calibration.choice import Table, choose_all
-from lm_eval_ape.calibration.descent import descend, gradient_part
 from lm_eval_ape.calibration.entropy import EntropyMeter, choose_by_entropy, entropy_part
-from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL, Grid, Point, make_grid
+from lm_eval_ape.calibration.gradient.descent import descend, gradient_part
+from lm_eval_ape.calibration.grid.candidates import Candidate
+from lm_eval_ape.calibration.grid.choice import Table, choose_all
+from lm_eval_ape.calibration.grid.grid import DEFAULT, NEUTRAL, Grid, Point, make_grid
+from lm_eval_ape.calibration.grid.measure import Meter
+from lm_eval_ape.calibration.grid.stability import resample
 from lm_eval_ape.calibration.labels import find_metric
-from lm_eval_ape.calibration.measure import Meter
-from lm_eval_ape.calibration.objective import Objective
 from lm_eval_ape.calibration.options import Options
-from lm_eval_ape.calibration.stability import resample
+from lm_eval_ape.calibration.target.objective import Objective
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.arguments import split_arguments

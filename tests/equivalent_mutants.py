@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-SCORING = "lm_eval_ape.calibration.scoring"
+SCORING = "lm_eval_ape.calibration.grid.scoring"
 MERGE, SELECTION = "lm_eval_ape.attention.merge", "lm_eval_ape.attention.selection"
-STABILITY, STATISTICS = "lm_eval_ape.calibration.stability", "lm_eval_ape.comparison.statistics"
+STABILITY, STATISTICS = "lm_eval_ape.calibration.grid.stability", "lm_eval_ape.comparison.statistics"
 OTHER_BLOCKS = ("2", "26", "2 ** 27", "2 ** 25", "3 ** 26", "1 ** 26")
 SPEED = "it saves work whose results nobody reads, or that come out the same"
 MEMORY = "it bounds memory and changes no number"

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch.distributed import TCPStore
 
+from lm_eval_ape.calibration.grid.scoring import Scorer
 from lm_eval_ape.calibration.run import Calibration
-from lm_eval_ape.calibration.scoring import Scorer
 from lm_eval_ape.cli import main
 from lm_eval_ape.errors import ApeError
 

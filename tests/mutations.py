@@ -33,15 +33,15 @@ from test_mutants import CHECKS  # noqa: E402
 QUICK = {
     **CHECKS,
     "lm_eval_ape.attention.selection": (*CHECKS["lm_eval_ape.attention.selection"], selections),
-    "lm_eval_ape.calibration.scoring": (scores,),
+    "lm_eval_ape.calibration.grid.scoring": (scores,),
 }
 # The tests of each module, those that fail soonest first.
 MODULES: dict[str, tuple[str, ...]] = {
     "lm_eval_ape.attention.merge": ("test_merge.py", "test_attention_gradient.py"),
-    "lm_eval_ape.calibration.divergence": ("calibration/test_divergence.py", "calibration/test_kl.py"),
-    "lm_eval_ape.calibration.scoring": ("calibration/test_kl.py",),
+    "lm_eval_ape.calibration.target.divergence": ("calibration/test_divergence.py", "calibration/test_kl.py"),
+    "lm_eval_ape.calibration.grid.scoring": ("calibration/test_kl.py",),
     "lm_eval_ape.comparison.statistics": ("comparison/test_statistics.py",),
-    "lm_eval_ape.calibration.stability": ("calibration/test_stability.py",),
+    "lm_eval_ape.calibration.grid.stability": ("calibration/test_stability.py",),
     "lm_eval_ape.attention.selection": ("test_selection.py", "test_strategy.py"),
 }
 # Seconds of the processor after which a mutant that never ends counts as killed.

@@ -24,11 +24,11 @@ from test_exactness import CHUNKS, PREFIX, QUERY, prompt_of, tokens
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lm_eval_ape.attention.factors import Factors
-from lm_eval_ape.calibration import measure, teacher
-from lm_eval_ape.calibration.grid import Point
-from lm_eval_ape.calibration.measure import Meter
-from lm_eval_ape.calibration.objective import Objective
-from lm_eval_ape.calibration.teacher import Teacher, ask
+from lm_eval_ape.calibration.grid.grid import Point, measure
+from lm_eval_ape.calibration.grid.measure import Meter
+from lm_eval_ape.calibration.target import teacher
+from lm_eval_ape.calibration.target.objective import Objective
+from lm_eval_ape.calibration.target.teacher import Teacher, ask
 from lm_eval_ape.cli import main
 from lm_eval_ape.encoding.encode import encode
 from lm_eval_ape.encoding.kv_store import KVStore, open_store

@@ -12,10 +12,10 @@ import tiny
 import torch
 
 from lm_eval_ape.analysis.attention import look
-from lm_eval_ape.calibration.grid import Point
-from lm_eval_ape.calibration.objective import Objective
-from lm_eval_ape.calibration.scoring import Scorer
-from lm_eval_ape.calibration.teacher import ask
+from lm_eval_ape.calibration.grid.grid import Point
+from lm_eval_ape.calibration.grid.scoring import Scorer
+from lm_eval_ape.calibration.target.objective import Objective
+from lm_eval_ape.calibration.target.teacher import ask
 from lm_eval_ape.encoding.encode import encode, input_device
 from lm_eval_ape.encoding.kv_store import open_store
 from lm_eval_ape.encoding.kv_store.devices import layer_devices

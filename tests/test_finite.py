@@ -15,9 +15,9 @@ from lm_eval.api.model import CachingLM
 from test_exactness import CHUNKS, prompt_of
 
 from lm_eval_ape.calibration.entropy import EntropyMeter
-from lm_eval_ape.calibration.grid import Point
-from lm_eval_ape.calibration.measure import Meter
-from lm_eval_ape.calibration.objective import Objective
+from lm_eval_ape.calibration.grid.grid import Point
+from lm_eval_ape.calibration.grid.measure import Meter
+from lm_eval_ape.calibration.target.objective import Objective
 from lm_eval_ape.encoding.encode import encode
 from lm_eval_ape.encoding.kv_store import open_store
 from lm_eval_ape.engine.non_finite import NotFiniteError

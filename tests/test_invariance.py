@@ -17,9 +17,9 @@ from property_profiles import examples
 from test_exactness import prompt_of, query_logits, reference, run, tokens
 
 from lm_eval_ape.attention.merge import SCALE_MODES
-from lm_eval_ape.calibration.grid import Point
-from lm_eval_ape.calibration.measure import Meter
-from lm_eval_ape.calibration.objective import Objective
+from lm_eval_ape.calibration.grid.grid import Point
+from lm_eval_ape.calibration.grid.measure import Meter
+from lm_eval_ape.calibration.target.objective import Objective
 from lm_eval_ape.encoding.encode import encode_all
 from lm_eval_ape.encoding.positions import POSITIONS
 from lm_eval_ape.harness.ape_hf import ApeHFLM

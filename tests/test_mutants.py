@@ -20,10 +20,10 @@ from scipy import stats
 from scipy.special import rel_entr
 
 from lm_eval_ape.attention.selection import aggregate, chunk_scores, winners
-from lm_eval_ape.calibration.choice import Table
-from lm_eval_ape.calibration.divergence import forward_kl
-from lm_eval_ape.calibration.grid import Grid, Point
-from lm_eval_ape.calibration.stability import difference, resample, stability
+from lm_eval_ape.calibration.grid.choice import Table
+from lm_eval_ape.calibration.grid.grid import Grid, Point
+from lm_eval_ape.calibration.grid.stability import difference, resample, stability
+from lm_eval_ape.calibration.target.divergence import forward_kl
 from lm_eval_ape.comparison.statistics import estimate, interval, p_value
 
 
@@ -88,8 +88,8 @@ def selecting() -> None:
     assert winners(torch.tensor([0.5, 0.5, 0.5]), 1).tolist() == [True, False, False]
 
 
-MERGE, KL = "lm_eval_ape.attention.merge", "lm_eval_ape.calibration.divergence"
-STATISTICS, STABILITY = "lm_eval_ape.comparison.statistics", "lm_eval_ape.calibration.stability"
+MERGE, KL = "lm_eval_ape.attention.merge", "lm_eval_ape.calibration.target.divergence"
+STATISTICS, STABILITY = "lm_eval_ape.comparison.statistics", "lm_eval_ape.calibration.grid.stability"
 SELECTION = "lm_eval_ape.attention.selection"
 # What looks at a module without a fixture, in milliseconds.
 CHECKS: dict[str, tuple[Callable[[], None], ...]] = {

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from lm_eval_ape.calibration.stability import INTERVAL, resample
+from lm_eval_ape.calibration.grid.stability import INTERVAL, resample
 
 Floats = NDArray[np.float64]
 # Means closer than this are equal: a score's rounding is no relation.

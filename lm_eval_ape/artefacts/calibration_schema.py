@@ -11,7 +11,7 @@ from typing import Any
 
 from lm_eval_ape.artefacts import json_schema
 from lm_eval_ape.attention.factors import NAMES, Factors
-from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL
+from lm_eval_ape.calibration.grid.grid import DEFAULT, NEUTRAL
 from lm_eval_ape.errors import ApeError
 
 

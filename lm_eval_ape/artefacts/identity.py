@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from lm_eval_ape import __version__
 from lm_eval_ape.artefacts.calibration_file import read
 from lm_eval_ape.artefacts.model_digest import code_versions, full_digest
-from lm_eval_ape.calibration.objective import Objective
+from lm_eval_ape.calibration.target.objective import Objective
 from lm_eval_ape.encoding.encode import input_device
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.ape_hf import ApeHFLM

@@ -104,12 +104,12 @@ def main(arguments: Sequence[str]) -> int:
 
 def _calibrate(options: Options, command: Sequence[str]) -> str | None:
     """The choice as a line; None on every process but the first."""
-    from lm_eval_ape.calibration import document, report
+    from lm_eval_ape.calibration import document, tables
     from lm_eval_ape.calibration.run import Calibration
 
     calibration = Calibration(options, command)
     content = calibration.run()
     if calibration.lm.rank != 0:
         return None
-    report.show(content)
+    tables.show(content)
     return document.model_args_line(content, str(options.output_path))

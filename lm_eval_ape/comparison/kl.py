@@ -15,12 +15,12 @@ from typing import Any
 from lm_eval.api.task import Task
 
 from lm_eval_ape.artefacts.run_record import KL_NAME, read_divergences
-from lm_eval_ape.calibration.candidates import Candidate
-from lm_eval_ape.calibration.grid import Point
-from lm_eval_ape.calibration.measure import Meter
-from lm_eval_ape.calibration.objective import Objective
+from lm_eval_ape.calibration.grid.candidates import Candidate
+from lm_eval_ape.calibration.grid.grid import Point
+from lm_eval_ape.calibration.grid.measure import Meter
+from lm_eval_ape.calibration.grid.scoring import Score
 from lm_eval_ape.calibration.options import Options as CalibrationOptions
-from lm_eval_ape.calibration.scoring import Score
+from lm_eval_ape.calibration.target.objective import Objective
 from lm_eval_ape.comparison.options import Options
 from lm_eval_ape.comparison.specs import Spec
 from lm_eval_ape.errors import ApeError

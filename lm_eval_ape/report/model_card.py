@@ -12,8 +12,8 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from lm_eval_ape.artefacts import calibration_file
 from lm_eval_ape.calibration.document import model_args_line
-from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL, Point
-from lm_eval_ape.calibration.report import gradient_sentences
+from lm_eval_ape.calibration.grid.grid import DEFAULT, NEUTRAL, Point
+from lm_eval_ape.calibration.tables import gradient_sentences
 from lm_eval_ape.display.escaping import code, markdown
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.pocket import POCKET

@@ -61,7 +61,7 @@ def test_the_last_line_names_the_file_and_a_killed_run_is_not_computed_again(
     names = {"factors.png", "factors.svg", "training.png", "training.svg", "run_config.yaml"}
     assert names <= {path.name for path in (tmp_path / "out").iterdir()}
 
-    monkeypatch.setattr("lm_eval_ape.calibration.fit.Fit._measure", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr("lm_eval_ape.calibration.gradient.fit.Fit._measure", lambda *_: pytest.fail("computed again"))
     assert command.main(line) == 0
     second = calibration_file.read(tmp_path / "out")
     for one in (first, second):

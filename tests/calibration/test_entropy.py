@@ -14,14 +14,14 @@ from transformers import AutoModelForCausalLM
 
 from lm_eval_ape.analysis.attention import look
 from lm_eval_ape.artefacts import calibration_file
-from lm_eval_ape.calibration.choice import Table
 from lm_eval_ape.calibration.entropy import Entropies, EntropyMeter, choose_by_entropy
-from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL, Grid, Point
+from lm_eval_ape.calibration.grid.choice import Table
+from lm_eval_ape.calibration.grid.grid import DEFAULT, NEUTRAL, Grid, Point
+from lm_eval_ape.calibration.grid.stability import resample
+from lm_eval_ape.calibration.grid.tuning import rank
 from lm_eval_ape.calibration.options import Options
-from lm_eval_ape.calibration.report import rank_sentence
 from lm_eval_ape.calibration.run import calibrate
-from lm_eval_ape.calibration.stability import resample
-from lm_eval_ape.calibration.tuning import rank
+from lm_eval_ape.calibration.tables import rank_sentence
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.samples import Sample

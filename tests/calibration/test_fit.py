@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from lm_eval_ape.calibration.contexts import Contexts
-from lm_eval_ape.calibration.fit import Fit, Fitted
-from lm_eval_ape.calibration.fit_state import StateFile
-from lm_eval_ape.calibration.folds import part
-from lm_eval_ape.calibration.gradient import Differentiator
-from lm_eval_ape.calibration.grid import DEFAULT, Point, make_grid
-from lm_eval_ape.calibration.measure import Meter
-from lm_eval_ape.calibration.objective import Objective
-from lm_eval_ape.calibration.penalty import penalised
-from lm_eval_ape.calibration.plan import Plan
+from lm_eval_ape.calibration.gradient.differentiator import Differentiator
+from lm_eval_ape.calibration.gradient.fit import Fit, Fitted
+from lm_eval_ape.calibration.gradient.fit_state import StateFile
+from lm_eval_ape.calibration.gradient.folds import part
+from lm_eval_ape.calibration.gradient.kept_contexts import Contexts
+from lm_eval_ape.calibration.gradient.penalty import penalised
+from lm_eval_ape.calibration.gradient.plan import Plan
+from lm_eval_ape.calibration.grid.grid import DEFAULT, Point, make_grid
+from lm_eval_ape.calibration.grid.measure import Meter
+from lm_eval_ape.calibration.target.objective import Objective
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.samples import Sample
 from lm_eval_ape.prompts.prompt import Prompt

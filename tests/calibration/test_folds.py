@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lm_eval_ape.calibration.folds import part
+from lm_eval_ape.calibration.gradient.folds import part
 from lm_eval_ape.errors import ApeError
 
 

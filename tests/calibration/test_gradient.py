@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from lm_eval_ape.attention.segments import Reader
-from lm_eval_ape.calibration import gradient
-from lm_eval_ape.calibration.gradient import Differentiator
-from lm_eval_ape.calibration.grid import Point
-from lm_eval_ape.calibration.measure import Meter
-from lm_eval_ape.calibration.objective import Objective
-from lm_eval_ape.calibration.teacher import Teacher
+from lm_eval_ape.calibration.gradient.differentiator import Differentiator, differentiator
+from lm_eval_ape.calibration.grid.grid import Point
+from lm_eval_ape.calibration.grid.measure import Meter
+from lm_eval_ape.calibration.target.objective import Objective
+from lm_eval_ape.calibration.target.teacher import Teacher
 from lm_eval_ape.encoding.encode import encode
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.ape_hf import ApeHFLM
@@ -42,7 +41,7 @@ class Setting:
         self.teacher: Teacher = meter.teacher(SAMPLE)
         self.reader: Reader = encode(lm.model, SAMPLE.prompt, lm.settings)
 
-    def __call__(self, parameters: Tensor, wanted: Tensor | None = None, **options: Any) -> gradient.Gradient:
+    def __call__(self, parameters: Tensor, wanted: Tensor | None = None, **options: Any) -> differentiator.Gradient:
         differentiator = options.pop("differentiator", None) or Differentiator(self.lm, **options)
         rows = torch.ones(len(parameters), dtype=torch.bool) if wanted is None else wanted
         return differentiator.differentiate(SAMPLE.prompt, self.reader, self.teacher, parameters, rows, sample="sample")
@@ -162,7 +161,7 @@ def test_short_memory_first_keeps_less_then_halves_the_batch(
     differentiator = Differentiator(setting.lm)
     batch, seen = differentiator._batch, []
 
-    def tight(*given: Any, **named: Any) -> gradient.Gradient:
+    def tight(*given: Any, **named: Any) -> differentiator.Gradient:
         rows = len(given[3])
         seen.append((rows, differentiator.recomputes))
         if rows > 2:
@@ -179,7 +178,7 @@ def test_memory_that_never_suffices_is_told(load: Callable[..., ApeHFLM], monkey
     setting = Setting(load())
     differentiator = Differentiator(setting.lm)
 
-    def none(*given: Any, **named: Any) -> gradient.Gradient:
+    def none(*given: Any, **named: Any) -> differentiator.Gradient:
         raise RuntimeError("CUDA out of memory.")
 
     monkeypatch.setattr(differentiator, "_batch", none)

@@ -11,10 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lm_eval_ape.calibration import scoring
-from lm_eval_ape.calibration.grid import Point
-from lm_eval_ape.calibration.measure import Meter
-from lm_eval_ape.calibration.objective import Objective
+from lm_eval_ape.calibration.grid.grid import Point, scoring
+from lm_eval_ape.calibration.grid.measure import Meter
+from lm_eval_ape.calibration.target.objective import Objective
 from lm_eval_ape.engine.decoding import end_tokens
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.ape_hf import ApeHFLM

@@ -13,11 +13,11 @@ from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 from scipy.stats import spearmanr
 
-from lm_eval_ape.calibration.grid import Point
+from lm_eval_ape.calibration.grid.grid import Point
+from lm_eval_ape.calibration.grid.stability import resample
+from lm_eval_ape.calibration.grid.tuning import oracle, rank
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.calibration.run import Calibration, calibrate
-from lm_eval_ape.calibration.stability import resample
-from lm_eval_ape.calibration.tuning import oracle, rank
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.metrics import Metric
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lm_eval_ape.calibration.scoring import Scorer
+from lm_eval_ape.calibration.grid.scoring import Scorer
 from lm_eval_ape.comparison import running
 from lm_eval_ape.comparison.compare import compare
 from lm_eval_ape.comparison.options import Options

@@ -17,7 +17,7 @@ from undrawn import page
 
 from lm_eval_ape.analysis import tables as analysis_tables
 from lm_eval_ape.artefacts import analysis_file, board_file, calibration_file
-from lm_eval_ape.calibration import report
+from lm_eval_ape.calibration import tables
 from lm_eval_ape.comparison import formats
 from lm_eval_ape.comparison.board import make_board
 from lm_eval_ape.comparison.runs import read_folders
@@ -37,7 +37,7 @@ def show_calibration(path: Path) -> None:
     chosen = calibration_file.found(content)
     assert 0 < chosen.attn_temperature < math.inf
     assert 0 < chosen.attn_scale < math.inf
-    card(content), report.sentences(content), page(calibration=content)
+    card(content), tables.sentences(content), page(calibration=content)
 
 
 def show_analysis(path: Path) -> None:

@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lm_eval_ape.artefacts.identity import fit_key
-from lm_eval_ape.calibration.candidates import Candidate, middle
-from lm_eval_ape.calibration.choice import Floats, Table
-from lm_eval_ape.calibration.contexts import GIB, Contexts
-from lm_eval_ape.calibration.fit import Fit, Fitted
-from lm_eval_ape.calibration.fit_state import StateFile
-from lm_eval_ape.calibration.folds import Parts, part
-from lm_eval_ape.calibration.gradient import Differentiator
-from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL, Point
-from lm_eval_ape.calibration.measure import Meter
+from lm_eval_ape.calibration.gradient.differentiator import Differentiator
+from lm_eval_ape.calibration.gradient.fit import Fit, Fitted
+from lm_eval_ape.calibration.gradient.fit_state import StateFile
+from lm_eval_ape.calibration.gradient.folds import Parts, part
+from lm_eval_ape.calibration.gradient.kept_contexts import GIB, Contexts
+from lm_eval_ape.calibration.gradient.penalty import STRENGTHS
+from lm_eval_ape.calibration.gradient.plan import Plan
+from lm_eval_ape.calibration.grid.candidates import Candidate, middle
+from lm_eval_ape.calibration.grid.choice import Floats, Table
+from lm_eval_ape.calibration.grid.grid import DEFAULT, NEUTRAL, Point
+from lm_eval_ape.calibration.grid.measure import Meter
+from lm_eval_ape.calibration.grid.stability import difference
 from lm_eval_ape.calibration.options import Options
-from lm_eval_ape.calibration.penalty import STRENGTHS
-from lm_eval_ape.calibration.plan import Plan
-from lm_eval_ape.calibration.stability import difference
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.samples import Sample
 

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lm_eval_ape.artefacts.identity import model_key, score_key
-from lm_eval_ape.calibration.candidates import Candidate, key_of, read_key
-from lm_eval_ape.calibration.choice import Floats
-from lm_eval_ape.calibration.grid import Point
-from lm_eval_ape.calibration.objective import Objective
-from lm_eval_ape.calibration.scoring import Score, Scorer
-from lm_eval_ape.calibration.teacher import Teacher, TeacherStore
+from lm_eval_ape.calibration.grid.candidates import Candidate, key_of, read_key
+from lm_eval_ape.calibration.grid.choice import Floats
+from lm_eval_ape.calibration.grid.grid import Point
+from lm_eval_ape.calibration.grid.scoring import Score, Scorer
+from lm_eval_ape.calibration.target.objective import Objective
+from lm_eval_ape.calibration.target.teacher import Teacher, TeacherStore
 from lm_eval_ape.engine.non_finite import explained
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.ape_hf import ApeHFLM

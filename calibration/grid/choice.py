@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL, Grid, Point
+from lm_eval_ape.calibration.grid.grid import DEFAULT, NEUTRAL, Grid, Point
 
 TIE = 1e-6
 """Mean divergences closer than this, in nats, are equal: float32 tells no more of them apart."""

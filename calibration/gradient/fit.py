@@ -17,13 +17,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lm_eval_ape.attention.factors import NAMES, Factors
-from lm_eval_ape.calibration.contexts import Contexts
-from lm_eval_ape.calibration.fit_state import FitState, StateFile
-from lm_eval_ape.calibration.folds import Parts
-from lm_eval_ape.calibration.gradient import Differentiator, Gradient
-from lm_eval_ape.calibration.penalty import penalised
-from lm_eval_ape.calibration.plan import Plan
-from lm_eval_ape.calibration.teacher import Teacher
+from lm_eval_ape.calibration.gradient.differentiator import Differentiator, Gradient
+from lm_eval_ape.calibration.gradient.fit_state import FitState, StateFile
+from lm_eval_ape.calibration.gradient.folds import Parts
+from lm_eval_ape.calibration.gradient.kept_contexts import Contexts
+from lm_eval_ape.calibration.gradient.penalty import penalised
+from lm_eval_ape.calibration.gradient.plan import Plan
+from lm_eval_ape.calibration.target.teacher import Teacher
 from lm_eval_ape.engine.non_finite import NotFiniteError, explain
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.samples import Sample

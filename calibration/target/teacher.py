@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from lm_eval_ape.calibration.divergence import log_probabilities
+from lm_eval_ape.calibration.target.divergence import log_probabilities
 from lm_eval_ape.encoding.encode import input_device
 from lm_eval_ape.engine.decoding import check_finite, last_logits
 from lm_eval_ape.harness.ape_hf import ApeHFLM

@@ -1,0 +1,1 @@
+"""What is made small: the divergence from the sequential teacher's next-token distributions."""
