@@ -186,8 +186,8 @@ class Bench:
     def _elsewhere(self, fitted: str, tested: str, chunks: int, passages: int) -> list[Any]:
         """Divergences of (0.9, 0.9) and of two fits on two chunks, `(test rows,)` each."""
         from lm_eval_ape.artefacts import calibration_file
+        from lm_eval_ape.artefacts.points import DEFAULT, Point
         from lm_eval_ape.calibration.grid.candidates import Candidate
-        from lm_eval_ape.calibration.grid.grid import DEFAULT, Point
         from lm_eval_ape.calibration.grid.measure import Meter
         from lm_eval_ape.calibration.options import Options
         from lm_eval_ape.calibration.target.objective import Objective
@@ -202,7 +202,7 @@ class Bench:
         lm = ApeHFLM.create_from_arg_obj(model_args(chunks), {"device": "cpu"})
         options = Options(metadata={"pocket_passages": passages})
         tasks = Catalogue(options).load([f"ape_pocket_{tested}_test"])
-        rows = gather(lm, tasks, options, limit=None, picked={}).samples
+        rows = gather(lm, tasks, options, num_tokens=options.num_tokens).samples
         meter = Meter(lm, Objective(8, "teacher", "stop"), max_rows=None, cache=self.folder / "cache")
         return list(meter.measure(rows, candidates).kl.T)
 

@@ -19,7 +19,8 @@ from peaks import peak
 from timing import Clock, Spread, Table, finish, ratios
 from workload import SHAPES, Counts, make_lm, make_model, make_prompt
 
-from lm_eval_ape.calibration.grid.grid import Point, make_grid
+from lm_eval_ape.artefacts.points import Point
+from lm_eval_ape.calibration.grid.grid import make_grid
 from lm_eval_ape.calibration.grid.scoring import Scorer
 from lm_eval_ape.calibration.target.objective import HISTORIES, Objective
 from lm_eval_ape.calibration.target.teacher import ask

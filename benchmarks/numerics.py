@@ -147,14 +147,16 @@ def merge_cost(dtype: torch.dtype, keys: int, *, queries: int = 256, width: int 
 
 def pocket_prompts(count: int, chunks: int) -> tuple[PreTrainedModel, list[Prompt]]:
     """The shipped model in float64, and its two-hop test prompts cut into chunks."""
-    from lm_eval_ape.calibration.options import Options
     from lm_eval_ape.harness.ape_hf import ApeHFLM
     from lm_eval_ape.harness.catalogue import Catalogue
     from lm_eval_ape.harness.samples import gather
+    from lm_eval_ape.settings.options import HarnessOptions
 
     lm = ApeHFLM("pocket", dtype="float64", device="cpu", chunking="passages", max_chunks=chunks)
-    tasks = Catalogue(Options()).load(["ape_pocket_twohop_test"])
-    return lm.model, [sample.prompt for sample in gather(lm, tasks, Options(), limit=count, picked={}).samples]
+    tasks = Catalogue(HarnessOptions()).load(["ape_pocket_twohop_test"])
+    return lm.model, [
+        sample.prompt for sample in gather(lm, tasks, HarnessOptions(), num_tokens=8, limit=count).samples
+    ]
 
 
 def main() -> None:

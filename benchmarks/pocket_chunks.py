@@ -35,7 +35,7 @@ def measure(strategy: str, chunks: int, loaded: tuple[Any, Any], limit: int) -> 
     """Score and divergence on each kind of question."""
     from lm_eval import simple_evaluate
 
-    from lm_eval_ape.calibration.grid.grid import Point
+    from lm_eval_ape.artefacts.points import Point
     from lm_eval_ape.calibration.grid.measure import Meter
     from lm_eval_ape.calibration.options import Options
     from lm_eval_ape.calibration.target.objective import Objective
@@ -58,7 +58,7 @@ def measure(strategy: str, chunks: int, loaded: tuple[Any, Any], limit: int) -> 
             limit=limit,
             log_samples=False,
         )["results"][test]
-        samples = gather(lm, catalogue.load([calibration]), options, limit=None, picked={}).samples
+        samples = gather(lm, catalogue.load([calibration]), options, num_tokens=options.num_tokens).samples
         kl = meter.measure(samples, [point]).kl.mean()
         cells[kind] = Cell(100 * results["score,none"], 100 * results["score_stderr,none"], float(kl))
     return cells

@@ -11,7 +11,6 @@ from lm_eval.api.task import Task
 from tqdm import tqdm
 
 from lm_eval_ape.artefacts import calibration_file
-from lm_eval_ape.artefacts.identity import label_key
 from lm_eval_ape.calibration import document
 from lm_eval_ape.calibration.grid.candidates import Candidate, middle
 from lm_eval_ape.calibration.grid.choice import Floats, Table
@@ -21,6 +20,7 @@ from lm_eval_ape.calibration.grid.stability import difference, resample
 from lm_eval_ape.calibration.grid.tuning import oracle, rank
 from lm_eval_ape.calibration.labels import Document, Labels, aligned, with_score
 from lm_eval_ape.calibration.options import Options
+from lm_eval_ape.calibration.target.keys import label_key
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.metrics import Metric
 from lm_eval_ape.harness.samples import Gathered, Sample, gather, task_digest
@@ -89,7 +89,14 @@ class Checks:
             The part `test` of `calibration.json`.
         """
         options = self.options
-        gathered = gather(self.lm, tasks, options, limit=options.test_limit, picked={})
+        gathered = gather(
+            self.lm,
+            tasks,
+            options,
+            num_tokens=options.num_tokens,
+            on_too_long=options.on_too_long,
+            limit=options.test_limit,
+        )
         points = tuple(dict.fromkeys(named.values()))
         kl = dict(zip(points, self.meter.measure(gathered.samples, points).kl.T, strict=True))
         digests = [task_digest(task, gathered.samples) for task in tasks.values()]

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from lm_eval_ape.artefacts.identity import digest, model_key, read_settings
+from lm_eval_ape.artefacts.identity import digest, read_settings
+from lm_eval_ape.artefacts.points import NEUTRAL, Point
 from lm_eval_ape.attention.factors import Factors, reading_factors
 from lm_eval_ape.attention.row_statistics import Probe
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reader, SegmentedCache
 from lm_eval_ape.calibration.grid.choice import Chosen, Floats, Table, choose
-from lm_eval_ape.calibration.grid.grid import NEUTRAL, Point
 from lm_eval_ape.calibration.grid.tuning import rank
 from lm_eval_ape.encoding.encode import encode, input_device
 from lm_eval_ape.engine.decoding import check_finite, last_logits
@@ -30,6 +30,7 @@ from lm_eval_ape.engine.non_finite import explained
 from lm_eval_ape.engine.out_of_memory import half, in_pieces
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.harness.model_facts import model_key
 from lm_eval_ape.harness.samples import Sample
 from lm_eval_ape.storage.journal import Journal
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from lm_eval_ape.calibration.grid.grid import DEFAULT, NEUTRAL, Point
+from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
 from lm_eval_ape.display.plot_style import HEAT, INK, save, series, styled
 
 _WIDTH, _HEIGHT = 5.0, 4.0

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from lm_eval_ape.calibration.gradient.plan import GRANULARITIES
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.settings import option_values as values
 from lm_eval_ape.settings.options import HarnessOptions, about
 
+GRANULARITIES = ("model", "layer", "head")
 METHODS = ("grid", "gradient", "grid+gradient")
 
 

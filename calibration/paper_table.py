@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lm_eval_ape.calibration import tables
+from lm_eval_ape.calibration.flags import add_calibration_flags
 from lm_eval_ape.calibration.grid.stability import STABLE_WIDTH, difference, resample
 from lm_eval_ape.calibration.options import Options, merge, read_file
 from lm_eval_ape.calibration.run import Calibration
@@ -219,11 +220,12 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         ApeError: An option is impossible or fixed by the protocol, or there is no output folder or test task.
     """
-    from lm_eval_ape.cli.calibrate import build_parser
-
-    parser = build_parser()
-    parser.prog, parser.description, parser.epilog = "python -m lm_eval_ape.calibration.paper_table", __doc__, None
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="python -m lm_eval_ape.calibration.paper_table",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_calibration_flags(parser)
     flags = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
     config = flags.pop("config", None)
     given = merge(read_file(config) if config else {}, flags)

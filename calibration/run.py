@@ -14,14 +14,15 @@ from typing import Any
 from lm_eval.api.task import Task
 
 from lm_eval_ape.artefacts import calibration_file
-from lm_eval_ape.artefacts.identity import device_name, model_facts, versions
+from lm_eval_ape.artefacts.identity import versions
+from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
 from lm_eval_ape.calibration import document
 from lm_eval_ape.calibration.checks import Checks
 from lm_eval_ape.calibration.entropy import EntropyMeter, choose_by_entropy, entropy_part
 from lm_eval_ape.calibration.gradient.descent import descend, gradient_part
 from lm_eval_ape.calibration.grid.candidates import Candidate
 from lm_eval_ape.calibration.grid.choice import Table, choose_all
-from lm_eval_ape.calibration.grid.grid import DEFAULT, NEUTRAL, Grid, Point, make_grid
+from lm_eval_ape.calibration.grid.grid import Grid, make_grid
 from lm_eval_ape.calibration.grid.measure import Meter
 from lm_eval_ape.calibration.grid.stability import resample
 from lm_eval_ape.calibration.labels import find_metric
@@ -32,6 +33,7 @@ from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.arguments import split_arguments
 from lm_eval_ape.harness.catalogue import Catalogue
 from lm_eval_ape.harness.metrics import Metric
+from lm_eval_ape.harness.model_facts import device_name, model_facts
 from lm_eval_ape.harness.samples import gather, task_digest
 from lm_eval_ape.runtime.folder_lock import hold
 from lm_eval_ape.storage.files import make_folder
@@ -112,7 +114,15 @@ class Calibration:
             self.facts = model_facts(self.lm)
             self.meter = Meter(self.lm, self.objective, max_rows=options.max_rows, cache=self.cache)
         with self._timed("calibrate"):
-            gathered = gather(self.lm, self.tasks, options, limit=options.limit, picked=options.samples)
+            gathered = gather(
+                self.lm,
+                self.tasks,
+                options,
+                num_tokens=options.num_tokens,
+                on_too_long=options.on_too_long,
+                limit=options.limit,
+                picked=options.samples,
+            )
             measured = self.meter.measure(gathered.samples, self.grid.reported)
         table = Table(self.grid, self.grid.reported, measured.kl)
         choices = choose_all(table)

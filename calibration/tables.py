@@ -11,7 +11,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from lm_eval_ape.artefacts.moved_heads import moved
-from lm_eval_ape.calibration.grid.grid import DEFAULT, NEUTRAL, Point
+from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
 from lm_eval_ape.display.escaping import terminal
 
 NAMES: Mapping[str, str] = {

@@ -23,8 +23,9 @@ from lm_eval.tasks import TaskManager
 from test_exactness import CHUNKS, PREFIX, QUERY, prompt_of, tokens
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.attention.factors import Factors
-from lm_eval_ape.calibration.grid.grid import Point, measure
+from lm_eval_ape.calibration.grid.grid import measure
 from lm_eval_ape.calibration.grid.measure import Meter
 from lm_eval_ape.calibration.target import teacher
 from lm_eval_ape.calibration.target.objective import Objective

@@ -12,7 +12,7 @@ import tiny
 import torch
 
 from lm_eval_ape.analysis.attention import look
-from lm_eval_ape.calibration.grid.grid import Point
+from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.calibration.grid.scoring import Scorer
 from lm_eval_ape.calibration.target.objective import Objective
 from lm_eval_ape.calibration.target.teacher import ask

@@ -14,8 +14,8 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import CachingLM
 from test_exactness import CHUNKS, prompt_of
 
+from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.calibration.entropy import EntropyMeter
-from lm_eval_ape.calibration.grid.grid import Point
 from lm_eval_ape.calibration.grid.measure import Meter
 from lm_eval_ape.calibration.target.objective import Objective
 from lm_eval_ape.encoding.encode import encode

@@ -16,15 +16,15 @@ from lm_eval.api.instance import Instance
 from property_profiles import examples
 from test_exactness import prompt_of, query_logits, reference, run, tokens
 
+from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.attention.merge import SCALE_MODES
-from lm_eval_ape.calibration.grid.grid import Point
 from lm_eval_ape.calibration.grid.measure import Meter
 from lm_eval_ape.calibration.target.objective import Objective
 from lm_eval_ape.encoding.encode import encode_all
-from lm_eval_ape.encoding.positions import POSITIONS
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.samples import Sample
 from lm_eval_ape.prompts.prompt import Prompt
+from lm_eval_ape.settings.choices import POSITIONS
 from lm_eval_ape.settings.strategy import Settings, resolve
 
 EXACT = 1e-12

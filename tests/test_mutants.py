@@ -19,9 +19,10 @@ from mutants import Mutant, mutants, running, source_of
 from scipy import stats
 from scipy.special import rel_entr
 
+from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.attention.selection import aggregate, chunk_scores, winners
 from lm_eval_ape.calibration.grid.choice import Table
-from lm_eval_ape.calibration.grid.grid import Grid, Point
+from lm_eval_ape.calibration.grid.grid import Grid
 from lm_eval_ape.calibration.grid.stability import difference, resample, stability
 from lm_eval_ape.calibration.target.divergence import forward_kl
 from lm_eval_ape.comparison.statistics import estimate, interval, p_value

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lm_eval_ape.artefacts.identity import fit_key
+from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
 from lm_eval_ape.calibration.gradient.differentiator import Differentiator
 from lm_eval_ape.calibration.gradient.fit import Fit, Fitted
 from lm_eval_ape.calibration.gradient.fit_state import StateFile
@@ -18,10 +18,10 @@ from lm_eval_ape.calibration.gradient.penalty import STRENGTHS
 from lm_eval_ape.calibration.gradient.plan import Plan
 from lm_eval_ape.calibration.grid.candidates import Candidate, middle
 from lm_eval_ape.calibration.grid.choice import Floats, Table
-from lm_eval_ape.calibration.grid.grid import DEFAULT, NEUTRAL, Point
 from lm_eval_ape.calibration.grid.measure import Meter
 from lm_eval_ape.calibration.grid.stability import difference
 from lm_eval_ape.calibration.options import Options
+from lm_eval_ape.calibration.target.keys import fit_key
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.samples import Sample
 

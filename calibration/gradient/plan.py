@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lm_eval_ape.calibration.grid.grid import Point
-
-GRANULARITIES = ("model", "layer", "head")
+from lm_eval_ape.artefacts.points import Point
 
 
 @dataclass(frozen=True)

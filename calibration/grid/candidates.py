@@ -6,8 +6,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.attention.factors import Factors, Table
-from lm_eval_ape.calibration.grid.grid import Point
 
 Candidate: TypeAlias = Point | Factors
 

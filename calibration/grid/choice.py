@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_ape.calibration.grid.grid import DEFAULT, NEUTRAL, Grid, Point
+from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
+from lm_eval_ape.calibration.grid.grid import Grid
 
 TIE = 1e-6
 """Mean divergences closer than this, in nats, are equal: float32 tells no more of them apart."""

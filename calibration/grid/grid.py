@@ -6,31 +6,10 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import NamedTuple
 
+from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.settings.option_values import LEAST_TEMPERATURE
-
-
-class Point(NamedTuple):
-    """One (T, S).
-
-    Attributes:
-        temperature: T, which divides the logits of context keys.
-        scale: S, which weighs the context in the merge.
-    """
-
-    temperature: float
-    scale: float
-
-    def __str__(self) -> str:
-        return f"(T={self.temperature:g}, S={self.scale:g})"
-
-
-DEFAULT = Point(0.9, 0.9)
-"""APE's untuned setting (Yang et al., ICLR 2025)."""
-NEUTRAL = Point(1.0, 1.0)
-"""Ordinary attention over chunks that were encoded apart."""
 
 # The paper's values of T and of S for calibrations of one token and of more.
 SINGLE_TOKEN = (0.6, 0.7, 0.8, 0.9, 1.0)

@@ -12,16 +12,17 @@ from accelerate.utils.memory import should_reduce_batch_size
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lm_eval_ape.artefacts.identity import model_key, score_key
+from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.calibration.grid.candidates import Candidate, key_of, read_key
 from lm_eval_ape.calibration.grid.choice import Floats
-from lm_eval_ape.calibration.grid.grid import Point
 from lm_eval_ape.calibration.grid.scoring import Score, Scorer
+from lm_eval_ape.calibration.target.keys import score_key
 from lm_eval_ape.calibration.target.objective import Objective
 from lm_eval_ape.calibration.target.teacher import Teacher, TeacherStore
 from lm_eval_ape.engine.non_finite import explained
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.harness.model_facts import model_key
 from lm_eval_ape.harness.samples import Sample
 from lm_eval_ape.storage.journal import Journal
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.calibration.grid.choice import TIE, Floats, Table, nearest_to_neutral
-from lm_eval_ape.calibration.grid.grid import Point
 
 STABLE_WIDTH = 0.1
 """A parameter is stable if its 95% interval is at most this wide (as in the paper)."""

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import rankdata, spearmanr
 
+from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.calibration.grid.choice import TIE, Floats, nearest_to_neutral
-from lm_eval_ape.calibration.grid.grid import Point
 from lm_eval_ape.calibration.grid.stability import INTERVAL
 from lm_eval_ape.harness.metrics import Metric
 

@@ -12,11 +12,11 @@ from tqdm import tqdm
 from lm_eval_ape.analysis.attention import Attention, look
 from lm_eval_ape.analysis.options import Options
 from lm_eval_ape.analysis.sweep import Case
-from lm_eval_ape.artefacts.identity import digest, model_key, read_settings
-from lm_eval_ape.calibration.options import Options as CalibrationOptions
+from lm_eval_ape.artefacts.identity import digest, read_settings
 from lm_eval_ape.engine.non_finite import explained
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.catalogue import FEWSHOT_SEED
+from lm_eval_ape.harness.model_facts import model_key
 from lm_eval_ape.harness.samples import Sample, gather
 from lm_eval_ape.settings.strategy import Settings
 from lm_eval_ape.storage.journal import Journal
@@ -65,17 +65,9 @@ class Observer:
         for task in self.tasks.values():
             # As the harness does before each run, so that the same examples are chosen.
             task.set_fewshot_seed(seed=FEWSHOT_SEED)
-        requests = CalibrationOptions(
-            model_args=options.model_args,
-            tasks=options.tasks,
-            num_tokens=1,
-            system_instruction=options.system_instruction,
-            apply_chat_template=options.apply_chat_template,
-            fewshot_as_multiturn=options.fewshot_as_multiturn,
-        )
         limit = min(options.probe_limit, options.limit or options.probe_limit)
         with self.lm.under(settings):
-            return gather(self.lm, self.tasks, requests, limit=limit, picked={}).samples
+            return gather(self.lm, self.tasks, options, num_tokens=1, limit=limit).samples
 
     def _sample(self, sample: Sample, settings: Settings) -> Attention:
         prompt = sample.prompt

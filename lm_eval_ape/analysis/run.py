@@ -15,11 +15,11 @@ from lm_eval_ape.analysis.options import DEFAULT_STRATEGIES, Options
 from lm_eval_ape.analysis.sweep import cases
 from lm_eval_ape.analysis.tables import comma_separated, markdown
 from lm_eval_ape.artefacts.analysis_file import FILE_NAME
-from lm_eval_ape.artefacts.identity import device_name, model_facts
 from lm_eval_ape.comparison.board import make_board
 from lm_eval_ape.comparison.compare import write as write_board
 from lm_eval_ape.comparison.loggers import Loggers
 from lm_eval_ape.comparison.running import Strategies
+from lm_eval_ape.harness.model_facts import device_name, model_facts
 from lm_eval_ape.runtime.folder_lock import hold
 from lm_eval_ape.storage.files import write_text
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_ape.artefacts.json_schema import Rule, checking, list_of, mapping_of, or_null, validate, whole
-from lm_eval_ape.comparison.specs import SETTINGS_RULE
+from lm_eval_ape.artefacts.run_record import SETTINGS_RULE
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.storage.files import read_json
 

@@ -1,4 +1,4 @@
-"""Checks a calibration file against `schema.json`."""
+"""Checks a calibration file against `calibration_schema.json`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_ape.artefacts import json_schema
+from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL
 from lm_eval_ape.attention.factors import NAMES, Factors
-from lm_eval_ape.calibration.grid.grid import DEFAULT, NEUTRAL
 from lm_eval_ape.errors import ApeError
 
 
 @cache
 def schema() -> dict[str, Any]:
     """The schema of `calibration.json`."""
-    content: dict[str, Any] = json.loads(Path(__file__).with_name("schema.json").read_text(encoding="utf-8"))
+    content: dict[str, Any] = json.loads(
+        Path(__file__).with_name("calibration_schema.json").read_text(encoding="utf-8")
+    )
     return content
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
@@ -15,13 +13,7 @@ from transformers import PreTrainedModel
 
 from lm_eval_ape import __version__
 from lm_eval_ape.artefacts.calibration_file import read
-from lm_eval_ape.artefacts.model_digest import code_versions, full_digest
-from lm_eval_ape.calibration.target.objective import Objective
-from lm_eval_ape.encoding.encode import input_device
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.harness.ape_hf import ApeHFLM
-from lm_eval_ape.harness.samples import Sample
-from lm_eval_ape.pocket import model_name
 from lm_eval_ape.settings.strategy import SETTINGS, Settings
 
 # Values read of each weight tensor for a calibration's record: enough to tell any two trainings apart, few enough to
@@ -67,82 +59,15 @@ def check_weights(path: str, model: PreTrainedModel) -> None:
         )
 
 
-def model_facts(lm: ApeHFLM) -> dict[str, Any]:
-    """The model as a calibration file names it."""
-    return {
-        "pretrained": model_name(str(getattr(lm.pretrained, "name_or_path", lm.pretrained))),
-        "revision": str(lm.revision),
-        "commit": getattr(lm.model.config, "_commit_hash", None),
-        "peft": lm.peft,
-        "delta": lm.delta,
-        "dtype": str(lm.model.dtype),
-        "parameters": lm.model.num_parameters(),
-        "weights_sha256": weights_digest(lm.model),
-    }
-
-
 def versions() -> dict[str, str]:
     """Versions of what computed the numbers."""
     packages = {name: version(name) for name in ("lm_eval", "torch", "transformers", "numpy", "scipy")}
     return {"lm_eval_ape": __version__, "python": platform.python_version(), **packages}
 
 
-def device_name(lm: ApeHFLM) -> str:
-    """The device in words."""
-    device = input_device(lm.model)
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
-
-
-def model_key(lm: ApeHFLM) -> str:
-    """All that the model's logits depend on beside its input: its last weight, its precision, and what computes it."""
-    implementation, device = lm.model.config._attn_implementation, input_device(lm.model).type
-    return f"{full_digest(lm.model)} {lm.mixed_precision_dtype} {implementation} {device} {code_versions()}"
-
-
-def score_key(model: str, settings: Settings, objective: Objective, ends: Sequence[int], sample: Sample) -> str:
-    """Digest of all that a sample's KL depends on beside (T, S).
-
-    Args:
-        model: What `model_key` gave.
-        settings: How the sample is encoded and read.
-        objective: What is measured.
-        ends: Tokens that end a sequence.
-        sample: The sample.
-    """
-    return digest(
-        [
-            model,
-            list(ends),
-            read_settings(settings),
-            asdict(objective),
-            [sample.prompt.prefix, sample.prompt.chunks, sample.prompt.query],
-        ]
-    )
-
-
 def read_settings(settings: Settings) -> dict[str, Any]:
     """What the reading of a prompt depends on once it is cut, beside (T, S)."""
     return {name: getattr(settings, name) for name in SETTINGS if name not in _BEFORE_ENCODING}
-
-
-def fit_key(
-    model: str,
-    settings: Settings,
-    objective: Objective,
-    ends: Sequence[int],
-    samples: Sequence[Sample],
-    *,
-    plan: Sequence[Any],
-) -> str:
-    """Digest of all that a fit of T and S depends on."""
-    return digest([[score_key(model, settings, objective, ends, sample) for sample in samples], list(plan)])
-
-
-def label_key(
-    model: str, settings: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]], asked: Mapping[str, Any]
-) -> str:
-    """Digest of all that a harness score depends on beside (T, S)."""
-    return digest([model, dict(settings), list(tasks), dict(asked)])
 
 
 def digest(content: Any) -> str:

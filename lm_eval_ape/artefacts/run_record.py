@@ -7,6 +7,7 @@ from typing import Any
 
 from lm_eval_ape.artefacts.json_schema import Rule, checking, validate
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.settings.strategy import SETTINGS
 from lm_eval_ape.storage.files import read_json
 
 RECORD_NAME = "run.json"
@@ -85,6 +86,24 @@ _DIVERGENCES: Rule = {
                     "nats": {"type": "array", "minItems": 1, "items": {"type": "number"}},
                 },
             },
+        },
+    },
+}
+
+
+# What `comparison.specs.describe` reads of a record's settings; further ones are of later versions.
+SETTINGS_RULE: Rule = {
+    "type": "object",
+    "required": ["strategy", "attn_temperature", "attn_scale"],
+    "properties": {
+        "strategy": {"type": "string"},
+        "attn_temperature": {"type": "number", "exclusiveMinimum": 0},
+        "attn_scale": {"type": "number", "exclusiveMinimum": 0},
+        "factors_sha256": {"type": "string"},
+        **{
+            name: {"type": ["string", "number", "boolean", "null"]}
+            for name in SETTINGS
+            if name not in ("strategy", "attn_temperature", "attn_scale")
         },
     },
 }

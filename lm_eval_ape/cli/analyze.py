@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 
 from lm_eval_ape.analysis.options import Options
-from lm_eval_ape.cli.flags import add_flags, command_parser
 from lm_eval_ape.cli.progress import messages
+from lm_eval_ape.settings.flags import add_flags, command_parser
 
 DESCRIPTION = """\
 Say why parallel encoding hurts: run strategies with more and more chunks on the same prompts, look at the attention of

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 
+from lm_eval_ape.calibration.flags import add_calibration_flags
 from lm_eval_ape.calibration.options import Options, merge, read_file
-from lm_eval_ape.cli.flags import add_flags, command_parser
+from lm_eval_ape.settings.flags import command_parser
 
 DESCRIPTION = """\
 Find the attention temperature T and scale S whose next-token distributions are closest, in KL divergence, to those of
@@ -73,8 +74,7 @@ examples:
 def build_parser() -> argparse.ArgumentParser:
     """The flags: those of `Options`, and `--config`."""
     parser = command_parser("calibrate", DESCRIPTION, EPILOG)
-    parser.add_argument("--config", metavar="FILE", help="YAML file with these options, without the dashes")
-    add_flags(parser, Options)
+    add_calibration_flags(parser)
     return parser
 
 

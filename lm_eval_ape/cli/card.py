@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lm_eval_ape.cli.flags import command_parser
+from lm_eval_ape.settings.flags import command_parser
 
 DESCRIPTION = """\
 Print Markdown for the model card of a calibrated setting: the (T, S), on what and how they were chosen, their KL beside

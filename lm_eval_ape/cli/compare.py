@@ -9,9 +9,9 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from lm_eval_ape.cli.flags import add_flags, command_parser
 from lm_eval_ape.cli.progress import messages
 from lm_eval_ape.comparison.options import Options
+from lm_eval_ape.settings.flags import add_flags, command_parser
 
 DESCRIPTION = """\
 Run encoding strategies on the same prompts and say which differences are real: each one's score with its standard
@@ -90,10 +90,16 @@ def main(arguments: Sequence[str]) -> int:
     with redirect_stdout(sys.stderr), messages():
         from lm_eval_ape.comparison.compare import compare
 
-        board = compare(options, command=["lm-eval-ape", "compare", *arguments])
+        board = compare(options, ["lm-eval-ape", "compare", *arguments], _report)
     if board is not None:
         _show(board, options.output_path)
     return 0
+
+
+def _report(folders: Sequence[str]) -> Path:
+    from lm_eval_ape.report.page import report
+
+    return report(folders)
 
 
 def _show(board: dict[str, Any], output: str | None) -> None:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from lm_eval_ape.cli.flags import command_parser
+from lm_eval_ape.settings.flags import command_parser
 
 DESCRIPTION = """\
 Make one HTML page of what `lm-eval-ape compare`, `calibrate` and `analyze` have written: the board, sortable; score and

@@ -11,11 +11,12 @@ from typing import Any
 from lm_eval.api.task import Task
 from lm_eval.utils import handle_non_serializable
 
-from lm_eval_ape.artefacts.identity import device_name, model_facts, versions
+from lm_eval_ape.artefacts.identity import versions
 from lm_eval_ape.artefacts.model_digest import full_digest, tokenizer_digest
 from lm_eval_ape.comparison.options import Options
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.arguments import IDLE
+from lm_eval_ape.harness.model_facts import device_name, model_facts
 from lm_eval_ape.settings.strategy import SETTINGS, Settings
 
 _ADDRESS = re.compile(r"0x[0-9a-f]+")

@@ -14,12 +14,11 @@ from typing import Any
 
 from lm_eval.api.task import Task
 
+from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.artefacts.run_record import KL_NAME, read_divergences
 from lm_eval_ape.calibration.grid.candidates import Candidate
-from lm_eval_ape.calibration.grid.grid import Point
 from lm_eval_ape.calibration.grid.measure import Meter
 from lm_eval_ape.calibration.grid.scoring import Score
-from lm_eval_ape.calibration.options import Options as CalibrationOptions
 from lm_eval_ape.calibration.target.objective import Objective
 from lm_eval_ape.comparison.options import Options
 from lm_eval_ape.comparison.specs import Spec
@@ -76,7 +75,7 @@ class StrategyKL:
         settings = self.spec.settings
         point: Candidate = settings.factors or Point(settings.attn_temperature, settings.attn_scale)
         with lm.under(settings):
-            gathered = collect(lm, with_next, self._requests(), limit=self._limit, picked={})
+            gathered = collect(lm, with_next, self.options, num_tokens=self.options.kl_tokens, limit=self._limit)
             meter = Meter(lm, self.objective, max_rows=1, cache=cache)
             scores = meter.scores(gathered.samples, [point])
         if lm.rank == 0:
@@ -96,17 +95,6 @@ class StrategyKL:
             return ran
         # Documents of the KL that a share below 1 did not run are on no board.
         return own if ran is None or ran < 1 else min(own, ran)
-
-    def _requests(self) -> CalibrationOptions:
-        options = self.options
-        return CalibrationOptions(
-            model_args=self.spec.arguments,
-            tasks=options.tasks,
-            num_tokens=options.kl_tokens,
-            system_instruction=options.system_instruction,
-            apply_chat_template=options.apply_chat_template,
-            fewshot_as_multiturn=options.fewshot_as_multiturn,
-        )
 
 
 def _samples(lm: ApeHFLM, meter: Meter, gathered: Gathered, scores: Sequence[Sequence[Score]]) -> list[dict[str, Any]]:

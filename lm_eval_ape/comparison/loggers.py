@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,19 +22,24 @@ logger = logging.getLogger(__name__)
 
 BOARD = "board"
 
+Report = Callable[[Sequence[str]], Path]
+"""Makes a page of what some folders hold, and says where it is."""
+
 
 class Loggers:
     """The loggers that were asked for; false if there is none.
 
     Args:
         options: With `wandb_args`, `wandb_config_args` and `trackio_args`.
+        report: Makes the report of some folders and returns its file (`report.page.report`), for W&B; None for none.
 
     Raises:
         ApeError: A package is missing, or the board would have no folder.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, report: Report | None = None) -> None:
         self.options = options
+        self.report = report
         self.asked = {name: args for name in ("wandb", "trackio") if (args := getattr(options, f"{name}_args"))}
         for name in self.asked:
             if find_spec(name) is None:
@@ -95,14 +100,13 @@ class Loggers:
     def _wandb_board(self, harness: Any, results: Mapping[str, Any], board: Mapping[str, Any]) -> None:
         import wandb
 
-        from lm_eval_ape.report.page import report
-
         _log(harness, results, {})
         folder = Path(str(self.options.output_path)).expanduser()
         header, *lines = csv.reader(io.StringIO(comma_separated(board)))
         harness.run.log({BOARD: wandb.Table(columns=header, data=lines)})
         artifact = wandb.Artifact(BOARD, type=BOARD)
-        for path in [report([str(folder)]), *(folder / f"{BOARD}.{kind}" for kind in ("json", "md", "csv"))]:
+        pages = [self.report([str(folder)])] if self.report else []
+        for path in [*pages, *(folder / f"{BOARD}.{kind}" for kind in ("json", "md", "csv"))]:
             artifact.add_file(str(path))
         harness.run.log_artifact(artifact)
 

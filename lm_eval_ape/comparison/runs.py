@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_ape.artefacts.json_schema import Rule, checking, validate
-from lm_eval_ape.artefacts.run_record import KL_NAME, RECORD_NAME, read_divergences, read_record
+from lm_eval_ape.artefacts.run_record import KL_NAME, RECORD_NAME, SETTINGS_RULE, read_divergences, read_record
 from lm_eval_ape.comparison.samples import Samples, read_samples
-from lm_eval_ape.comparison.specs import SETTINGS_RULE, describe
+from lm_eval_ape.comparison.specs import describe
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.storage.files import is_draft, read_json
 from lm_eval_ape.storage.strict_reading import writable

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from lm_eval.utils import simple_parse_args_string
 
-from lm_eval_ape.artefacts.json_schema import Rule
 from lm_eval_ape.errors import ApeError, nearest
 from lm_eval_ape.harness.arguments import split_arguments
 from lm_eval_ape.settings.strategy import PRESETS, SETTINGS, STRATEGIES, Settings
@@ -18,24 +17,6 @@ _SPEC = re.compile(r"(?P<name>[^\[\]@]+)(\[(?P<settings>[^\[\]]*)\])?(@(?P<calib
 _COMMA = re.compile(r",(?![^\[\]]*\])")
 # What differs from one strategy to the next, or would mix their requests in one file.
 _NOT_SHARED = ("strategy", "attn_temperature", "attn_scale", "calibration", "request_log")
-
-
-# What `describe` reads of a record's settings; further ones are of later versions.
-SETTINGS_RULE: Rule = {
-    "type": "object",
-    "required": ["strategy", "attn_temperature", "attn_scale"],
-    "properties": {
-        "strategy": {"type": "string"},
-        "attn_temperature": {"type": "number", "exclusiveMinimum": 0},
-        "attn_scale": {"type": "number", "exclusiveMinimum": 0},
-        "factors_sha256": {"type": "string"},
-        **{
-            name: {"type": ["string", "number", "boolean", "null"]}
-            for name in SETTINGS
-            if name not in ("strategy", "attn_temperature", "attn_scale")
-        },
-    },
-}
 
 
 class Spec(NamedTuple):

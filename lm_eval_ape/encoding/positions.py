@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-POSITIONS = ("shared", "stretched", "serial")
-
 
 def chunk_positions(lengths: Sequence[int], start: int, mode: str) -> list[Tensor]:
     """Give each chunk its position ids.

@@ -10,16 +10,16 @@ from torch import Tensor
 from transformers import Cache
 
 from lm_eval_ape.engine.non_finite import NotFiniteError
-from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.engine.served_model import ServedModel
 
 
 @torch.no_grad()
-def last_logits(lm: ApeHFLM, ids: Tensor, start: int, cache: Cache, keep: int) -> Tensor:
+def last_logits(lm: ServedModel, ids: Tensor, start: int, cache: Cache, keep: int) -> Tensor:
     """`differentiable_logits` without a gradient."""
     return differentiable_logits(lm, ids, start, cache, keep)
 
 
-def differentiable_logits(lm: ApeHFLM, ids: Tensor, start: int, cache: Cache, keep: int) -> Tensor:
+def differentiable_logits(lm: ServedModel, ids: Tensor, start: int, cache: Cache, keep: int) -> Tensor:
     """Append tokens to the cache and return the logits of the last ones.
 
     Args:
@@ -42,7 +42,7 @@ def differentiable_logits(lm: ApeHFLM, ids: Tensor, start: int, cache: Cache, ke
     return output.logits[:, -keep:].to(ids.device)
 
 
-def end_tokens(lm: ApeHFLM) -> tuple[int, ...]:
+def end_tokens(lm: ServedModel) -> tuple[int, ...]:
     """Ids of the tokens at which the model's own generation ends, and the tokenizer's end of text."""
     configured = getattr(lm.model.generation_config, "eos_token_id", None)
     ids = configured if isinstance(configured, (list, tuple)) else [configured]

@@ -6,16 +6,14 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from lm_eval_ape.engine.served_model import ServedModel
 from lm_eval_ape.errors import ApeError
-
-if TYPE_CHECKING:
-    from lm_eval_ape.harness.ape_hf import ApeHFLM
 
 Answer = TypeVar("Answer")
 
@@ -59,7 +57,7 @@ class NotFiniteError(ApeError):
         super().__init__(f"{what} not finite.{first} {mend}")
 
 
-def explain(lm: ApeHFLM, error: NotFiniteError, again: Callable[[], object]) -> NotFiniteError:
+def explain(lm: ServedModel, error: NotFiniteError, again: Callable[[], object]) -> NotFiniteError:
     """The error with the place where the first number that is not finite arises.
 
     Args:
@@ -72,7 +70,7 @@ def explain(lm: ApeHFLM, error: NotFiniteError, again: Callable[[], object]) -> 
     return NotFiniteError(error.what, error.dtype, found[0] if found else None, error.request)
 
 
-def explained(lm: ApeHFLM, work: Callable[[], Answer]) -> Answer:
+def explained(lm: ServedModel, work: Callable[[], Answer]) -> Answer:
     """Do work; where it meets numbers that are not finite, do it again to say where they arise.
 
     Raises:

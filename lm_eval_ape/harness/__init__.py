@@ -1,1 +1,1 @@
-"""Where lm-evaluation-harness calls us and we call it: the model `ape-hf`, its arguments, tasks, metrics and samples."""
+"""Where lm-evaluation-harness calls us, and we it: the model `ape-hf`, its arguments, tasks, metrics and samples."""

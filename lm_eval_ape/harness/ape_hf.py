@@ -25,6 +25,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from lm_eval_ape import __version__
+from lm_eval_ape.artefacts.identity import check_weights
 from lm_eval_ape.attention.factors import reading_factors
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reader, Reading, SegmentedCache, together
@@ -120,8 +121,6 @@ class ApeHFLM(HFLM):
         self.cache_hook: CacheHook = FiniteResponses(CacheHook(None), self.model.dtype)
         support.check(self.model, self.settings)
         if path := arguments.get("calibration"):
-            from lm_eval_ape.artefacts.identity import check_weights
-
             check_weights(path, self.model)
         self.store = open_store(
             self.model,

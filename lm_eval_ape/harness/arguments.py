@@ -10,6 +10,7 @@ from typing import Any
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoConfig
 
+from lm_eval_ape.artefacts.calibration_file import load_choice
 from lm_eval_ape.errors import ApeError, nearest
 from lm_eval_ape.pocket import POCKET, pocket_path
 from lm_eval_ape.settings.strategy import SETTINGS, Settings, resolve
@@ -81,8 +82,6 @@ def _calibrated(settings: Settings, given: Mapping[str, Any]) -> Settings:
         return settings
     if fixed := [key for key in ("attn_temperature", "attn_scale") if key in given]:
         raise ApeError(f"calibration={path} and {fixed[0]}={given[fixed[0]]} both say what T and S are; drop one.")
-    from lm_eval_ape.artefacts.calibration_file import load_choice
-
     return replace(settings, **load_choice(str(path), settings, given)._asdict())
 
 

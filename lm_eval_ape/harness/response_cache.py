@@ -9,17 +9,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from lm_eval.api.model import CacheHook
+from transformers import PreTrainedModel
 
 from lm_eval_ape.artefacts.model_digest import code_versions, full_digest, tokenizer_digest
 from lm_eval_ape.engine.non_finite import NotFiniteError
 from lm_eval_ape.errors import ApeError
-
-if TYPE_CHECKING:
-    from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.settings.strategy import Settings
 
 # Response keys are SHA-256 digests, so this one can never be one of them.
 STAMP = "lm_eval_ape"
@@ -27,7 +26,27 @@ STAMP = "lm_eval_ape"
 _IDLE_DEFAULTS = frozenset({"transformers_version", "_from_model_config"})
 
 
-def identity(lm: ApeHFLM) -> dict[str, Any]:
+class Responder(Protocol):
+    """What gives the responses: the harness's model, with settings of how it reads prompts."""
+
+    model: PreTrainedModel
+    tokenizer: Any
+    settings: Settings
+    pretrained: Any
+    revision: str
+    peft: str | None
+    delta: str | None
+    mixed_precision_dtype: Any
+    softmax_dtype: Any
+    max_length: int
+    max_gen_toks: int
+    truncation: bool
+    add_bos_token: bool | None
+    prefix_token_id: int
+    think_end_token: Any
+
+
+def identity(lm: Responder) -> dict[str, Any]:
     """All that a response depends on beside its request: the model to its last weight, and how prompts are read.
 
     Batch size, device, and where encoded chunks are kept change a response by rounding at most, and are left out.

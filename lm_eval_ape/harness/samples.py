@@ -12,10 +12,10 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
 from lm_eval.evaluator_utils import get_sample_size
 
-from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.errors import ApeError, nearest
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.prompts.prompt import Prompt
+from lm_eval_ape.settings.options import HarnessOptions
 
 logger = logging.getLogger(__name__)
 
@@ -56,22 +56,31 @@ class Gathered(NamedTuple):
 
 
 def gather(
-    lm: ApeHFLM, tasks: Mapping[str, Task], options: Options, *, limit: float | None, picked: Mapping[str, list[int]]
+    lm: ApeHFLM,
+    tasks: Mapping[str, Task],
+    options: HarnessOptions,
+    *,
+    num_tokens: int,
+    on_too_long: str = "skip",
+    limit: float | None = None,
+    picked: Mapping[str, list[int]] | None = None,
 ) -> Gathered:
     """Build the tasks' requests and cut each different prompt once. No label and no metric is read.
 
     Args:
         lm: The model, for its chat template, tokenizer, window and settings.
         tasks: Loaded tasks.
-        options: Chat template, system instruction, K and what to do with samples that are too long.
+        options: Chat template and system instruction.
+        num_tokens: K, the new tokens that must fit into the window too.
+        on_too_long: What to do with samples that are too long: `skip` or `error`.
         limit: The first so many documents of each task (below 1, that share); None for all.
-        picked: Numbers of the documents to take, by task; none for all.
+        picked: Numbers of the documents to take, by task; None for all.
 
     Raises:
         ApeError: A task scores whole texts, has no context, or nothing is left; or a sample is too long and that is
             to be an error.
     """
-    gathered = collect(lm, tasks, options, limit=limit, picked=picked)
+    gathered = collect(lm, tasks, options, num_tokens=num_tokens, on_too_long=on_too_long, limit=limit, picked=picked)
     if not gathered.samples:
         raise ApeError(
             f"No sample is left of {', '.join(tasks)}: {gathered.too_long} are longer than the model's window of "
@@ -81,9 +90,17 @@ def gather(
 
 
 def collect(
-    lm: ApeHFLM, tasks: Mapping[str, Task], options: Options, *, limit: float | None, picked: Mapping[str, list[int]]
+    lm: ApeHFLM,
+    tasks: Mapping[str, Task],
+    options: HarnessOptions,
+    *,
+    num_tokens: int,
+    on_too_long: str = "skip",
+    limit: float | None = None,
+    picked: Mapping[str, list[int]] | None = None,
 ) -> Gathered:
     """As `gather`, but nothing may be left."""
+    picked = picked or {}
     if unknown := sorted(set(picked) - set(tasks)):
         raise ApeError(
             f"samples names the task {unknown[0]!r}, which is not calibrated on.{nearest(unknown[0], tasks)}"
@@ -94,24 +111,24 @@ def collect(
     prompts: dict[str, Prompt] = {}
     if lm.settings.retrieves:
         # The teacher reads what the retriever keeps, however long the document is.
-        prompts = lm.split_requests(candidates, [options.num_tokens] * len(candidates), quiet=True)
+        prompts = lm.split_requests(candidates, [num_tokens] * len(candidates), quiet=True)
     requests: list[Instance] = []
     too_long = 0
     for request in candidates:
         text = request.args[0]
         tokens = len(prompts[text].ids) if text in prompts else lm.tokens(request)
-        if tokens + options.num_tokens <= lm.max_length:
+        if tokens + num_tokens <= lm.max_length:
             requests.append(request)
-        elif options.on_too_long == "error":
+        elif on_too_long == "error":
             raise ApeError(
                 f"document {request.doc_id} of task {request.task_name} has {tokens} tokens, which with "
-                f"{options.num_tokens} new ones do not fit into the model's window of {lm.max_length}, so the "
+                f"{num_tokens} new ones do not fit into the model's window of {lm.max_length}, so the "
                 "sequential teacher cannot read it; raise max_length, choose shorter documents, or leave it out with "
                 "--on_too_long skip."
             )
         else:
             too_long += 1
-    prompts = prompts or lm.split_requests(requests, [options.num_tokens] * len(requests), quiet=True)
+    prompts = prompts or lm.split_requests(requests, [num_tokens] * len(requests), quiet=True)
     whole = [_sample(request, prompts[request.args[0]]) for request in requests]
     samples = [sample for sample in whole if sample.prompt.chunks]
     gathered = Gathered(samples, too_long, len(whole) - len(samples))
@@ -127,7 +144,7 @@ def collect(
 
 
 def _build(
-    lm: ApeHFLM, task: Task, options: Options, *, limit: float | None, numbers: list[int] | None
+    lm: ApeHFLM, task: Task, options: HarnessOptions, *, limit: float | None, numbers: list[int] | None
 ) -> list[Instance]:
     """A task's requests, each different prompt of a document once."""
     if task.OUTPUT_TYPE == "loglikelihood_rolling":

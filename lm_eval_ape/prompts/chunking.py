@@ -10,8 +10,6 @@ import re
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
-CHUNKINGS = ("tokens", "passages", "separator")
-
 # Headings of LongBench's contexts, alone at the start of a line: `Passage 1:`, `Paragraph 12:`, `段落3：`, `文章2`.
 HEADING = re.compile(r"^(?:(?:Passage|Paragraph|Document)\s+\d+\s*:|(?:段落|文章)\s*\d+)", re.MULTILINE)
 

@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 
-RETRIEVERS = ("none", "bm25")
-
 K1, B = 1.5, 0.75
 
 _WORD = re.compile(r"\w+")

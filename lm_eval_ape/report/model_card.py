@@ -11,8 +11,8 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from lm_eval_ape.artefacts import calibration_file
+from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
 from lm_eval_ape.calibration.document import model_args_line
-from lm_eval_ape.calibration.grid.grid import DEFAULT, NEUTRAL, Point
 from lm_eval_ape.calibration.tables import gradient_sentences
 from lm_eval_ape.display.escaping import code, markdown
 from lm_eval_ape.errors import ApeError
@@ -127,7 +127,8 @@ def _found(calibration: Mapping[str, Any]) -> str:
     found = calibration_file.found(calibration)
     if found.factors is not None:
         layers, heads = found.factors.shape
-        return f"temperature T and scale S for {layers} layers x {heads} heads, which `{calibration_file.FILE_NAME}` holds,"
+        there = f"which `{calibration_file.FILE_NAME}` holds"
+        return f"temperature T and scale S for {layers} layers x {heads} heads, {there},"
     return f"temperature **T = {found.attn_temperature:g}**, scale **S = {found.attn_scale:g}**"
 
 

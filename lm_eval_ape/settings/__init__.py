@@ -1,1 +1,1 @@
-"""What can be asked for: strategies and their settings, options of the commands, and where tasks have their contexts."""
+"""What can be asked for: strategies and their settings, options of commands, and where tasks have their contexts."""

@@ -15,10 +15,8 @@ from lm_eval_ape.attention.factors import Factors
 from lm_eval_ape.attention.kernels import BACKENDS
 from lm_eval_ape.attention.merge import SCALE_MODES
 from lm_eval_ape.attention.selection import SELECT_OVER, Selection
-from lm_eval_ape.encoding.positions import POSITIONS
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.prompts.chunking import CHUNKINGS
-from lm_eval_ape.prompts.retrieval import RETRIEVERS
+from lm_eval_ape.settings.choices import CHUNKINGS, POSITIONS, RETRIEVERS
 from lm_eval_ape.settings.context_table import AUTO, ContextTable, read_fields, read_pattern, read_table
 from lm_eval_ape.settings.option_values import LEAST_TEMPERATURE, is_number
 

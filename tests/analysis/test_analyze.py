@@ -224,7 +224,7 @@ def test_heads_that_a_calibration_moved_are_set_against_the_first_cases_attentio
         "start": [0.9, 0.9],
         "factors": {"temperature": temperature, "scale": [[0.9] * 2] * 2},
     }
-    monkeypatch.setattr("lm_eval_ape.analysis.heads.artefact.read", lambda _: {"gradient": gradient})
+    monkeypatch.setattr("lm_eval_ape.analysis.heads.calibration_file.read", lambda _: {"gradient": gradient})
     entropy, context = [[1.0, 2.0], [4.0, 3.0]], [[0.4, 0.3], [0.1, 0.2]]
     look = {"by_head": {"entropy": entropy, "logit": [[1.0] * 2] * 2, "mass": {"context": context}}}
     (part,) = heads_part([first, second._replace(spec=spec)], [{"tasks": {"task": look}}, {}])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
 from lm_eval_ape.calibration.grid.choice import Table, choose_all, edges, nearest_to_neutral, spread
-from lm_eval_ape.calibration.grid.grid import DEFAULT, NEUTRAL, Grid, Point, make_grid
+from lm_eval_ape.calibration.grid.grid import Grid, make_grid
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.settings.strategy import STRATEGIES
 

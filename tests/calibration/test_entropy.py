@@ -14,9 +14,10 @@ from transformers import AutoModelForCausalLM
 
 from lm_eval_ape.analysis.attention import look
 from lm_eval_ape.artefacts import calibration_file
+from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
 from lm_eval_ape.calibration.entropy import Entropies, EntropyMeter, choose_by_entropy
 from lm_eval_ape.calibration.grid.choice import Table
-from lm_eval_ape.calibration.grid.grid import DEFAULT, NEUTRAL, Grid, Point
+from lm_eval_ape.calibration.grid.grid import Grid
 from lm_eval_ape.calibration.grid.stability import resample
 from lm_eval_ape.calibration.grid.tuning import rank
 from lm_eval_ape.calibration.options import Options

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from lm_eval_ape.artefacts.points import DEFAULT, Point
 from lm_eval_ape.calibration.gradient.differentiator import Differentiator
 from lm_eval_ape.calibration.gradient.fit import Fit, Fitted
 from lm_eval_ape.calibration.gradient.fit_state import StateFile
@@ -19,7 +20,7 @@ from lm_eval_ape.calibration.gradient.folds import part
 from lm_eval_ape.calibration.gradient.kept_contexts import Contexts
 from lm_eval_ape.calibration.gradient.penalty import penalised
 from lm_eval_ape.calibration.gradient.plan import Plan
-from lm_eval_ape.calibration.grid.grid import DEFAULT, Point, make_grid
+from lm_eval_ape.calibration.grid.grid import make_grid
 from lm_eval_ape.calibration.grid.measure import Meter
 from lm_eval_ape.calibration.target.objective import Objective
 from lm_eval_ape.harness.ape_hf import ApeHFLM

@@ -10,9 +10,9 @@ import tiny
 import torch
 from torch import Tensor
 
+from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.attention.segments import Reader
 from lm_eval_ape.calibration.gradient.differentiator import Differentiator, differentiator
-from lm_eval_ape.calibration.grid.grid import Point
 from lm_eval_ape.calibration.grid.measure import Meter
 from lm_eval_ape.calibration.target.objective import Objective
 from lm_eval_ape.calibration.target.teacher import Teacher

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lm_eval_ape.calibration.grid.grid import Point, scoring
+from lm_eval_ape.artefacts.points import Point
+from lm_eval_ape.calibration.grid.grid import scoring
 from lm_eval_ape.calibration.grid.measure import Meter
 from lm_eval_ape.calibration.target.objective import Objective
 from lm_eval_ape.engine.decoding import end_tokens

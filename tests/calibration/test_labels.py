@@ -13,7 +13,7 @@ from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 from scipy.stats import spearmanr
 
-from lm_eval_ape.calibration.grid.grid import Point
+from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.calibration.grid.stability import resample
 from lm_eval_ape.calibration.grid.tuning import oracle, rank
 from lm_eval_ape.calibration.options import Options

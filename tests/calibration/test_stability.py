@@ -7,8 +7,9 @@ import random
 import numpy as np
 import pytest
 
+from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.calibration.grid.choice import TIE, Table, choose, nearest_to_neutral
-from lm_eval_ape.calibration.grid.grid import Grid, Point
+from lm_eval_ape.calibration.grid.grid import Grid
 from lm_eval_ape.calibration.grid.stability import Stability, difference, resample, stability
 
 GRID = Grid((0.6, 0.8, 1.0), (0.7, 1.0))

@@ -91,7 +91,7 @@ def test_wandb_keeps_runs_board_and_report_offline(
     warned: list[Any] = []
     monkeypatch.setattr(loggers.logger, "warning", lambda *parts: warned.append(parts))
     given = options(output_path=str(tmp_path / "mine"), tasks="toy_choice", limit=2, strategies="sequential,parallel")
-    assert compare(Options.read({**given, "wandb_args": "project=p"})) is not None
+    assert compare(Options.read({**given, "wandb_args": "project=p"}), report=report) is not None
     assert warned == []
     runs = list((tmp_path / "wandb").glob("offline-run-*"))
     assert len(runs) == 3

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from lm_eval_ape.artefacts.moved_heads import moved
+from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.calibration import figures as drawings
 from lm_eval_ape.calibration.document import model_args_line
-from lm_eval_ape.calibration.grid.grid import Point
 from lm_eval_ape.calibration.tables import MOVED, gradient_sentences, sentences
 from lm_eval_ape.report.material import Found, Material
 from lm_eval_ape.report.section import Drawn, Figures, Section

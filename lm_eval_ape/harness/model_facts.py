@@ -1,0 +1,40 @@
+"""What is said of a loaded model in the files of its runs, and what tells it from every other one."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import torch
+
+from lm_eval_ape.artefacts.identity import weights_digest
+from lm_eval_ape.artefacts.model_digest import code_versions, full_digest
+from lm_eval_ape.encoding.encode import input_device
+from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.pocket import model_name
+
+
+def model_facts(lm: ApeHFLM) -> dict[str, Any]:
+    """The model as a calibration file names it."""
+    return {
+        "pretrained": model_name(str(getattr(lm.pretrained, "name_or_path", lm.pretrained))),
+        "revision": str(lm.revision),
+        "commit": getattr(lm.model.config, "_commit_hash", None),
+        "peft": lm.peft,
+        "delta": lm.delta,
+        "dtype": str(lm.model.dtype),
+        "parameters": lm.model.num_parameters(),
+        "weights_sha256": weights_digest(lm.model),
+    }
+
+
+def device_name(lm: ApeHFLM) -> str:
+    """The device in words."""
+    device = input_device(lm.model)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
+
+
+def model_key(lm: ApeHFLM) -> str:
+    """All that the model's logits depend on beside its input: its last weight, its precision, and what computes it."""
+    implementation, device = lm.model.config._attn_implementation, input_device(lm.model).type
+    return f"{full_digest(lm.model)} {lm.mixed_precision_dtype} {implementation} {device} {code_versions()}"
