@@ -5,7 +5,7 @@ BIN := .venv/bin
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo picture test coverage test-oldest test-newest fuzz mutations check lint types format bench bench-full clean
+.PHONY: help setup demo picture test coverage test-oldest test-newest fuzz mutations check lint types layers format bench bench-full clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,14 +48,17 @@ fuzz: .venv/ready ## the property tests alone, fifty times as many examples, oth
 mutations: .venv/ready ## try every small wrong change of the modules that make the numbers, an hour on two quiet cores
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python tests/mutations.py --jobs $(JOBS)
 
-check: lint types ## ruff and mypy, as pre-commit runs them
+check: lint types layers ## ruff, mypy and import-linter, as pre-commit runs them
 
 lint: .venv/ready ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: .venv/ready ## mypy
-	$(BIN)/mypy
+types: .venv/ready ## mypy, on the package as it is installed
+	$(BIN)/python .ci/installed.py mypy
+
+layers: .venv/ready ## import-linter: no room imports from one above it
+	$(BIN)/python .ci/installed.py lint-imports
 
 format: .venv/ready ## let ruff mend and format
 	$(BIN)/ruff check --fix .

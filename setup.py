@@ -39,4 +39,5 @@ def packages() -> list[str]:
     return found
 
 
-setup(packages=packages(), package_dir=FOLDERS, cmdclass={"build_py": BuildWithHook})
+if __name__ == "__main__":
+    setup(packages=packages(), package_dir=FOLDERS, cmdclass={"build_py": BuildWithHook})

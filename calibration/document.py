@@ -8,9 +8,9 @@ from typing import Any
 
 from lm_eval_ape.artefacts import calibration_file
 from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
-from lm_eval_ape.calibration.grid.choice import Choices, Chosen, Spread, Table, edges, spread
+from lm_eval_ape.calibration.grid.choice import Choices, Chosen, Floats, Spread, Table, edges, spread
 from lm_eval_ape.calibration.grid.measure import Measured
-from lm_eval_ape.calibration.grid.stability import Difference, Floats, Parameter, difference, stability
+from lm_eval_ape.calibration.grid.stability import Difference, Parameter, difference, stability
 from lm_eval_ape.calibration.grid.tuning import Rank
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.harness.metrics import Metric

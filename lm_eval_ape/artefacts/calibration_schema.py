@@ -75,8 +75,8 @@ def _check_choices(content: Mapping[str, Any], points: Sequence[tuple[float, ...
         ranks["entropy.spearman_with_kl"] = entropy["spearman_with_kl"]
     if half := next((name for name, rank in ranks.items() if (rank["low"] is None) != (rank["high"] is None)), None):
         raise ApeError(f"{half} has half an interval.")
-    if missing := next((point for point in (DEFAULT, NEUTRAL) if point not in means), None):
-        raise ApeError(f"grid.points lacks {tuple(missing)}, which is always measured.")
+    if lost := next((point for point in (DEFAULT, NEUTRAL) if point not in means), None):
+        raise ApeError(f"grid.points lacks {tuple(lost)}, which is always measured.")
     grid = content["grid"]
     if missing := next((pair for pair in product(grid["temperatures"], grid["scales"]) if pair not in means), None):
         raise ApeError(f"grid.points lacks {missing}, which grid.temperatures and grid.scales have.")

@@ -254,7 +254,7 @@ class ApeHFLM(HFLM):
     def split_requests(self, requests: Sequence[Instance], reserves: Sequence[int], quiet: bool) -> dict[str, Prompt]:
         """Cut all requests before the first is answered, so that a bad one costs no work."""
         window = support.window(self.config.get_text_config(), self.max_length, self.settings)
-        splitters = {
+        splitters: dict[Tokenise, Splitter] = {
             tokenise: Splitter(tokenise, self.settings, window) for tokenise in (self._tokenise, self._tokenise_scored)
         }
         prompts: dict[str, Prompt] = {}

@@ -18,6 +18,7 @@ from lm_eval_ape.comparison.compare import compare
 from lm_eval_ape.comparison.measured import MeasuredApeHFLM
 from lm_eval_ape.comparison.options import Options
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.report.page import report
 
 Make = Callable[..., dict[str, Any]]
 
