@@ -18,7 +18,7 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import CacheHook
 from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils import normalize_gen_kwargs
+from lm_eval.models.utils import has_bos_prefix, normalize_gen_kwargs
 from torch import Tensor
 from torch.nn.functional import pad
 from tqdm import tqdm
@@ -27,18 +27,20 @@ from transformers import PreTrainedModel
 from lm_eval_ape import __version__, support
 from lm_eval_ape.arguments import split_arguments
 from lm_eval_ape.cache_guard import FiniteResponses, guard, identity
+from lm_eval_ape.chat import ChatFormat, messages_of
 from lm_eval_ape.encode import Prefixes, encode_all, input_device
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.factors import reading_factors
 from lm_eval_ape.files import make_folder
 from lm_eval_ape.finite import NotFiniteError, explain, next_tokens_finite
+from lm_eval_ape.generation import check_generation
 from lm_eval_ape.kv_store import KVStore, open_store
 from lm_eval_ape.loading import loading_told
 from lm_eval_ape.option_values import byte_size
 from lm_eval_ape.passes import passes
 from lm_eval_ape.pieces import blocks
 from lm_eval_ape.processes import Processes, be_quiet_unless_first, join
-from lm_eval_ape.prompt import Prompt, Source, Splitter, Tally, warn_of
+from lm_eval_ape.prompt import Prompt, Source, Splitter, Tally, Tokens, warn_of
 from lm_eval_ape.request_log import RequestLog
 from lm_eval_ape.rolling import rolling_loglikelihood
 from lm_eval_ape.segmented_attention import reading_segments
@@ -90,6 +92,7 @@ class ApeHFLM(HFLM):
         folder = make_folder(kv_cache_dir) if kv_cache_dir else None
         self.store: KVStore | None = None
         self.used: Counter[str] = Counter()
+        self.contexts: dict[str, list[str]] = {}
         self._prompts: dict[str, Prompt] = {}
         self._prefixes: Prefixes = {}
         self._batch: list[str] = []
@@ -108,6 +111,7 @@ class ApeHFLM(HFLM):
             self.processes = join()
         with loading_told(pretrained):
             super().__init__(**rest)
+        self._chat = ChatFormat(super().apply_chat_template, self._close_chat)
         if self.processes.count > 1:
             # The parent counts processes of several GPUs only, and those of each machine from 0.
             self._rank, self._world_size = self.processes.rank, self.processes.count
@@ -141,14 +145,23 @@ class ApeHFLM(HFLM):
     def get_model_info(self) -> dict[str, Any]:
         """What made a number, for the results file: the parent's facts, the settings, and the kernels that ran."""
         encoding = {"version": __version__, **self.settings.record, "attn_backends_used": sorted(self.used)}
+        found = {"contexts": self.contexts} if self.contexts else {}
         kept = {"kv_cache": self.store.record()} if self.store else {}
-        return {**super().get_model_info(), "lm_eval_ape": {**encoding, **kept}}
+        return {**super().get_model_info(), "lm_eval_ape": {**encoding, **found, **kept}}
 
     def set_cache_hook(self, cache_hook: CacheHook) -> None:
         """Take the harness's response cache, refusing one that another model or other settings filled."""
         if (responses := getattr(cache_hook, "dbdict", None)) is not None:
             guard(responses, identity(self))
         super().set_cache_hook(FiniteResponses(cache_hook, self.model.dtype))
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """Put messages into the chat template, as the parent does; the text knows where each of them stands."""
+        return self._chat.text(chat_history, add_generation_prompt)
+
+    def _close_chat(self, history: list[dict[str, str]]) -> str:
+        """Messages in the chat template, with nothing after the last one's end."""
+        return str(self.tokenizer.apply_chat_template(history, tokenize=False, **self.chat_template_args))
 
     # Requests
 
@@ -158,6 +171,7 @@ class ApeHFLM(HFLM):
         def reserve(request: Instance) -> int:
             return int(normalize_gen_kwargs(request.args[1], self.max_gen_toks)["max_gen_toks"])
 
+        check_generation(requests, self.model.generation_config, parallel=self.settings.parallel)
         prompts = self.split_requests(requests, [reserve(request) for request in requests], disable_tqdm)
         with self._asked(prompts):
             return self._finite(requests, partial(super().generate_until, disable_tqdm=disable_tqdm))
@@ -239,12 +253,15 @@ class ApeHFLM(HFLM):
     def split_requests(self, requests: Sequence[Instance], reserves: Sequence[int], quiet: bool) -> dict[str, Prompt]:
         """Cut all requests before the first is answered, so that a bad one costs no work."""
         window = support.window(self.config.get_text_config(), self.max_length, self.settings)
-        splitter = Splitter(self._tokenise, self.settings, window)
+        generated = all(request.request_type == "generate_until" for request in requests)
+        splitter = Splitter(self._tokenise if generated else self._tokenise_scored, self.settings, window)
         prompts: dict[str, Prompt] = {}
         pairs = zip(requests, reserves, strict=True)
         for request, reserve in tqdm(pairs, "Splitting prompts", len(requests), disable=quiet or self.rank != 0):
             text = request.args[0]
             source = Source(str(request.task_name), int(request.doc_id or 0), request.doc)
+            if self.settings.chunking == "separator" and not messages_of(text) and self._chat.wrote(text):
+                splitter.note_template()
             # The harness moves spaces at a prompt's end to the continuation that it scores.
             cut = text.rstrip() if request.request_type in ("loglikelihood", "multiple_choice") else text
             prompt = splitter.split(cut, source, reserve)
@@ -267,7 +284,12 @@ class ApeHFLM(HFLM):
         self.request_log.append(source, request.idx, prompt, written=written)
 
     def report(self, tallies: Sequence[Tally]) -> None:
-        """Warn of what was out of the ordinary about requests; the first process does it for all."""
+        """Say what contexts are, and warn of what was out of the ordinary; the first process does it for all."""
+        for task, where in dict.fromkeys(place for tally in tallies for place in tally.places):
+            if where not in self.contexts.setdefault(task, []):
+                self.contexts[task].append(where)
+                if self.rank == 0:
+                    logger.info("The context of %s's prompts: %s.", task, where)
         if self.rank == 0:
             warn_of(tallies, self.settings)
 
@@ -285,14 +307,24 @@ class ApeHFLM(HFLM):
             self._world_size = self.processes.count
             self._tallies = None
 
-    def _tokenise(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Token ids as the parent's `tok_encode` makes them, with the characters each covers."""
-        options: dict[str, bool] = {}
-        if self.add_bos_token is not None:
-            options["add_special_tokens"] = self.add_bos_token
-        if text.startswith(self.tokenizer.decode(self.prefix_token_id)):
-            options["add_special_tokens"] = False
-        encoding = self.tokenizer(text, return_offsets_mapping=True, **options)
+    def _tokenise(self, text: str) -> Tokens:
+        """Token ids as the parent's `tok_batch_encode` makes them of a prompt to generate from."""
+        special = self.add_bos_token
+        if has_bos_prefix(text, self.tokenizer.bos_token):
+            special = False
+        return self._with_characters(text, special, truncation=self.truncation)
+
+    def _tokenise_scored(self, text: str) -> Tokens:
+        """Token ids as the parent's `tok_encode` makes them of a prompt whose continuation is scored."""
+        special = self.add_bos_token
+        if has_bos_prefix(text, self.tokenizer.decode(self.prefix_token_id)):
+            special = False
+        return self._with_characters(text, special)
+
+    def _with_characters(self, text: str, special: bool | None, *, truncation: bool = False) -> Tokens:
+        """Token ids with the characters that each covers; special tokens by the tokenizer's own rule for None."""
+        options = {} if special is None else {"add_special_tokens": special}
+        encoding = self.tokenizer(text, return_offsets_mapping=True, truncation=truncation, **options)
         return encoding["input_ids"], encoding["offset_mapping"]
 
     # Where the parent calls the model
@@ -304,17 +336,17 @@ class ApeHFLM(HFLM):
         left_truncate_len: int | None = None,
         truncation: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """Give the parent the queries where it generates from prompts; `_model_generate` brings their segments."""
+        """Give the parent prompts to generate from as they were cut; `_model_generate` reads their chunks apart."""
         if not all(string in self._prompts for string in strings):
             return super().tok_batch_encode(strings, padding_side, left_truncate_len, truncation)
         self._batch = list(strings)
-        prompts = [self._prompts[string] for string in strings]
-        width = max(len(prompt.query) for prompt in prompts)
+        prompts = [self._prompts[string].ids for string in strings]
+        width = max(map(len, prompts))
         ids = torch.full((len(strings), width), self.tokenizer.pad_token_id)
         mask = torch.zeros_like(ids)
         for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt.query) :] = torch.tensor(prompt.query)
-            mask[row, width - len(prompt.query) :] = 1
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            mask[row, width - len(prompt) :] = 1
         return ids, mask
 
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **generation_kwargs: Any) -> Tensor:
@@ -339,19 +371,30 @@ class ApeHFLM(HFLM):
     def _generate_rows(
         self, batch: Sequence[Prompt], context: Tensor, max_length: int, stop: list[str], **generation_kwargs: Any
     ) -> Tensor:
-        """Encode some prompts and generate from them in one batch."""
+        """Encode some prompts and generate from them in one batch.
+
+        `generate` gets the whole prompts, for all of its rules about what was said before, and a cache that has all of
+        their tokens but the last ones, which are the queries; a shorter query's row is padded there once more.
+        """
         readers = self._encode(batch)
-        width = context.shape[1]
+        width = max(len(prompt.query) for prompt in batch)
+        before = context.shape[1] - width
         starts = [reader.start - width + len(prompt.query) for reader, prompt in zip(readers, batch, strict=True)]
         readers = [replace(reader, start=start) for reader, start in zip(readers, starts, strict=True)]
-        positions = torch.tensor(starts, device=context.device)[:, None] + torch.arange(width, device=context.device)
+        positions = torch.tensor(starts, device=context.device)[:, None] + torch.arange(
+            -before, width, device=context.device
+        )
+        mask = generation_kwargs.pop("attention_mask").clone()
+        for row, prompt in enumerate(batch):
+            mask[row, before : context.shape[1] - len(prompt.query)] = 0
         with reading_segments(self.model):
             return super()._model_generate(
                 context,
                 max_length,
                 stop,
+                attention_mask=mask,
                 position_ids=positions.clamp(min=0),
-                past_key_values=self._cache(together(readers)),
+                past_key_values=self._cache(together(readers), before),
                 **generation_kwargs,
             )
 
@@ -490,8 +533,9 @@ class ApeHFLM(HFLM):
             used=self.used,
         )
 
-    def _cache(self, readers: Sequence[Reader]) -> SegmentedCache:
-        return SegmentedCache(self.reading(readers), self.model.config.get_text_config().num_hidden_layers)
+    def _cache(self, readers: Sequence[Reader], before: int = 0) -> SegmentedCache:
+        layers = self.model.config.get_text_config().num_hidden_layers
+        return SegmentedCache(self.reading(readers), layers, before=before)
 
     def autocast(self) -> torch.autocast:
         """The precision that `mixed_precision_dtype` asks for; no change without it."""

@@ -7,6 +7,7 @@ and the harness's own `hf` read the same ids.
 from __future__ import annotations
 
 import logging
+import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,14 +16,18 @@ from itertools import accumulate, chain, pairwise
 from typing import Any, NamedTuple
 
 from lm_eval_ape.chunking import cut_text, cut_tokens, divide
+from lm_eval_ape.context_table import AUTO, packaged_table, read_fields
+from lm_eval_ape.contexts import CONTEXT, Context, by_entry, by_fields, by_length, by_pattern, field_of, follows
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.examples import find_examples
 from lm_eval_ape.retrieval import best_chunks
 from lm_eval_ape.strategy import Settings
 
 logger = logging.getLogger(__name__)
 
-# Token ids with, for each, the (start, end) characters of the text that it covers.
-Tokenise = Callable[[str], tuple[list[int], list[tuple[int, int]]]]
+Tokens = tuple[list[int], list[tuple[int, int]]]
+"""Token ids with, for each, the (start, end) characters of the text that it covers."""
+Tokenise = Callable[[str], Tokens]
 
 
 class Retrieval(NamedTuple):
@@ -84,10 +89,12 @@ class Tally(NamedTuple):
 
     Attributes:
         notes: By what it was, in words that follow "they", how many requests it concerns.
+        places: By task and what its contexts are, in words, how many requests have them.
         unread: What a retriever dropped: `requests` that it read, their `chunks`, those `dropped`, and their `tokens`.
     """
 
     notes: Counter[str]
+    places: Counter[tuple[str, str]]
     unread: Counter[str]
 
 
@@ -116,6 +123,7 @@ class Splitter:
         self.settings = settings
         self.max_length = max_length
         self.notes: Counter[str] = Counter()
+        self.places: Counter[tuple[str, str]] = Counter()
         self._unread: Counter[str] = Counter()
 
     def split(self, text: str, source: Source, reserve: int) -> Prompt:
@@ -123,7 +131,7 @@ class Splitter:
 
         Args:
             text: The prompt as the harness would give it to any model.
-            source: The request's task and document, whose `context_field` is looked up in the text.
+            source: The request's task and document, which say where the context stands.
             reserve: Tokens that must still fit into the model's window after the prompt.
 
         Raises:
@@ -132,16 +140,20 @@ class Splitter:
         if not text:
             # How the harness asks for a continuation's unconditional likelihood.
             return self._whole(text, reserve)
-        span = self._locate(text, source)
-        if span is None:
+        found = self._locate(text, source)
+        if found is None:
             if self.settings.no_context == "error" and self.settings.parallel:
                 raise ApeError(self._no_context(text, source))
             self._note("have no context and are read sequentially", self.settings.parallel)
             return self._whole(text, reserve)
-        start, end = span
-        if self.settings.prefix and not text[:start].strip():
-            text = text[:start] + self.settings.prefix + text[start:]
-            start, end = start + len(self.settings.prefix), end + len(self.settings.prefix)
+        self.places[source.task, found.where] += 1
+        self._note("hold their context more than once; the last is taken", found.repeated)
+        unasked = found.where != f"field {CONTEXT!r}" and not follows(text, found)
+        self._note("have no text after their context, so that a question in it is cut up with it", unasked)
+        if self.settings.prefix and not text[: found.start].strip():
+            text = text[: found.start] + self.settings.prefix + text[found.start :]
+            found = found.moved(len(self.settings.prefix))
+        start, end = found.start, found.end
         ids, offsets = self.tokenise(text)
         starts = _token_starts(offsets)
         last = len(ids) - 1
@@ -153,7 +165,7 @@ class Splitter:
                 f"{first} prefix tokens, {len(ids) - after} query tokens and {reserve} tokens to generate or score; "
                 "raise max_length or lower max_gen_toks."
             )
-        cuts = self._cuts(text[start:end], start, starts, first, after)
+        cuts = self._cuts(text, found, starts, first, after)
         prefix, context, query = tuple(ids[:first]), ids[first:after], tuple(ids[after:])
         lengths, retrieval = [b - a for a, b in pairwise(cuts)], None
         if self.settings.retrieves and context:
@@ -173,45 +185,74 @@ class Splitter:
             self._note("have no prefix to share: no text or BOS token stands before their context", True)
         return Prompt(prefix, chunks, query, unread + dropped, retrieval)
 
+    def note_template(self) -> None:
+        """Note that a prompt was put into the chat template elsewhere, so that its messages are not known."""
+        self._note(
+            "were put into the chat template by somebody else (--cache_requests keeps them so), whose text cannot be "
+            "told from theirs; use --cache_requests refresh",
+            True,
+        )
+
     def tally(self) -> Tally:
         """What was out of the ordinary since the last time."""
-        tally = Tally(self.notes, self._unread)
-        self.notes, self._unread = Counter(), Counter()
+        tally = Tally(self.notes, self.places, self._unread)
+        self.notes, self.places, self._unread = Counter(), Counter(), Counter()
         return tally
 
     def _note(self, note: str, concerns: bool) -> None:
         if concerns:
             self.notes[note] += 1
 
-    def _locate(self, text: str, source: Source) -> tuple[int, int] | None:
-        """Characters of the context: the document's own text, else everything up to the last separator."""
-        context = source.doc.get(self.settings.context_field) if isinstance(source.doc, Mapping) else None
-        if isinstance(context, str):
-            # A chat template may strip the message that the context begins or ends.
-            for candidate in (context, context.strip()):
-                if candidate and (start := text.rfind(candidate)) >= 0:
-                    # The last occurrence is the one before the question; earlier ones belong to few-shot examples.
-                    self._note("hold their context more than once; the last is taken", text.count(candidate) > 1)
-                    return start, start + len(candidate)
-        if self.settings.chunking == "separator":
-            end = len(text.rstrip())
-            start = text.rfind(self.settings.separator, 0, end)
-            if start > 0:
-                return 0, start + len(self.settings.separator)
-        return None
+    def _locate(self, text: str, source: Source) -> Context | None:
+        """The context by the settings: what is named, else what a table, the document or the prompt's shape says."""
+        settings, doc = self.settings, source.doc
+        if settings.context_pattern:
+            return by_pattern(text, re.compile(settings.context_pattern), "context_pattern")
+        if settings.context_field != AUTO:
+            found = by_fields(text, doc, read_fields(settings.context_field))
+        else:
+            tables = [table for table in (settings.table, packaged_table()) if table]
+            entry = next(filter(None, (table.entry(source.task) for table in tables)), None)
+            if entry and (found := by_entry(text, doc, entry)):
+                return found
+            found = by_fields(text, doc, (CONTEXT,))
+        if found is None and settings.chunking == "separator":
+            found = find_examples(text, doc, settings.separator)
+        if found is None and settings.context_field == AUTO:
+            found = by_length(text, doc)
+        return found
 
     def _no_context(self, text: str, source: Source) -> str:
-        field = self.settings.context_field
-        if isinstance(source.doc, Mapping) and field in source.doc:
-            found = f"its field {field!r} is {'empty' if not source.doc[field] else 'not part of the prompt'}"
+        names = read_fields(self.settings.context_field)
+        doc = source.doc
+        name = next((name for name in names if field_of(doc, name) is not None), None)
+        if self.settings.context_pattern:
+            found = "context_pattern matches no text of it"
+        elif name is not None and name != AUTO:
+            found = f"its field {name!r} is {self._why_not(text, field_of(doc, name))}"
+        elif isinstance(doc, Mapping) and CONTEXT in doc:
+            found = f"its field {CONTEXT!r} is {self._why_not(text, doc[CONTEXT])}"
         else:
-            names = ", ".join(source.doc) if isinstance(source.doc, Mapping) else type(source.doc).__name__
-            found = f"it has no field {field!r} (it has: {names})"
+            asked = " or ".join(map(repr, [CONTEXT] if names == (AUTO,) else names))
+            has = ", ".join(doc) if isinstance(doc, Mapping) else type(doc).__name__
+            found = f"it has no field {asked} (it has: {has})"
         return (
             f"{source}: no context to encode in parallel was found in the prompt ({len(text)} characters): {found}. "
-            "Name the field that holds it with context_field=..., split few-shot prompts with chunking=separator, "
-            "or let such prompts be read sequentially with no_context=sequential."
+            "Name the field that holds it with context_field=..., find it in the prompt with context_pattern=... or a "
+            "table (context_table=FILE), split few-shot prompts with chunking=separator, or let such prompts be read "
+            "sequentially with no_context=sequential."
         )
+
+    @staticmethod
+    def _why_not(text: str, value: Any) -> str:
+        """Why a field is no context."""
+        if not value:
+            return "empty"
+        if isinstance(value, str):
+            return "the whole prompt, the question with it" if value.strip() in text else "not part of the prompt"
+        if isinstance(value, (list, tuple)):
+            return "a list whose texts do not all stand in the prompt in their order"
+        return f"no text and no list, but {type(value).__name__}"
 
     def _whole(self, text: str, reserve: int) -> Prompt:
         ids, _ = self.tokenise(text)
@@ -219,16 +260,17 @@ class Splitter:
         self._note("lose their beginning, which the model's window cannot hold", bool(dropped))
         return Prompt((), (), tuple(ids[dropped:]), dropped)
 
-    def _cuts(self, context: str, offset: int, starts: Sequence[int], first: int, after: int) -> list[int]:
+    def _cuts(self, text: str, found: Context, starts: Sequence[int], first: int, after: int) -> list[int]:
         """Token indices at which pieces begin, and the end; no piece is empty."""
         settings = self.settings
-        cut = settings.parallel or settings.retrieves
-        chars = cut_text(context, settings.chunking, settings.separator) if cut else []
-        self._note(
-            f"show nothing to cut at with chunking={settings.chunking} and make one piece",
-            cut and settings.chunking != "tokens" and not chars,
-        )
-        inner = {bisect_left(starts, offset + char) for char in chars}
+        chars: Sequence[int] = ()
+        if (settings.parallel or settings.retrieves) and settings.chunking != "tokens":
+            chars = found.pieces
+            if not found.whole and not (chars and settings.chunking == "passages"):
+                cuts = cut_text(text[found.start : found.end], settings.chunking, settings.separator)
+                chars = [found.start + char for char in cuts]
+            self._note(f"show nothing to cut at with chunking={settings.chunking} and make one piece", not chars)
+        inner = {bisect_left(starts, char) for char in chars}
         return sorted({first, after} | {cut for cut in inner if first < cut < after})
 
     def _retrieve(self, text: str, starts: Sequence[int], lengths: Sequence[int], end: int) -> Retrieval:

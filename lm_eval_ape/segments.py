@@ -157,10 +157,12 @@ class SegmentedLayer(DynamicLayer):
         surveyed: While scores of all layers are gathered, by the reader's number, this layer's
             `(rows, heads, query, chunks)`; None otherwise.
         wanted: Of how many of a pass's last tokens the attention is wanted, that of others being zero; None for all.
+        before: How many tokens of the rows' ids come before the tail; the segments hold what they say.
     """
 
     def __init__(self, reading: Reading, index: int) -> None:
         super().__init__()
+        self.before = 0
         self.reading = reading
         self.index = index
         self.chosen: dict[int, Choice] = {}
@@ -172,6 +174,14 @@ class SegmentedLayer(DynamicLayer):
         keys, values = super().update(key_states, value_states, *args, **kwargs)
         keys.lm_eval_ape_layer = self
         return keys, values
+
+    def get_seq_length(self) -> int:
+        """How many tokens of the rows' ids are in the cache, so that a pass reads the others."""
+        return self.before + super().get_seq_length()
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """The tail's length in a pass of so many tokens, and the number of ids that the mask leaves out before it."""
+        return super().get_seq_length() + query_length, self.before
 
 
 class OnePassLayer(SegmentedLayer):
@@ -207,6 +217,7 @@ class SegmentedCache(Cache):
         last: What the last one is, if it is something else.
         wanted: Of how many of a pass's last tokens the model's outputs are wanted; the last layer reads for no others.
             None for all.
+        before: How many of the tokens that `generate` gets are in the cache already, as what the segments hold.
     """
 
     def __init__(
@@ -214,11 +225,15 @@ class SegmentedCache(Cache):
         reading: Reading,
         num_layers: int,
         layer: type[SegmentedLayer] = SegmentedLayer,
+        *,
         last: type[SegmentedLayer] | None = None,
         wanted: int | None = None,
+        before: int = 0,
     ) -> None:
         kinds = [*[layer] * (num_layers - 1), last or layer]
         layers = [kind(reading, index) for index, kind in enumerate(kinds)]
         layers[-1].wanted = wanted
+        for own in layers:
+            own.before = before
         super().__init__(layers=layers)
         self.reading = reading

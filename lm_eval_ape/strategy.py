@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from lm_eval_ape.chunking import CHUNKINGS
+from lm_eval_ape.context_table import AUTO, ContextTable, read_fields, read_pattern, read_table
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.factors import Factors
 from lm_eval_ape.kernels import BACKENDS
@@ -49,9 +50,13 @@ class Settings:
         reselect: Whether every generated token chooses its chunks anew; otherwise the query's pass decides for all.
         keys_from: Which pass gives the context's keys: `parallel`, or `sequential` for an oracle.
         values_from: Which pass gives its values, likewise.
-        context_field: Field of the task's document whose text is the context.
+        context_field: Field of the task's document whose text, or list of texts, is the context; `a|b` tries two, and
+            `auto` asks the tables, then the document's `context`, then its longest field (see `contexts`).
+        context_pattern: Regular expression whose group `context` is the context, in place of a field; empty for none.
+        context_table: YAML file that says for tasks where their contexts stand (see `context_table`); empty for none.
         no_context: What to do with a prompt without a context: `error` or `sequential`.
         attn_backend: `auto` or one rung of the attention ladder.
+        table: What `context_table` holds; no argument of its own.
         factors: T and S of each layer and head in place of the two numbers (which are then their geometric means); no
             argument of its own, but what `calibration=PATH` may hold.
     """
@@ -75,15 +80,20 @@ class Settings:
     reselect: bool = True
     keys_from: str = "parallel"
     values_from: str = "parallel"
-    context_field: str = "context"
+    context_field: str = AUTO
+    context_pattern: str = ""
+    context_table: str = ""
     no_context: str = "error"
     attn_backend: str = "auto"
+    table: ContextTable | None = None
     factors: Factors | None = None
 
     @property
     def record(self) -> dict[str, Any]:
-        """All settings as JSON types; a digest stands for the factors."""
+        """All settings as JSON types; a digest stands for a table of contexts, and for the factors."""
         record = {name: getattr(self, name) for name in SETTINGS}
+        if self.table is not None:
+            record["context_table_sha256"] = self.table.digest
         return record if self.factors is None else {**record, "factors_sha256": self.factors.digest}
 
     @property
@@ -149,8 +159,8 @@ _CHOICES = {
 }
 _POSITIVE = ("attn_temperature", "attn_scale")
 _COUNTS = ("chunk_tokens", "max_chunks", "chunks", "top_chunks")
-_TEXTS = ("separator", "prefix", "context_field")
-SETTINGS = tuple(field.name for field in fields(Settings) if field.name != "factors")
+_TEXTS = ("separator", "prefix", "context_field", "context_table")
+SETTINGS = tuple(field.name for field in fields(Settings) if field.name not in ("table", "factors"))
 
 
 def resolve(given: Mapping[str, Any]) -> Settings:
@@ -168,9 +178,12 @@ def resolve(given: Mapping[str, Any]) -> Settings:
     settings = Settings(**{**STRATEGIES[name], **PRESETS[checked.get("preset", "none")], **checked})
     _check_division(settings)
     if settings.chunking == "tokens" and settings.chunk_tokens is None and settings.chunks is None:
-        settings = Settings(**{**asdict(settings), "chunk_tokens": DEFAULT_CHUNK_TOKENS})
+        settings = replace(settings, chunk_tokens=DEFAULT_CHUNK_TOKENS)
     if settings.chunking == "separator" and not settings.separator:
         raise ApeError("chunking=separator needs a separator, but got an empty one; for example separator=\\n\\n.")
+    _check_context(settings, given)
+    if settings.context_table:
+        settings = replace(settings, table=read_table(settings.context_table))
     if settings.select_over == "none" and not settings.reselect:
         raise ApeError(
             "reselect=False keeps the chunks that the query's tokens choose together, but with select_over=none each "
@@ -203,10 +216,20 @@ def _check_division(settings: Settings) -> None:
         )
 
 
+def _check_context(settings: Settings, given: Mapping[str, Any]) -> None:
+    """Refuse settings that say in two ways, or not at all, where the context is."""
+    if settings.context_pattern and settings.context_field != AUTO:
+        raise ApeError(
+            f"context_pattern and context_field={settings.context_field} both say where the context is; drop one."
+        )
+    if "context_field" in given and not read_fields(settings.context_field):
+        raise ApeError(f"context_field must name a field, or be {AUTO}, but got {settings.context_field!r}.")
+
+
 def _check(key: str, value: Any) -> Any:
     if key in ("retriever", "preset") and value is None:
         # The harness reads `none` on a command line as None.
-        return "none"
+        value = "none"
     if key in _CHOICES:
         return _choose(key, value)
     if key in _POSITIVE:
@@ -219,6 +242,9 @@ def _check(key: str, value: Any) -> Any:
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ApeError(f"{key} must be a whole number of at least 1 or None, but got {value!r}.")
         return value
+    if key == "context_pattern":
+        # Not as other texts: \\n in an expression means a line break already.
+        return read_pattern(key, value).pattern if value else ""
     if key in _TEXTS:
         if not isinstance(value, str):
             raise ApeError(f"{key} must be text, but got {value!r}.")

@@ -31,6 +31,7 @@ from lm_eval_ape.calibration.objective import Objective
 from lm_eval_ape.calibration.samples import Sample
 from lm_eval_ape.calibration.teacher import Teacher, ask
 from lm_eval_ape.cli import main
+from lm_eval_ape.context_table import PACKAGED
 from lm_eval_ape.encode import encode
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.factors import Factors
@@ -154,6 +155,8 @@ OTHERS: dict[str, dict[str, Any]] = {
     "keys_from": {"keys_from": "sequential"},
     "values_from": {"values_from": "sequential"},
     "context_field": {"context_field": "text"},
+    "context_pattern": {"context_pattern": "(?P<context>.+)"},
+    "context_table": {"context_table": str(PACKAGED)},
     "no_context": {"no_context": "sequential"},
     "attn_backend": {"attn_backend": "eager"},
 }
