@@ -1,7 +1,7 @@
-"""Runs a checker on the package as it is installed: one tree of links to modules, with the repository's paths in what it says.
+"""Runs a checker on the package as it is installed: a tree of links to its modules, named in the output where they lie.
 
-`tasks/`, `calibration/` and `run_configs/` lie beside `lm_eval_ape/` and are installed inside of it (see `setup.py`), which
-tools that believe the tree cannot see.
+`tasks/`, `calibration/` and `run_configs/` lie beside `lm_eval_ape/` and are installed inside of it (see `setup.py`),
+which tools that believe the tree cannot see.
 
     .venv/bin/python .ci/installed.py mypy
     .venv/bin/python .ci/installed.py lint-imports
@@ -43,7 +43,8 @@ def main() -> int:
     options = [str(REPOSITORY / "pyproject.toml")] if layers else []
     # Before the editable installation, which Python imports when it starts.
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / TREE)}
-    done = subprocess.run([program, *options, *arguments], cwd=where, env=environment, capture_output=True, text=True)
+    command = [program, *options, *arguments]
+    done = subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True, check=False)
     own = {TREE.joinpath(*name.split(".")).as_posix(): folder for name, folder in folders.items()}
     # Longest first, so that what lies inside of another is found there.
     found = re.compile("|".join(map(re.escape, sorted(own, key=len, reverse=True))))

@@ -38,6 +38,7 @@ _WHOLE = {
     "cache_config": _CACHE,
     "max_cache_len": _CACHE,
     "continuous_batching_config": _CACHE,
+    "prefill_chunk_size": "the prompt is read in pieces as it is",
     "guidance_scale": _REREADS,
     "prompt_lookup_num_tokens": _GUESSES,
     "assistant_early_exit": _GUESSES,

@@ -254,9 +254,8 @@ class ApeHFLM(HFLM):
     def split_requests(self, requests: Sequence[Instance], reserves: Sequence[int], quiet: bool) -> dict[str, Prompt]:
         """Cut all requests before the first is answered, so that a bad one costs no work."""
         window = support.window(self.config.get_text_config(), self.max_length, self.settings)
-        splitters: dict[Tokenise, Splitter] = {
-            tokenise: Splitter(tokenise, self.settings, window) for tokenise in (self._tokenise, self._tokenise_scored)
-        }
+        ways: tuple[Tokenise, ...] = (self._tokenise, self._tokenise_scored)
+        splitters = {tokenise: Splitter(tokenise, self.settings, window) for tokenise in ways}
         prompts: dict[str, Prompt] = {}
         pairs = zip(requests, reserves, strict=True)
         for request, reserve in tqdm(pairs, "Splitting prompts", len(requests), disable=quiet or self.rank != 0):
