@@ -20,8 +20,8 @@ from workload import SHAPES, make_lm, make_model, make_prompt
 
 from lm_eval_ape.calibration.grid.grid import make_grid
 from lm_eval_ape.calibration.grid.scoring import Scorer
-from lm_eval_ape.calibration.target.objective import Objective
-from lm_eval_ape.calibration.target.teacher import ask
+from lm_eval_ape.calibration.objective.objective import Objective
+from lm_eval_ape.calibration.objective.teacher import ask
 
 PARTS = ("mlp", "input_layernorm", "post_attention_layernorm")
 # What is timed, and the seconds that one of its unit has.

@@ -20,7 +20,7 @@ from workload import SHAPES, make_model, make_prompt
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reading, SegmentedCache
 from lm_eval_ape.encoding.encode import encode
-from lm_eval_ape.encoding.kv_store import KVStore, open_store
+from lm_eval_ape.encoding.kv_store.store import KVStore, open_store
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import resolve
 

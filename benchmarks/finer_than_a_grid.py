@@ -189,8 +189,8 @@ class Bench:
         from lm_eval_ape.artefacts.points import DEFAULT, Point
         from lm_eval_ape.calibration.grid.candidates import Candidate
         from lm_eval_ape.calibration.grid.measure import Meter
+        from lm_eval_ape.calibration.objective.objective import Objective
         from lm_eval_ape.calibration.options import Options
-        from lm_eval_ape.calibration.target.objective import Objective
         from lm_eval_ape.harness.ape_hf import ApeHFLM
         from lm_eval_ape.harness.catalogue import Catalogue
         from lm_eval_ape.harness.samples import gather

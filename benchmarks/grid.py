@@ -22,8 +22,8 @@ from workload import SHAPES, Counts, make_lm, make_model, make_prompt
 from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.calibration.grid.grid import make_grid
 from lm_eval_ape.calibration.grid.scoring import Scorer
-from lm_eval_ape.calibration.target.objective import HISTORIES, Objective
-from lm_eval_ape.calibration.target.teacher import ask
+from lm_eval_ape.calibration.objective.objective import HISTORIES, Objective
+from lm_eval_ape.calibration.objective.teacher import ask
 
 
 def spaced(points: Sequence[Point], count: int) -> list[Point]:

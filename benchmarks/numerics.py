@@ -26,7 +26,7 @@ from lm_eval_ape.attention.attend import attend
 from lm_eval_ape.attention.merge import Attended, merge, scale_context
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reading, SegmentedCache
-from lm_eval_ape.calibration.target.divergence import forward_kl, log_probabilities
+from lm_eval_ape.calibration.objective.divergence import forward_kl, log_probabilities
 from lm_eval_ape.encoding.encode import encode
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import Settings, resolve

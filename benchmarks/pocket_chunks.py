@@ -37,8 +37,8 @@ def measure(strategy: str, chunks: int, loaded: tuple[Any, Any], limit: int) -> 
 
     from lm_eval_ape.artefacts.points import Point
     from lm_eval_ape.calibration.grid.measure import Meter
+    from lm_eval_ape.calibration.objective.objective import Objective
     from lm_eval_ape.calibration.options import Options
-    from lm_eval_ape.calibration.target.objective import Objective
     from lm_eval_ape.harness.ape_hf import ApeHFLM
     from lm_eval_ape.harness.catalogue import Catalogue
     from lm_eval_ape.harness.samples import gather

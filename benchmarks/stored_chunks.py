@@ -20,7 +20,7 @@ from prefill import parallel
 from timing import Clock, Spread, Table, finish, ratios
 from workload import SHAPES, make_model, make_prompt
 
-from lm_eval_ape.encoding.kv_store import KVStore, open_store
+from lm_eval_ape.encoding.kv_store.store import KVStore, open_store
 from lm_eval_ape.prompts.prompt import Prompt
 
 

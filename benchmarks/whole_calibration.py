@@ -23,7 +23,7 @@ from workload import SEED, SHAPES, Counts, Shape, make_lm, make_model, make_prom
 
 from lm_eval_ape.calibration.grid.grid import make_grid
 from lm_eval_ape.calibration.grid.measure import Meter
-from lm_eval_ape.calibration.target.objective import HISTORIES, Objective
+from lm_eval_ape.calibration.objective.objective import HISTORIES, Objective
 from lm_eval_ape.harness.samples import Sample
 
 # Of the product that the rate is measured by: as many rows as an encoding's pass has at most.

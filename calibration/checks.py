@@ -19,8 +19,8 @@ from lm_eval_ape.calibration.grid.measure import Meter
 from lm_eval_ape.calibration.grid.stability import difference, resample
 from lm_eval_ape.calibration.grid.tuning import oracle, rank
 from lm_eval_ape.calibration.labels import Document, Labels, aligned, with_score
+from lm_eval_ape.calibration.objective.keys import label_key
 from lm_eval_ape.calibration.options import Options
-from lm_eval_ape.calibration.target.keys import label_key
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.metrics import Metric
 from lm_eval_ape.harness.samples import Gathered, Sample, gather, task_digest

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lm_eval_ape.calibration.gradient_options import GradientOptions
-from lm_eval_ape.calibration.target.objective import AFTER_EOS, HISTORIES
+from lm_eval_ape.calibration.objective.objective import AFTER_EOS, HISTORIES
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.settings import option_values as values
 from lm_eval_ape.settings.options import about

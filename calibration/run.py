@@ -26,8 +26,8 @@ from lm_eval_ape.calibration.grid.grid import Grid, make_grid
 from lm_eval_ape.calibration.grid.measure import Meter
 from lm_eval_ape.calibration.grid.stability import resample
 from lm_eval_ape.calibration.labels import find_metric
+from lm_eval_ape.calibration.objective.objective import Objective
 from lm_eval_ape.calibration.options import Options
-from lm_eval_ape.calibration.target.objective import Objective
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.arguments import split_arguments

@@ -92,7 +92,7 @@ def read_jsonl(stream: IO[bytes], source: str) -> list[Row]:
         source: The file, as error messages name it.
 
     Raises:
-        ApeError: A line is no JSON object that says one thing plainly (see `strict.from_json`), or
+        ApeError: A line is no JSON object that says one thing plainly (see `strict_reading.from_json`), or
             the file has no rows.
     """
     rows = []

@@ -38,7 +38,7 @@ QUICK = {
 # The tests of each module, those that fail soonest first.
 MODULES: dict[str, tuple[str, ...]] = {
     "lm_eval_ape.attention.merge": ("test_merge.py", "test_attention_gradient.py"),
-    "lm_eval_ape.calibration.target.divergence": ("calibration/test_divergence.py", "calibration/test_kl.py"),
+    "lm_eval_ape.calibration.objective.divergence": ("calibration/test_divergence.py", "calibration/test_kl.py"),
     "lm_eval_ape.calibration.grid.scoring": ("calibration/test_kl.py",),
     "lm_eval_ape.comparison.statistics": ("comparison/test_statistics.py",),
     "lm_eval_ape.calibration.grid.stability": ("calibration/test_stability.py",),

@@ -18,7 +18,7 @@ from test_selection import CHUNKS, LONG_QUERY, MANY, prompt_of, tokens
 
 from lm_eval_ape.attention.selection import SELECT_OVER
 from lm_eval_ape.calibration.grid.measure import Meter
-from lm_eval_ape.calibration.target.objective import Objective
+from lm_eval_ape.calibration.objective.objective import Objective
 from lm_eval_ape.encoding.encode import encode
 from lm_eval_ape.engine.decoding import end_tokens
 from lm_eval_ape.harness.ape_hf import ApeHFLM

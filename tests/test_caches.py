@@ -27,12 +27,12 @@ from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.attention.factors import Factors
 from lm_eval_ape.calibration.grid.grid import measure
 from lm_eval_ape.calibration.grid.measure import Meter
-from lm_eval_ape.calibration.target import teacher
-from lm_eval_ape.calibration.target.objective import Objective
-from lm_eval_ape.calibration.target.teacher import Teacher, ask
+from lm_eval_ape.calibration.objective import teacher
+from lm_eval_ape.calibration.objective.objective import Objective
+from lm_eval_ape.calibration.objective.teacher import Teacher, ask
 from lm_eval_ape.cli import main
 from lm_eval_ape.encoding.encode import encode
-from lm_eval_ape.encoding.kv_store import KVStore, open_store
+from lm_eval_ape.encoding.kv_store.store import KVStore, open_store
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.response_cache import guard, identity

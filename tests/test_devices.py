@@ -14,11 +14,11 @@ import torch
 from lm_eval_ape.analysis.attention import look
 from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.calibration.grid.scoring import Scorer
-from lm_eval_ape.calibration.target.objective import Objective
-from lm_eval_ape.calibration.target.teacher import ask
+from lm_eval_ape.calibration.objective.objective import Objective
+from lm_eval_ape.calibration.objective.teacher import ask
 from lm_eval_ape.encoding.encode import encode, input_device
-from lm_eval_ape.encoding.kv_store import open_store
 from lm_eval_ape.encoding.kv_store.devices import layer_devices
+from lm_eval_ape.encoding.kv_store.store import open_store
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.prompts.prompt import Prompt
 

@@ -17,9 +17,9 @@ from test_exactness import CHUNKS, prompt_of
 from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.calibration.entropy import EntropyMeter
 from lm_eval_ape.calibration.grid.measure import Meter
-from lm_eval_ape.calibration.target.objective import Objective
+from lm_eval_ape.calibration.objective.objective import Objective
 from lm_eval_ape.encoding.encode import encode
-from lm_eval_ape.encoding.kv_store import open_store
+from lm_eval_ape.encoding.kv_store.store import open_store
 from lm_eval_ape.engine.non_finite import NotFiniteError
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.response_cache import STAMP

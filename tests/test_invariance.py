@@ -19,7 +19,7 @@ from test_exactness import prompt_of, query_logits, reference, run, tokens
 from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.attention.merge import SCALE_MODES
 from lm_eval_ape.calibration.grid.measure import Meter
-from lm_eval_ape.calibration.target.objective import Objective
+from lm_eval_ape.calibration.objective.objective import Objective
 from lm_eval_ape.encoding.encode import encode_all
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.samples import Sample

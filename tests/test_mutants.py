@@ -24,7 +24,7 @@ from lm_eval_ape.attention.selection import aggregate, chunk_scores, winners
 from lm_eval_ape.calibration.grid.choice import Table
 from lm_eval_ape.calibration.grid.grid import Grid
 from lm_eval_ape.calibration.grid.stability import difference, resample, stability
-from lm_eval_ape.calibration.target.divergence import forward_kl
+from lm_eval_ape.calibration.objective.divergence import forward_kl
 from lm_eval_ape.comparison.statistics import estimate, interval, p_value
 
 
@@ -89,7 +89,7 @@ def selecting() -> None:
     assert winners(torch.tensor([0.5, 0.5, 0.5]), 1).tolist() == [True, False, False]
 
 
-MERGE, KL = "lm_eval_ape.attention.merge", "lm_eval_ape.calibration.target.divergence"
+MERGE, KL = "lm_eval_ape.attention.merge", "lm_eval_ape.calibration.objective.divergence"
 STATISTICS, STABILITY = "lm_eval_ape.comparison.statistics", "lm_eval_ape.calibration.grid.stability"
 SELECTION = "lm_eval_ape.attention.selection"
 # What looks at a module without a fixture, in milliseconds.

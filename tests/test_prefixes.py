@@ -14,7 +14,7 @@ from test_exactness import CHUNKS, PREFIX, prompt_of, query_logits, tokens
 
 from lm_eval_ape.encoding import encode as module
 from lm_eval_ape.encoding.encode import Prefixes, encode, encode_all
-from lm_eval_ape.encoding.kv_store import open_store
+from lm_eval_ape.encoding.kv_store.store import open_store
 from lm_eval_ape.encoding.pieces import Piece
 from lm_eval_ape.engine.non_finite import NotFiniteError
 from lm_eval_ape.harness.ape_hf import ApeHFLM

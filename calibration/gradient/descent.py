@@ -20,8 +20,8 @@ from lm_eval_ape.calibration.grid.candidates import Candidate, middle
 from lm_eval_ape.calibration.grid.choice import Floats, Table
 from lm_eval_ape.calibration.grid.measure import Meter
 from lm_eval_ape.calibration.grid.stability import difference
+from lm_eval_ape.calibration.objective.keys import fit_key
 from lm_eval_ape.calibration.options import Options
-from lm_eval_ape.calibration.target.keys import fit_key
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.samples import Sample
 

@@ -22,8 +22,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import OnePassLayer, Reader, Reading, SegmentedCache
-from lm_eval_ape.calibration.target.divergence import forward_kl, log_probabilities
-from lm_eval_ape.calibration.target.teacher import Teacher
+from lm_eval_ape.calibration.objective.divergence import forward_kl, log_probabilities
+from lm_eval_ape.calibration.objective.teacher import Teacher
 from lm_eval_ape.encoding.encode import input_device
 from lm_eval_ape.engine.decoding import check_finite, differentiable_logits
 from lm_eval_ape.engine.out_of_memory import half, in_pieces

@@ -23,7 +23,7 @@ from lm_eval_ape.calibration.gradient.folds import Parts
 from lm_eval_ape.calibration.gradient.kept_contexts import Contexts
 from lm_eval_ape.calibration.gradient.penalty import penalised
 from lm_eval_ape.calibration.gradient.plan import Plan
-from lm_eval_ape.calibration.target.teacher import Teacher
+from lm_eval_ape.calibration.objective.teacher import Teacher
 from lm_eval_ape.engine.non_finite import NotFiniteError, explain
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.samples import Sample

@@ -20,9 +20,9 @@ from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reader, Reading, SegmentedCache
 from lm_eval_ape.attention.token_passes import passes
 from lm_eval_ape.calibration.grid.candidates import Candidate, factors_of
-from lm_eval_ape.calibration.target.divergence import forward_kl, log_probabilities
-from lm_eval_ape.calibration.target.objective import Objective
-from lm_eval_ape.calibration.target.teacher import Teacher
+from lm_eval_ape.calibration.objective.divergence import forward_kl, log_probabilities
+from lm_eval_ape.calibration.objective.objective import Objective
+from lm_eval_ape.calibration.objective.teacher import Teacher
 from lm_eval_ape.encoding.encode import encode, input_device
 from lm_eval_ape.engine.decoding import check_finite, end_tokens, last_logits
 from lm_eval_ape.engine.out_of_memory import half, in_pieces

@@ -46,7 +46,7 @@ def check_weights(path: str, model: PreTrainedModel) -> None:
     """Refuse a calibration of weights that have changed since under the same name.
 
     Args:
-        path: The calibration file, which `artefact.load_choice` has accepted, or its folder.
+        path: The calibration file, which `calibration_file.load_choice` has accepted, or its folder.
         model: The model, loaded. In another precision than the file's its weights cannot be compared.
 
     Raises:

@@ -55,7 +55,7 @@ def validate(
     """Check JSON content against a rule.
 
     Args:
-        content: What `strict.from_json` gave.
+        content: What `strict_reading.from_json` gave.
         rule: A JSON Schema of `type`, `enum`, `anyOf`, `required`, `properties`, `additionalProperties` (a rule for the
             others), `items`, `minItems`, `maxItems`, `minProperties`, `minimum`, `exclusiveMinimum`, `minLength` and
             `$ref`.

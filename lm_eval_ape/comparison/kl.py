@@ -19,7 +19,7 @@ from lm_eval_ape.artefacts.run_record import KL_NAME, read_divergences
 from lm_eval_ape.calibration.grid.candidates import Candidate
 from lm_eval_ape.calibration.grid.measure import Meter
 from lm_eval_ape.calibration.grid.scoring import Score
-from lm_eval_ape.calibration.target.objective import Objective
+from lm_eval_ape.calibration.objective.objective import Objective
 from lm_eval_ape.comparison.options import Options
 from lm_eval_ape.comparison.specs import Spec
 from lm_eval_ape.errors import ApeError

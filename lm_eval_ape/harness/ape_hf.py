@@ -31,7 +31,7 @@ from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reader, Reading, SegmentedCache, together
 from lm_eval_ape.attention.token_passes import passes
 from lm_eval_ape.encoding.encode import Prefixes, encode_all, input_device
-from lm_eval_ape.encoding.kv_store import KVStore, open_store
+from lm_eval_ape.encoding.kv_store.store import KVStore, open_store
 from lm_eval_ape.encoding.pieces import blocks
 from lm_eval_ape.engine import support
 from lm_eval_ape.engine.generation_options import check_generation, check_lengths, lengths_unwarned

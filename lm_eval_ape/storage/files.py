@@ -182,7 +182,7 @@ def read_json(path: Path, what: str, mend: str = "Make it again, or give another
         finite: Whether NaN and the infinities, which the harness writes, are refused.
 
     Raises:
-        ApeError: It is missing, or no JSON in UTF-8 that says one thing plainly (see `strict.from_json`).
+        ApeError: It is missing, or no JSON in UTF-8 that says one thing plainly (see `strict_reading.from_json`).
     """
     try:
         return from_json(path.read_bytes(), finite=finite)

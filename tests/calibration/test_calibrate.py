@@ -19,9 +19,9 @@ import yaml
 from lm_eval.config.evaluate_config import EvaluatorConfig
 
 from lm_eval_ape.artefacts import calibration_file
+from lm_eval_ape.calibration.objective import teacher
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.calibration.run import calibrate
-from lm_eval_ape.calibration.target import teacher
 from lm_eval_ape.cli import main
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.catalogue import Catalogue

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from property_profiles import examples
 from scipy.special import log_softmax, rel_entr
 
-from lm_eval_ape.calibration.target.divergence import forward_kl, log_probabilities
+from lm_eval_ape.calibration.objective.divergence import forward_kl, log_probabilities
 
 many = examples(60)
 

@@ -22,7 +22,7 @@ from lm_eval_ape.calibration.gradient.penalty import penalised
 from lm_eval_ape.calibration.gradient.plan import Plan
 from lm_eval_ape.calibration.grid.grid import make_grid
 from lm_eval_ape.calibration.grid.measure import Meter
-from lm_eval_ape.calibration.target.objective import Objective
+from lm_eval_ape.calibration.objective.objective import Objective
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.samples import Sample
 from lm_eval_ape.prompts.prompt import Prompt

@@ -14,8 +14,8 @@ from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.attention.segments import Reader
 from lm_eval_ape.calibration.gradient.differentiator import Differentiator, differentiator
 from lm_eval_ape.calibration.grid.measure import Meter
-from lm_eval_ape.calibration.target.objective import Objective
-from lm_eval_ape.calibration.target.teacher import Teacher
+from lm_eval_ape.calibration.objective.objective import Objective
+from lm_eval_ape.calibration.objective.teacher import Teacher
 from lm_eval_ape.encoding.encode import encode
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.ape_hf import ApeHFLM

@@ -15,7 +15,7 @@ from test_exactness import CHUNKS, QUERY, prompt_of, query_logits, tokens
 from transformers import PreTrainedModel
 
 from lm_eval_ape.encoding.encode import encode, encode_all
-from lm_eval_ape.encoding.kv_store import KVStore, open_store
+from lm_eval_ape.encoding.kv_store.store import KVStore, open_store
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import Settings, resolve
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from lm_eval_ape.artefacts.identity import digest, read_settings
-from lm_eval_ape.calibration.target.objective import Objective
+from lm_eval_ape.calibration.objective.objective import Objective
 from lm_eval_ape.harness.samples import Sample
 from lm_eval_ape.settings.strategy import Settings
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from lm_eval_ape.calibration.target.divergence import log_probabilities
+from lm_eval_ape.calibration.objective.divergence import log_probabilities
 from lm_eval_ape.encoding.encode import input_device
 from lm_eval_ape.engine.decoding import check_finite, last_logits
 from lm_eval_ape.harness.ape_hf import ApeHFLM
@@ -76,7 +76,7 @@ class TeacherStore:
 
     Args:
         folder: Where they are kept; None keeps nothing.
-        model: What tells the model from others (see `identity.model_key`).
+        model: What tells the model from others (see `model_facts.model_key`).
     """
 
     def __init__(self, folder: Path | None, model: str) -> None:
