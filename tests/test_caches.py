@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.attention.factors import Factors
-from lm_eval_ape.calibration.grid.grid import measure
+from lm_eval_ape.calibration.grid import measure
 from lm_eval_ape.calibration.grid.measure import Meter
 from lm_eval_ape.calibration.objective import teacher
 from lm_eval_ape.calibration.objective.objective import Objective

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lm_eval_ape.artefacts.points import Point
-from lm_eval_ape.calibration.grid.grid import scoring
+from lm_eval_ape.calibration.grid import scoring
 from lm_eval_ape.calibration.grid.measure import Meter
 from lm_eval_ape.calibration.objective.objective import Objective
 from lm_eval_ape.engine.decoding import end_tokens
