@@ -16,12 +16,13 @@ from lm_eval_ape.calibration.choice import Floats, Table
 from lm_eval_ape.calibration.grid import Grid
 from lm_eval_ape.calibration.identity import label_key
 from lm_eval_ape.calibration.journal import Journal
-from lm_eval_ape.calibration.labels import Document, Labels, Metric, aligned
+from lm_eval_ape.calibration.labels import Document, Labels, aligned, with_score
 from lm_eval_ape.calibration.measure import Meter
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.calibration.samples import Gathered, Sample, gather, task_digest
 from lm_eval_ape.calibration.stability import difference, resample
 from lm_eval_ape.calibration.tuning import oracle, rank
+from lm_eval_ape.metrics import Metric
 from lm_eval_ape.model import ApeHFLM
 
 
@@ -67,12 +68,14 @@ class Checks:
         """
         assert self.metric is not None
         options, points = self.options, self.grid.points
-        scores = self._scores(tasks, points, digests, options.limit, options.samples)
-        documents, kl = _by_document(gathered.samples, table.kl[:, table.columns(points)])
+        scores, metric = self._scores(tasks, points, digests, options.limit, options.samples)
+        measured, kl = _by_document(gathered.samples, table.kl[:, table.columns(points)])
+        documents = with_score(scores, measured)
+        kl = kl[[measured.index(document) for document in documents]]
         values = aligned(scores, points, documents)
         means = dict(zip(points, values.mean(0).tolist(), strict=True))
         ranked = rank(kl, values, resample(len(documents), options.resamples, options.seed))
-        return document.labels_part(self.metric, means, len(documents), oracle(means, self.metric), ranked)
+        return document.labels_part(metric, means, len(documents), oracle(means, metric), ranked)
 
     def test(self, named: Mapping[str, Candidate], tasks: Mapping[str, Task]) -> dict[str, Any]:
         """Measure choices on rows that they were not made on.
@@ -104,9 +107,10 @@ class Checks:
             }
             for name, point in named.items()
         ]
+        metric = None
         if self.metric:
-            scores = self._scores(tasks, points, digests, options.test_limit, {})
-            documents = list(scores[chosen])
+            scores, metric = self._scores(tasks, points, digests, options.test_limit, {})
+            documents = with_score(scores, scores[chosen])
             values = dict(zip(points, aligned(scores, points, documents).T, strict=True))
             weights = resample(len(documents), options.resamples, options.seed)
             for row, point in zip(rows, named.values(), strict=True):
@@ -118,7 +122,7 @@ class Checks:
             "tasks": digests,
             "samples": len(gathered.samples),
             "left_out": left_out,
-            "metric": self.metric and self.metric.name,
+            "metric": metric and metric.name,
             "rows": rows,
         }
 
@@ -129,7 +133,8 @@ class Checks:
         digests: Sequence[Mapping[str, Any]],
         limit: float | None,
         picked: Mapping[str, list[int]],
-    ) -> dict[Candidate, dict[Document, float]]:
+    ) -> tuple[dict[Candidate, dict[Document, float]], Metric]:
+        """Each point's scores, and the metric that they are of."""
         assert self.metric is not None
         generation = {name: task.get_config("generation_kwargs") for name, task in tasks.items()}
         asked = {"limit": limit, "picked": picked, "metric": self.metric.name, "generation": generation}
@@ -137,7 +142,8 @@ class Checks:
         key = label_key(self.meter.model, settings, digests, asked)
         scorer = Labels(self.lm, self.options, self.metric, Journal(self.cache, "scores", self.lm.rank))
         progress = tqdm(points, "Scoring with labels", unit="point", disable=self.lm.rank != 0)
-        return {point: scorer.score(point, tasks, key, limit=limit, picked=picked) for point in progress}
+        scores = {point: scorer.score(point, tasks, key, limit=limit, picked=picked) for point in progress}
+        return scores, scorer.scored
 
 
 def _by_document(samples: Sequence[Sample], kl: Floats) -> tuple[list[Document], Floats]:

@@ -9,12 +9,12 @@ from typing import Any
 from lm_eval_ape.calibration import artefact
 from lm_eval_ape.calibration.choice import Choices, Chosen, Spread, Table, edges, spread
 from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL, Point
-from lm_eval_ape.calibration.labels import Metric
 from lm_eval_ape.calibration.measure import Measured
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.calibration.samples import Gathered, Sample
 from lm_eval_ape.calibration.stability import Difference, Floats, Parameter, difference, stability
 from lm_eval_ape.calibration.tuning import Rank
+from lm_eval_ape.metrics import Metric
 
 
 def grid_part(table: Table) -> dict[str, Any]:

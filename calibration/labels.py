@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from lm_eval import evaluator
 from lm_eval.api.task import Task
 
-from lm_eval_ape.calibration.candidates import Candidate, key_of, read_key, settings_of
+from lm_eval_ape.calibration.candidates import Candidate, key_of, middle, read_key, settings_of
 from lm_eval_ape.calibration.choice import Floats
 from lm_eval_ape.calibration.journal import Journal
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.metrics import ABSENT, Metric, Outcome, Scored, find, join, joinable, leaves_out
 from lm_eval_ape.model import ApeHFLM
 
 Document = tuple[str, int]
@@ -24,38 +25,37 @@ Scores = list[tuple[str, int, float]]
 """Task, document and score."""
 
 
-class Metric(NamedTuple):
-    """What is scored.
+class Marks(NamedTuple):
+    """One point's scores.
 
     Attributes:
-        name: Of the metric; the same for all tasks.
-        higher_is_better: Which way is good.
+        scores: Of the documents that have one.
+        metrics: The harness's metrics that they are of.
     """
 
-    name: str
-    higher_is_better: bool
+    scores: Scores
+    metrics: list[str]
 
 
 def find_metric(tasks: Mapping[str, Task], name: str | None) -> Metric:
-    """The metric to score by: the one named, or the tasks' first.
+    """The metric to score by, the same for all tasks: the one named, or their first that is a mean over documents.
+
+    Where that leaves out rows without a value, it is joined with the others that do (see `metrics.joinable`).
 
     Raises:
         ApeError: A task has no such metric, or the tasks' first ones differ.
     """
-    offered = {task: list(config.higher_is_better()) for task, config in tasks.items()}
-    for task, names in offered.items():
-        if not names or (name is not None and name not in names):
-            raise ApeError(f"Task {task} has no metric {name or ''}; it has: {', '.join(names) or 'none'}.")
-    firsts = {name or names[0] for names in offered.values()}
+    offered = {task: joinable(task, config, name) for task, config in tasks.items()}
+    firsts = list(dict.fromkeys(parts[0] for parts in offered.values()))
     if len(firsts) > 1:
         raise ApeError(
             f"The tasks are scored by different metrics ({', '.join(sorted(firsts))}); name one with --metric."
         )
-    metric = firsts.pop()
-    directions = {bool(config.higher_is_better()[metric]) for config in tasks.values()}
+    parts = [part for part in next(iter(offered.values())) if all(part in own for own in offered.values())]
+    directions = {bool(config.higher_is_better()[firsts[0]]) for config in tasks.values()}
     if len(directions) > 1:
-        raise ApeError(f"The tasks do not agree whether a higher {metric} is better; calibrate on them one by one.")
-    return Metric(metric, directions.pop())
+        raise ApeError(f"The tasks do not agree whether a higher {firsts[0]} is better; calibrate on them one by one.")
+    return join(parts, directions.pop())
 
 
 @contextmanager
@@ -80,7 +80,16 @@ class Labels:
         self.options = options
         self.metric = metric
         self.journal = journal
-        self._known = {(r["key"], read_key(r["point"])): r["scores"] for r in journal.records()}
+        self._known = {
+            (r["key"], read_key(r["point"])): Marks(r["scores"], r.get("metrics", [metric.name]))
+            for r in journal.records()
+        }
+        self._used: set[str] = set()
+
+    @property
+    def scored(self) -> Metric:
+        """The metric, joined of those that rows have a value of."""
+        return join([part for part in self.metric.parts if part in self._used], self.metric.higher_is_better)
 
     def score(
         self,
@@ -101,23 +110,24 @@ class Labels:
             picked: As for `samples.gather`.
 
         Returns:
-            Each document's score, the same on every process.
+            The score of each document that has one, the same on every process.
 
         Raises:
-            ApeError: The metric gives no number a document.
+            ApeError: The metric gives no numbers, or is no mean over documents.
         """
         # Every process must take the same way, so the first one decides what is known.
-        scores = self.lm.processes.from_first(self._known.get((key, key_of(point)), []))
-        if not scores:
-            scores = self.lm.processes.from_first(self._evaluate(point, tasks, limit, picked))
-            self._known[key, key_of(point)] = scores
+        marks = Marks(*self.lm.processes.from_first(self._known.get((key, key_of(point)), Marks([], []))))
+        if not marks.scores:
+            marks = Marks(*self.lm.processes.from_first(self._evaluate(point, tasks, limit, picked)))
+            self._known[key, key_of(point)] = marks
             if self.lm.rank == 0:
-                self.journal.append({"key": key, "point": key_of(point), "scores": scores})
-        return {(task, number): value for task, number, value in scores}
+                self.journal.append({"key": key, "point": key_of(point), **marks._asdict()})
+        self._used |= set(marks.metrics)
+        return {(task, number): value for task, number, value in marks.scores}
 
     def _evaluate(
         self, point: Candidate, tasks: Mapping[str, Task], limit: float | None, picked: Mapping[str, list[int]]
-    ) -> Scores:
+    ) -> Marks:
         """Scores on the first process, none on others."""
         with at(self.lm, point):
             results = evaluator.evaluate(
@@ -132,19 +142,46 @@ class Labels:
                 fewshot_as_multiturn=self.options.multiturn,
             )
         if results is None:
-            return []
-        scores: dict[Document, float] = {}
+            return Marks([], [])
+        scores: Scores = []
+        used: dict[str, None] = {}
+        where = "the run at T={:g}, S={:g}".format(*middle(point))
         for name, samples in results["samples"].items():
-            for sample in samples:
-                value = sample.get(self.metric.name)
-                if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-                    raise ApeError(
-                        f"The metric {self.metric.name} of task {name} gives {value!r} for a document, where a number "
-                        "is needed; name another one with --metric."
-                    )
-                # Of several filters the first counts.
-                scores.setdefault((name, int(sample["doc_id"])), float(value))
-        return [(task, number, value) for (task, number), value in scores.items()]
+            run = self._scored(name, tasks[name], samples, results["results"][name], where)
+            found = find([run], None if self.metric.joined else self.metric.name)
+            scores += [(name, number, value) for number, value in found.values[0].items()]
+            used |= dict.fromkeys(found.metric.parts)
+        return Marks(scores, list(used))
+
+    def _scored(
+        self, name: str, task: Task, samples: Sequence[Mapping[str, Any]], results: Mapping[str, Any], where: str
+    ) -> Scored:
+        rows: dict[int, Outcome] = {}
+        for sample in samples:
+            # Of several filters the first counts.
+            rows.setdefault(int(sample["doc_id"]), Outcome(int(sample["doc_id"]), sample))
+        parts, label = self.metric.parts, samples[0]["filter"]
+        return Scored(
+            name,
+            where,
+            where,
+            dict.fromkeys(parts, self.metric.higher_is_better),
+            rows,
+            {part: results.get(f"{part},{label}") for part in parts},
+            signs=[part for part in parts if leaves_out(task, part, ABSENT)],
+        )
+
+
+def with_score(scores: Mapping[Candidate, Mapping[Document, float]], documents: Iterable[Document]) -> list[Document]:
+    """The documents that have a score at every point.
+
+    Raises:
+        ApeError: None has.
+    """
+    found = [document for document in documents if all(document in own for own in scores.values())]
+    if not found:
+        raise ApeError("No document that divergence was measured on has a score; name another metric with --metric.")
+    return found
 
 
 def aligned(

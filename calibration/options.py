@@ -78,7 +78,8 @@ class Options(GradientOptions):
         metadata=about(values.switch, "score every point through the harness too, and the choices on the test tasks"),
     )
     metric: str | None = field(
-        default=None, metadata=about(values.text, "with labels: the metric (default: each task's first)", "NAME")
+        default=None,
+        metadata=about(values.text, "with labels: the metric (default: each task's first that is a mean)", "NAME"),
     )
     test_tasks: tuple[str, ...] = field(
         default=(),

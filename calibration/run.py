@@ -22,7 +22,7 @@ from lm_eval_ape.calibration.descent import descend, gradient_part
 from lm_eval_ape.calibration.entropy import EntropyMeter, choose_by_entropy, entropy_part
 from lm_eval_ape.calibration.grid import DEFAULT, NEUTRAL, Grid, Point, make_grid
 from lm_eval_ape.calibration.identity import device_name, model_facts, versions
-from lm_eval_ape.calibration.labels import Metric, find_metric
+from lm_eval_ape.calibration.labels import find_metric
 from lm_eval_ape.calibration.measure import Meter
 from lm_eval_ape.calibration.objective import Objective
 from lm_eval_ape.calibration.options import Options
@@ -32,6 +32,7 @@ from lm_eval_ape.catalogue import Catalogue
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.files import make_folder
 from lm_eval_ape.folder_lock import hold
+from lm_eval_ape.metrics import Metric
 from lm_eval_ape.model import ApeHFLM
 
 logger = logging.getLogger(__name__)

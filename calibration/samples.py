@@ -99,7 +99,7 @@ def collect(
     too_long = 0
     for request in candidates:
         text = request.args[0]
-        tokens = len(prompts[text].ids) if text in prompts else len(lm.tok_encode(text))
+        tokens = len(prompts[text].ids) if text in prompts else lm.tokens(request)
         if tokens + options.num_tokens <= lm.max_length:
             requests.append(request)
         elif options.on_too_long == "error":

@@ -10,8 +10,8 @@ from scipy.stats import rankdata, spearmanr
 
 from lm_eval_ape.calibration.choice import TIE, Floats, nearest_to_neutral
 from lm_eval_ape.calibration.grid import Point
-from lm_eval_ape.calibration.labels import Metric
 from lm_eval_ape.calibration.stability import INTERVAL
+from lm_eval_ape.metrics import Metric
 
 
 class Rank(NamedTuple):

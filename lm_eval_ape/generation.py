@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from lm_eval.api.instance import Instance
 from transformers import GenerationConfig, GenerationMixin
 
 from lm_eval_ape.errors import ApeError, nearest
+from lm_eval_ape.prompt import Prompt
 
 # What the harness itself makes of a request's options.
 _HARNESS = frozenset({"until", "max_gen_toks", "max_tokens", "max_completion_tokens", "max_new_tokens"})
@@ -35,6 +38,7 @@ _WHOLE = {
     "cache_config": _CACHE,
     "max_cache_len": _CACHE,
     "continuous_batching_config": _CACHE,
+    "prefill_chunk_size": "the prompt is read in pieces as it is",
     "guidance_scale": _REREADS,
     "prompt_lookup_num_tokens": _GUESSES,
     "assistant_early_exit": _GUESSES,
@@ -76,14 +80,42 @@ def check_generation(requests: Sequence[Instance], own: GenerationConfig, *, par
         if options in checked:
             continue
         checked.append(options)
+        what = f"Task {request.task_name} generates with"
         if unknown := next((name for name in options if name not in known), None):
-            raise ApeError(
-                f"Task {request.task_name} generates with {unknown!r}, which is no option.{nearest(unknown, known)}"
-            )
+            raise ApeError(f"{what} {unknown!r}, which is no option of generate.{nearest(unknown, known)}")
         if wrong := next(_unfit(options, parallel), None):
+            raise ApeError(f"{what} {wrong}; drop it from --gen_kwargs or the task's generation_kwargs.")
+
+
+def check_lengths(requests: Sequence[Instance], prompts: Mapping[str, Prompt]) -> None:
+    """Refuse a `max_length`, which counts the prompt, that a prompt has used up.
+
+    Args:
+        requests: Requests of `generate_until`.
+        prompts: By a request's text, how it was cut.
+
+    Raises:
+        ApeError: With the document.
+    """
+    for request in requests:
+        length, tokens = request.args[1].get("max_length"), len(prompts[request.args[0]].ids)
+        if isinstance(length, int) and length <= tokens:
             raise ApeError(
-                f"Task {request.task_name} generates with {wrong}; drop it (--gen_kwargs, generation_kwargs)."
+                f"document {request.doc_id} of task {request.task_name}: max_length={length} leaves nothing to "
+                f"generate after the prompt's {tokens} tokens; use max_gen_toks, which counts new tokens alone."
             )
+
+
+@contextmanager
+def lengths_unwarned() -> Iterator[None]:
+    """Let transformers not warn of prompts longer than the model's window: it counts tokens, which share positions."""
+    logger = logging.getLogger("transformers.generation.stopping_criteria")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _unfit(options: Mapping[str, Any], parallel: bool, *, of_model: bool = False) -> Iterator[str]:

@@ -33,14 +33,14 @@ from lm_eval_ape.errors import ApeError
 from lm_eval_ape.factors import reading_factors
 from lm_eval_ape.files import make_folder
 from lm_eval_ape.finite import NotFiniteError, explain, next_tokens_finite
-from lm_eval_ape.generation import check_generation
+from lm_eval_ape.generation import check_generation, check_lengths, lengths_unwarned
 from lm_eval_ape.kv_store import KVStore, open_store
 from lm_eval_ape.loading import loading_told
 from lm_eval_ape.option_values import byte_size
 from lm_eval_ape.passes import passes
 from lm_eval_ape.pieces import blocks
 from lm_eval_ape.processes import Processes, be_quiet_unless_first, join
-from lm_eval_ape.prompt import Prompt, Source, Splitter, Tally, Tokens, warn_of
+from lm_eval_ape.prompt import Prompt, Source, Splitter, Tally, Tokenise, Tokens, warn_of
 from lm_eval_ape.request_log import RequestLog
 from lm_eval_ape.rolling import rolling_loglikelihood
 from lm_eval_ape.segmented_attention import reading_segments
@@ -173,6 +173,7 @@ class ApeHFLM(HFLM):
 
         check_generation(requests, self.model.generation_config, parallel=self.settings.parallel)
         prompts = self.split_requests(requests, [reserve(request) for request in requests], disable_tqdm)
+        check_lengths(requests, prompts)
         with self._asked(prompts):
             return self._finite(requests, partial(super().generate_until, disable_tqdm=disable_tqdm))
 
@@ -253,13 +254,14 @@ class ApeHFLM(HFLM):
     def split_requests(self, requests: Sequence[Instance], reserves: Sequence[int], quiet: bool) -> dict[str, Prompt]:
         """Cut all requests before the first is answered, so that a bad one costs no work."""
         window = support.window(self.config.get_text_config(), self.max_length, self.settings)
-        generated = all(request.request_type == "generate_until" for request in requests)
-        splitter = Splitter(self._tokenise if generated else self._tokenise_scored, self.settings, window)
+        ways: tuple[Tokenise, ...] = (self._tokenise, self._tokenise_scored)
+        splitters = {tokenise: Splitter(tokenise, self.settings, window) for tokenise in ways}
         prompts: dict[str, Prompt] = {}
         pairs = zip(requests, reserves, strict=True)
         for request, reserve in tqdm(pairs, "Splitting prompts", len(requests), disable=quiet or self.rank != 0):
             text = request.args[0]
             source = Source(str(request.task_name), int(request.doc_id or 0), request.doc)
+            splitter = splitters[self._tokeniser(request)]
             if self.settings.chunking == "separator" and not messages_of(text) and self._chat.wrote(text):
                 splitter.note_template()
             # The harness moves spaces at a prompt's end to the continuation that it scores.
@@ -271,10 +273,11 @@ class ApeHFLM(HFLM):
                     "harness cannot tell them apart; run the two in separate tasks."
                 )
             self.note(source, request, prompt)
+        tallies = [splitter.tally() for splitter in splitters.values()]
         if self._tallies is None:
-            self.report([splitter.tally()])
+            self.report(tallies)
         else:
-            self._tallies.append(splitter.tally())
+            self._tallies += tallies
         return prompts
 
     def note(self, source: Source, request: Instance, prompt: Prompt) -> None:
@@ -306,6 +309,13 @@ class ApeHFLM(HFLM):
         finally:
             self._world_size = self.processes.count
             self._tallies = None
+
+    def tokens(self, request: Instance) -> int:
+        """How many tokens a request's whole prompt has."""
+        return len(self._tokeniser(request)(request.args[0])[0])
+
+    def _tokeniser(self, request: Instance) -> Tokenise:
+        return self._tokenise if request.request_type == "generate_until" else self._tokenise_scored
 
     def _tokenise(self, text: str) -> Tokens:
         """Token ids as the parent's `tok_batch_encode` makes them of a prompt to generate from."""
@@ -387,7 +397,7 @@ class ApeHFLM(HFLM):
         mask = generation_kwargs.pop("attention_mask").clone()
         for row, prompt in enumerate(batch):
             mask[row, before : context.shape[1] - len(prompt.query)] = 0
-        with reading_segments(self.model):
+        with reading_segments(self.model), lengths_unwarned():
             return super()._model_generate(
                 context,
                 max_length,

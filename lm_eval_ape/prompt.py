@@ -155,6 +155,8 @@ class Splitter:
             found = found.moved(len(self.settings.prefix))
         start, end = found.start, found.end
         ids, offsets = self.tokenise(text)
+        lost = bool(text[found.end :].strip()) and max(last for _, last in offsets) <= found.end
+        self._note("lose all text after their context, which the tokenizer cuts off (truncation=True)", lost)
         starts = _token_starts(offsets)
         last = len(ids) - 1
         first, after = (min(bisect_left(starts, char), last) for char in (start, end))

@@ -179,9 +179,14 @@ class SegmentedLayer(DynamicLayer):
         """How many tokens of the rows' ids are in the cache, so that a pass reads the others."""
         return self.before + super().get_seq_length()
 
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """The tail's length in a pass of so many tokens, and the number of ids that the mask leaves out before it."""
-        return super().get_seq_length() + query_length, self.before
+    def get_mask_sizes(self, *asked: Any) -> tuple[int, int]:
+        """The tail's length in a pass, and the number of ids that its mask leaves out before it.
+
+        Args:
+            *asked: The pass's tokens: their number, or in older releases their places.
+        """
+        length, first = super().get_mask_sizes(*asked)
+        return length - self.before, first + self.before
 
 
 class OnePassLayer(SegmentedLayer):

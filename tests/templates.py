@@ -1,4 +1,4 @@
-"""Chat templates in the manner of the models that people run, in words of our own: what matters is where they write what."""
+"""Chat templates in the manner of the models that people run, in words of our own."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from itertools import pairwise
 
 import pytest
 from templates import TEMPLATES, chat_format, make_tokenizer
@@ -43,7 +44,7 @@ def test_turns_open_with_their_own_header_and_end_with_their_own_marker(format_o
     headers = [text[user.opens : user.start] for user in users]
     assert len(set(headers)) == 1
     # A turn is the same text wherever it stands, but for its number.
-    turns = [text[one.opens : two.opens] for one, two in zip(users, users[1:], strict=False)]
+    turns = [text[one.opens : two.opens] for one, two in pairwise(users)]
     assert {turn.replace(str(number), "N") for number, turn in enumerate(turns, start=1)} == {
         turns[0].replace("1", "N")
     }

@@ -54,7 +54,7 @@ def assert_whole(form: str, chunks: list[str], query: str) -> None:
     assert len(chunks) == 3
     for (asked, answer), chunk in zip(shots(form), chunks, strict=True):
         # A template's space before a message may be one token with its first letter.
-        before, found, after = chunk.partition(asked[1:])
+        _, found, after = chunk.partition(asked[1:])
         assert found
         assert answer in after
     assert question(DOC["question"], form) in query

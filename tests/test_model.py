@@ -16,6 +16,7 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from machine import CPU_BACKENDS
+from tokenizers import processors
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizer
 
 from lm_eval_ape import __version__
@@ -412,3 +413,61 @@ def test_a_model_whose_files_are_gone_is_told_in_a_sentence(checkpoint: str, nam
             (tmp_path / path.name).write_bytes(path.read_bytes())
     with pytest.raises(ApeError, match=f"The model {tmp_path} cannot be loaded: .* with all of its files whole"):
         ApeHFLM(str(tmp_path), device="cpu")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"add_bos_token": True},
+        {"add_bos_token": False},
+        {"prefix_token_id": 7},
+        {"prefix_token_id": 7, "add_bos_token": True},
+        {"truncation": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("bos", [True, False], ids=["BOS", "no BOS"])
+def test_ids_are_those_of_hf_for_every_argument_of_the_tokenizer(given: dict[str, Any], bos: bool) -> None:
+    """Of what is generated from, and of what is scored, with and without a chat template that writes BOS itself."""
+    tokenizer = tiny.make_tokenizer()
+    if not bos:
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
+    model = tiny.make_model(vocab_size=len(tokenizer))
+    hf = HFLM(pretrained=model, tokenizer=tokenizer, device="cpu", **given)
+    plain = harness.PROMPT.replace("{{context}}", DOCS[0]["context"]).replace("{{question}}", "Who?")
+    texts = [plain, hf.apply_chat_template([{"role": "user", "content": plain}])]
+    for strategy in ("sequential", "sink"):
+        ape = ApeHFLM(pretrained=model, tokenizer=tokenizer, device="cpu", strategy=strategy, **given)
+        for text in texts:
+            generated = Instance("generate_until", DOCS[0], (text, {"max_gen_toks": 3}), 0, metadata=("small", 0, 1))
+            scored = Instance("loglikelihood", DOCS[0], (text, " city"), 0, metadata=("small", 0, 1))
+            prompts = [ape.split_requests([request], [3], quiet=True)[text] for request in (generated, scored)]
+            assert list(prompts[0].ids) == hf.tok_batch_encode([text])[0][0].tolist()
+            # The harness moves white space at a prompt's end to what is scored.
+            assert list(prompts[1].ids) == hf._encode_pair(text, " city")[0]
+            assert bool(prompts[0].chunks) == (strategy == "sink")
+
+
+def test_a_tokenizer_that_truncates_prompts_gives_the_ids_of_hf() -> None:
+    tokenizer = tiny.make_tokenizer()
+    tokenizer.model_max_length = 40
+    model = tiny.make_model(vocab_size=len(tokenizer))
+    given = {"pretrained": model, "tokenizer": tokenizer, "device": "cpu", "truncation": True, "max_length": 512}
+    hf, ape = HFLM(**given), ApeHFLM(**given, strategy="sequential")
+    text = harness.PROMPT.replace("{{context}}", DOCS[0]["context"])
+    request = Instance("generate_until", DOCS[0], (text, {"max_gen_toks": 3}), 0, metadata=("small", 0, 1))
+    expected = hf.tok_batch_encode([text], truncation=True)[0][0].tolist()
+    assert list(ape.split_requests([request], [3], quiet=True)[text].ids) == expected
+    assert len(expected) == 40
+
+
+def test_a_question_that_truncation_cuts_off_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer = tiny.make_tokenizer()
+    tokenizer.model_max_length = 40
+    given = {"tokenizer": tokenizer, "device": "cpu", "truncation": True, "max_length": 512}
+    ape = ApeHFLM(pretrained=tiny.make_model(vocab_size=len(tokenizer)), **given, strategy="sink")
+    text = harness.PROMPT.replace("{{context}}", DOCS[0]["context"])
+    request = Instance("generate_until", DOCS[0], (text, {"max_gen_toks": 3}), 0, metadata=("small", 0, 1))
+    ape.split_requests([request], [3], quiet=True)
+    assert "lose all text after their context" in caplog.text

@@ -52,13 +52,20 @@ def _analyze(options: Options, output: Path, command: Sequence[str]) -> dict[str
     compared = replace(
         options.comparison, strategies=tuple(case.spec.label for case in found), output_path=str(output / BOARD)
     )
-    strategies = Strategies(compared, Loggers(compared))
+    strategies = Strategies(compared, Loggers(compared), scored=options.scores)
     lm = strategies.load()
     board = None
     if options.scores:
         runs = strategies.run(lm)
         if runs:
-            board = make_board(runs, metric=options.metric, resamples=999, seed=options.seed, command=command)
+            board = make_board(
+                runs,
+                metric=options.metric,
+                no_means=strategies.no_means,
+                resamples=999,
+                seed=options.seed,
+                command=command,
+            )
             write_board(output / BOARD, board)
     observer = Observer(lm, options, strategies.tasks, output / "cache")
     observed = [(case, observer.observe(case, what)) for case, what in labelled(found)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -29,6 +29,7 @@ def make_board(
     *,
     baseline: str | None = None,
     metric: str | None = None,
+    no_means: Mapping[str, Collection[str]] | None = None,
     resamples: int = 9999,
     seed: int = 1234,
     command: Sequence[str] = (),
@@ -38,7 +39,8 @@ def make_board(
     Args:
         runs: The runs, in the board's order.
         baseline: Label of the row that others are compared with; by default the only sequential one.
-        metric: What is scored; by default each task's first metric.
+        metric: What is scored; by default each task's first metric that is a mean over documents.
+        no_means: Each task's metrics that are known to be no means.
         resamples: Bootstrap resamples, and sign flips of the test.
         seed: Of both.
         command: What made the board.
@@ -51,7 +53,7 @@ def make_board(
         ApeError: The baseline or the metric does not exist, or the runs have nothing in common.
     """
     base = find_baseline(runs, baseline)
-    matched, notes = match(runs, base, metric)
+    matched, notes = match(runs, base, metric, no_means)
     if base is None:
         notes.insert(
             0,

@@ -60,6 +60,7 @@ def _compare(options: Options, command: Sequence[str]) -> dict[str, Any] | None:
         runs,
         baseline=options.baseline,
         metric=options.metric,
+        no_means=strategies.no_means if strategies else None,
         resamples=options.resamples,
         seed=options.seed,
         command=command,

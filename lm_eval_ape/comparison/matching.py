@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lm_eval_ape.comparison.runs import Run
-from lm_eval_ape.comparison.samples import Key, Row
+from lm_eval_ape.comparison.samples import Key
 from lm_eval_ape.comparison.statistics import Floats
 from lm_eval_ape.errors import ApeError
-
-# Relative difference of an aggregated score from the mean of its samples that rounding explains.
-_ROUNDING = 1e-6
+from lm_eval_ape.metrics import Found, Outcome, Scored, find
 
 
 class Matched(NamedTuple):
@@ -22,11 +19,11 @@ class Matched(NamedTuple):
 
     Attributes:
         task: Its name.
-        metric: What is scored.
+        metric: What is scored; of several metrics that are joined, `4096+8192`.
         higher_is_better: Which way is good.
-        keys: The documents that all these runs have, in the reference run's order.
+        keys: The documents that have a score in all these runs, in the reference run's order.
         scores: Each run's scores of them, `(documents,)`.
-        left_out: Each run's rows that have no counterpart, where there are any.
+        left_out: How many of each run's rows have no counterpart or no value of the metric, where there are any.
     """
 
     task: str
@@ -52,13 +49,19 @@ def find_baseline(runs: Sequence[Run], name: str | None) -> str | None:
     return sequential[0] if len(sequential) == 1 else None
 
 
-def match(runs: Sequence[Run], baseline: str | None, metric: str | None) -> tuple[list[Matched], list[str]]:
+def match(
+    runs: Sequence[Run],
+    baseline: str | None,
+    metric: str | None,
+    no_means: Mapping[str, Collection[str]] | None = None,
+) -> tuple[list[Matched], list[str]]:
     """Match every task's rows.
 
     Args:
         runs: The runs.
         baseline: Label of the baseline, whose documents decide; without one, those of the first run with the task.
-        metric: What to score, or each task's first metric.
+        metric: What to score; None for each task's first metric that is a mean over documents (see `metrics.find`).
+        no_means: Each task's metrics that are known to be no means.
 
     Returns:
         Each task, and a sentence for everything that did not match.
@@ -69,7 +72,10 @@ def match(runs: Sequence[Run], baseline: str | None, metric: str | None) -> tupl
     ordered = sorted(runs, key=lambda run: run.label != baseline)
     tasks = list(dict.fromkeys(task for run in ordered for task in run.tasks))
     notes: list[str] = []
-    matched = [_match_task(task, [run for run in ordered if task in run.tasks], metric, notes) for task in tasks]
+    matched = [
+        _match_task(task, [run for run in ordered if task in run.tasks], metric, (no_means or {}).get(task, ()), notes)
+        for task in tasks
+    ]
     for task in tasks:
         if missing := [run.label for run in runs if task not in run.tasks]:
             notes.append(f"{task} was not run by {_listed(missing)}; averages are over the tasks that all rows have.")
@@ -90,39 +96,71 @@ def averaged(matched: Sequence[Matched], labels: Sequence[str]) -> list[Matched]
     return shared if len({task.higher_is_better for task in shared}) == 1 else []
 
 
-def _match_task(task: str, runs: Sequence[Run], metric: str | None, notes: list[str]) -> Matched:
-    reference = runs[0]
-    name, higher = _metric(task, reference, metric)
-    common = dict.fromkeys(reference.tasks[task].rows)
-    having = [reference]
+def _match_task(
+    task: str, runs: Sequence[Run], metric: str | None, no_means: Collection[str], notes: list[str]
+) -> Matched:
+    reference, having = runs[0], runs[:1]
+    rows = {run.label: run.tasks[task].rows for run in runs}
     for run in runs[1:]:
-        rows = run.tasks[task].rows
-        if not common.keys() & rows.keys():
-            notes.append(
-                f"{task}: none of the {len(rows)} documents of {run.label} is among those of {reference.label}; it has "
-                "no score there."
-            )
+        if rows[reference.label].keys() & rows[run.label].keys():
+            having = [*having, run]
             continue
-        if _metric(task, run, name)[1] != higher:
-            raise ApeError(
-                f"{reference.label} and {run.label} do not agree whether a higher {name} of {task} is better."
-            )
-        having.append(run)
-        common = {key: None for key in common if key in rows}
-    left_out = {run.label: len(run.tasks[task].rows) - len(common) for run in having}
-    left_out = {label: count for label, count in left_out.items() if count}
-    if left_out:
-        counts = ", ".join(f"{count} of {label}" for label, count in left_out.items())
-        notes.append(f"{task}: scored on the {len(common)} documents that all rows have; left out are {counts}.")
+        notes.append(
+            f"{task}: none of the {len(rows[run.label])} documents of {run.label} is among those of {reference.label}; "
+            "it has no score there."
+        )
+    found = find([_scored(task, run) for run in having], metric, no_means)
+    values = {run.label: own for run, own in zip(having, found.values, strict=True)}
+    common = dict.fromkeys(key for key in rows[reference.label] if all(key in own for own in values.values()))
+    notes += _choice(task, found, {label: len(rows[label]) - len(own) for label, own in values.items()})
+    if unmatched := {label: len(own) - len(common) for label, own in values.items() if len(own) > len(common)}:
+        notes.append(
+            f"{task}: scored on the {len(common)} documents that all rows have; left out are {_counts(unmatched)}."
+        )
     if not common:
         raise ApeError(
             f"No document of {task} is in all of {_listed(run.label for run in having)}; compare fewer runs."
         )
     notes += _differences(task, having, common)
-    scores = {
-        run.label: np.array([_number(run, task, name, run.tasks[task].rows[key]) for key in common]) for run in having
+    return Matched(
+        task,
+        found.metric.name,
+        found.metric.higher_is_better,
+        tuple(common),
+        {label: np.array([own[key] for key in common]) for label, own in values.items()},
+        {label: count for label in values if (count := len(rows[label]) - len(common))},
+    )
+
+
+def _scored(task: str, run: Run) -> Scored:
+    samples = run.tasks[task]
+    reported = {
+        name.removesuffix(f",{samples.filter}"): value
+        for name, value in run.results["results"].get(task, {}).items()
+        if name.endswith(f",{samples.filter}")
     }
-    return Matched(task, name, higher, tuple(common), scores, left_out)
+    return Scored(
+        task,
+        run.label,
+        f"{run.results_file.name} of {run.label}",
+        run.results.get("higher_is_better", {}).get(task) or {},
+        {key: Outcome(row.doc_id, row.metrics) for key, row in samples.rows.items()},
+        reported,
+    )
+
+
+def _choice(task: str, found: Found, without: Mapping[str, int]) -> list[str]:
+    """Why a task is not compared on its first metric, and how many rows have no value of the one that it is."""
+    name, notes = found.metric.name, []
+    if found.instead:
+        notes.append(f"{task} is compared on {name}: {found.instead}")
+    if counted := {label: count for label, count in without.items() if count}:
+        notes.append(f"{task}: rows without a value of {name} are left out: {_counts(counted)}.")
+    return notes
+
+
+def _counts(counted: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} of {label}" for label, count in counted.items())
 
 
 def _differences(task: str, runs: Sequence[Run], common: Mapping[Key, None]) -> list[str]:
@@ -138,34 +176,6 @@ def _differences(task: str, runs: Sequence[Run], common: Mapping[Key, None]) -> 
         if versions[0] != versions[1]:
             notes.append(f"{task}: {run.label} has version {versions[1]} of the task, not {versions[0]}.")
     return notes
-
-
-def _metric(task: str, run: Run, name: str | None) -> tuple[str, bool]:
-    """The metric and its direction, checked to be a mean over documents."""
-    offered = run.results.get("higher_is_better", {}).get(task) or {}
-    if not offered or (name is not None and name not in offered):
-        raise ApeError(f"{task} of {run.label} has no metric {name or ''}; it has: {', '.join(offered) or 'none'}.")
-    name = name or next(iter(offered))
-    samples = run.tasks[task]
-    mean = float(np.mean([_number(run, task, name, row) for row in samples.rows.values()]))
-    reported = run.results["results"].get(task, {}).get(f"{name},{samples.filter}")
-    if isinstance(reported, (int, float)) and not math.isclose(mean, reported, rel_tol=_ROUNDING, abs_tol=_ROUNDING):
-        raise ApeError(
-            f"{name} of {task} is {reported:.6g} in {run.results_file.name} of {run.label}, but the mean over its "
-            f"samples is {mean:.6g}: either it is no mean of documents' scores, and differences of it cannot be "
-            "paired (name another metric with --metric), or the samples are of another run."
-        )
-    return name, bool(offered[name])
-
-
-def _number(run: Run, task: str, metric: str, row: Row) -> float:
-    value: Any = row.metrics.get(metric)
-    if not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ApeError(
-            f"The metric {metric} of {task} gives {value!r} for document {row.doc_id} of {run.label}, where a number "
-            "is needed; name another one with --metric."
-        )
-    return float(value)
 
 
 def _listed(names: Any) -> str:

@@ -46,7 +46,10 @@ class StrategyOptions(HarnessOptions):
         ),
     )
     metric: str | None = field(
-        default=None, metadata=about(values.text, "what is scored (default: each task's first metric)", "NAME")
+        default=None,
+        metadata=about(
+            values.text, "what is scored (default: each task's first metric that is a mean over documents)", "NAME"
+        ),
     )
     gen_kwargs: dict[str, Any] = field(
         default_factory=dict,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -28,8 +28,9 @@ from lm_eval_ape.comparison.measured import MeasuredApeHFLM
 from lm_eval_ape.comparison.options import Options
 from lm_eval_ape.comparison.runs import Run, read_run
 from lm_eval_ape.comparison.specs import Spec, describe, read_specs
-from lm_eval_ape.errors import ApeError, nearest
+from lm_eval_ape.errors import ApeError
 from lm_eval_ape.files import make_folder
+from lm_eval_ape.metrics import mean_metric
 from lm_eval_ape.processes import OtherProcessError
 
 logger = logging.getLogger(__name__)
@@ -49,17 +50,22 @@ class Strategies:
     Args:
         options: The model, the tasks, the strategies and where to write.
         loggers: Where each run is logged.
+        scored: Whether runs are to be compared, for which each task needs a metric that is a mean over documents.
+
+    Attributes:
+        no_means: Each task's metrics that come before the one that it is compared on, and are no means.
 
     Raises:
         ApeError: A spec, a task, the metric or the folder is impossible; no weight is loaded for that.
     """
 
-    def __init__(self, options: Options, loggers: Loggers) -> None:
+    def __init__(self, options: Options, loggers: Loggers, *, scored: bool = True) -> None:
         self.options = options
         self.loggers = loggers
         self.specs = read_specs(options.specs, options.model_args)
         self.output = make_folder(str(options.output_path))
-        self.tasks = _load_tasks(options)
+        self.tasks: dict[str, Task] = Catalogue(options).load(options.tasks)
+        self.no_means = _no_means(self.tasks, options.metric) if scored else {}
 
     def run(self, lm: MeasuredApeHFLM | None = None) -> list[Run]:
         """Run what is not finished, and read all of it back.
@@ -204,13 +210,16 @@ def _memory_words(own: bool, device: str) -> str:
     return "process, resident" if own else "process, resident, the largest so far"
 
 
-def _load_tasks(options: Options) -> dict[str, Task]:
-    tasks: dict[str, Task] = Catalogue(options).load(options.tasks)
+def _no_means(tasks: Mapping[str, Task], metric: str | None) -> dict[str, list[str]]:
+    """Each task's metrics before the one that it is compared on, none of which is a mean over documents."""
+    found = {}
     for name, task in tasks.items():
-        offered = list(task.higher_is_better())
-        if not offered or (options.metric is not None and options.metric not in offered):
-            hint = nearest(options.metric, offered) if options.metric else ""
-            raise ApeError(
-                f"{name} has no metric {options.metric or ''}; it has: {', '.join(offered) or 'none'}.{hint}"
-            )
-    return tasks
+        compared = mean_metric(name, task, metric)
+        if metric is None:
+            offered = list(task.higher_is_better())
+            found[name] = offered[: offered.index(compared)]
+            if found[name]:
+                logger.warning(
+                    "%s is compared on %s: %s is no mean over documents.", name, compared, ", ".join(found[name])
+                )
+    return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,12 @@ from lm_eval.tasks import TaskManager
 from scipy.stats import spearmanr
 
 from lm_eval_ape.calibration.grid import Point
-from lm_eval_ape.calibration.labels import Metric
 from lm_eval_ape.calibration.options import Options
-from lm_eval_ape.calibration.run import calibrate
+from lm_eval_ape.calibration.run import Calibration, calibrate
 from lm_eval_ape.calibration.stability import resample
 from lm_eval_ape.calibration.tuning import oracle, rank
+from lm_eval_ape.errors import ApeError
+from lm_eval_ape.metrics import Metric
 
 
 def test_the_oracle_has_the_best_score_and_of_equal_ones_the_nearest_to_1_1() -> None:
@@ -70,3 +73,67 @@ def test_labels_score_every_point_and_every_choice_as_the_harness_does(
         lost = rows["chosen"]["score"] - rows[name]["score"]
         assert rows[name]["less_score_than_chosen"]["mean"] == pytest.approx(lost)
     assert max(labels["mean_scores"]) == labels["oracle"]["score"]
+
+
+# As the harness's RULER: a metric a length, and -1 in rows of other lengths.
+LENGTHS = """
+def scores(doc, results):
+    likelihoods = [float(result[0]) for result in results]
+    right = float(likelihoods.index(max(likelihoods)) == doc["answer"])
+    return {"4096": -1.0, "8192": -1.0, "16384": -1.0, ("4096" if doc["answer"] else "8192"): right}
+def mean(values):
+    kept = [value for value in values if value != -1]
+    return sum(kept) / len(kept) if kept else -1
+"""
+
+
+@pytest.mark.parametrize("named", [None, "8192"])
+def test_lengths_that_share_a_task_are_joined_or_one_is_scored_alone(
+    options: Callable[..., dict[str, Any]], toy_tasks: str, checkpoint: str, tmp_path: Path, named: str | None
+) -> None:
+    folder = Path(shutil.copytree(toy_tasks, tmp_path / "tasks"))
+    (folder / "lengths.py").write_text(LENGTHS, encoding="utf-8")
+    metrics = ", ".join(
+        f"{{metric: '{length}', aggregation: !function lengths.mean, higher_is_better: true}}"
+        for length in (4096, 8192, 16384)
+    )
+    for part in ("calibration", "test"):
+        text = f"include: {part}.yaml\ntask: long_{part}\nprocess_results: !function lengths.scores\n"
+        (folder / f"long_{part}.yaml").write_text(f"{text}metric_list: [{metrics}]\n", encoding="utf-8")
+    asked = {"tasks": ["long_calibration"], "include_path": [str(folder)], "limit": 5, "num_tokens": 1}
+    asked |= {"with_labels": True, "metric": named, "output_path": str(tmp_path / "out")}
+    found = calibrate(Options.read(options(**asked)))
+    labels, test = found["labels"], found["test"]
+
+    def reported(task: str, point: list[float], limit: int | None) -> tuple[float, int]:
+        """Of all lengths the accuracy, as a task without lengths has it; of one, its own score."""
+        arguments = {"pretrained": checkpoint, "dtype": "float64", "device": "cpu", "chunk_tokens": 40}
+        arguments |= {"attn_temperature": point[0], "attn_scale": point[1]}
+        manager = TaskManager(include_path=str(folder), include_defaults=False)
+        name = f"long_{task}" if named else f"toy_{task}"
+        results = simple_evaluate("ape-hf", arguments, [name], task_manager=manager, limit=limit, bootstrap_iters=0)
+        answers = [sample["doc"]["answer"] for sample in results["samples"][name]]
+        return results["results"][name][f"{named or 'acc'},none"], answers.count(0) if named else len(answers)
+
+    assert labels["metric"] == test["metric"] == (named or "4096+8192")
+    point, score = labels["points"][0], labels["mean_scores"][0]
+    assert (score, labels["documents"]) == (pytest.approx(reported("calibration", point, 5)[0]), 2 if named else 5)
+    row = test["rows"][0]
+    assert (row["score"], len(row["scores"])) == pytest.approx(reported("test", row["point"], None))
+    # Found again, the scores are of the same metric.
+    again = calibrate(Options.read(options(**asked)))
+    assert (again["labels"], again["test"]) == (labels, test)
+
+
+def test_metrics_that_are_no_means_are_refused_before_the_model_is_loaded(
+    options: Callable[..., dict[str, Any]], toy_tasks: str, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(toy_tasks, tmp_path / "tasks"))
+    (folder / "other.yaml").write_text(
+        "include: test.yaml\ntask: toy_other\nmetric_list: [{metric: acc, aggregation: median}, {metric: acc_norm}]\n",
+        encoding="utf-8",
+    )
+    asked = options(tasks=["toy_other"], include_path=[str(folder)], with_labels=True, test_tasks=["toy_other"])
+    assert Calibration(Options.read(asked)).metric == Metric("acc_norm", higher_is_better=True)
+    with pytest.raises(ApeError, match=r"acc of toy_other is no mean over documents.*; name one of acc_norm"):
+        Calibration(Options.read({**asked, "metric": "acc"}))

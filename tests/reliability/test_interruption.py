@@ -124,3 +124,77 @@ def test_in_a_thread_commands_run_without_it() -> None:
     thread.start()
     thread.join()
     assert found == [0]
+
+
+# Opens and ends many pools, as the harness does for standard errors by bootstrap.
+POOLS = """
+import multiprocessing
+from lm_eval_ape.interruption import interruptible
+with interruptible():
+    for _ in range(30):
+        with multiprocessing.get_context("fork").Pool(4) as pool:
+            assert pool.map(abs, [-1, 2]) == [1, 2]
+print("outlived")
+"""
+
+# A process is forked inside of a command, gets a signal while it is in Python, and the command goes on.
+FORKED = """
+import os, signal, sys, time
+from contextlib import ExitStack
+from lm_eval_ape.interruption import interruptible
+def died_of(number):
+    told, tell = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(tell, b"!")
+        while True:
+            time.sleep(0.001)
+    os.read(told, 1)
+    os.kill(child, number)
+    return signal.Signals(os.WTERMSIG(os.waitpid(child, 0)[1]))
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+with ExitStack() as contexts:
+    for _ in range(int(sys.argv[1])):
+        contexts.enter_context(interruptible())
+    for _ in range(3):
+        print(*(died_of(number).name for number in (signal.SIGTERM, signal.SIGINT)))
+print(*(died_of(number).name for number in (signal.SIGTERM, signal.SIGINT)))
+"""
+
+# A forked process leaves the command's contexts by itself, and lives longer than the parent's.
+OUTLIVING = """
+import os, signal, time
+from lm_eval_ape.interruption import interruptible
+before = signal.getsignal(signal.SIGTERM)
+with interruptible():
+    with interruptible():
+        child = os.fork()
+    inside = signal.getsignal(signal.SIGTERM)
+if child:
+    print("left")
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    print(inside is not before, signal.getsignal(signal.SIGTERM) is before)
+else:
+    assert inside is before and signal.set_wakeup_fd(-1) == -1
+    time.sleep(60)
+"""
+
+
+def test_pools_that_are_ended_do_not_end_the_command() -> None:
+    with start("-c", POOLS) as process:
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (0, "outlived\n", "")
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_forked_process_dies_of_its_own_signal_and_the_command_lives(depth: int) -> None:
+    with start("-c", FORKED, str(depth)) as process:
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (0, "SIGTERM SIGINT\n" * 4, "")
+
+
+def test_a_forked_process_that_lives_on_does_not_hold_up_the_command() -> None:
+    with start("-c", OUTLIVING) as process:
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (0, "left\nTrue True\n", "")
