@@ -75,11 +75,12 @@ def by_pattern(text: str, pattern: re.Pattern[str], where: str) -> Context | Non
     """
     users = [message for message in messages_of(text) if message.role == "user"]
     first, last = (users[-1].start, users[-1].end) if users else (0, len(text))
-    matches = list(pattern.finditer(text, first, last))
+    # In a text of its own, so that ^ and \A are its beginning.
+    matches = list(pattern.finditer(text[first:last]))
     if not matches or not matches[-1]["context"]:
         return None
     start, end = matches[-1].span("context")
-    return Context(start, end, (), where, len(matches) > 1)
+    return Context(first + start, first + end, (), where, len(matches) > 1)
 
 
 def by_entry(text: str, doc: Any, entry: Entry) -> Context | None:
