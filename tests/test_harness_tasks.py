@@ -26,11 +26,11 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from lm_eval_ape.context_table import packaged_table
-from lm_eval_ape.contexts import by_entry
-from lm_eval_ape.model import ApeHFLM
-from lm_eval_ape.prompt import Source, Splitter
-from lm_eval_ape.strategy import resolve
+from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.prompts.contexts import by_entry
+from lm_eval_ape.prompts.prompt import Source, Splitter
+from lm_eval_ape.settings.context_table import packaged_table
+from lm_eval_ape.settings.strategy import resolve
 from lm_eval_ape.tasks import TASKS_DIR
 
 HARNESS = Path(lm_eval.tasks.__file__).parent
