@@ -12,7 +12,8 @@ from torch import Tensor
 
 from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.attention.segments import Reader
-from lm_eval_ape.calibration.gradient.differentiator import Differentiator, differentiator
+from lm_eval_ape.calibration.gradient import differentiator
+from lm_eval_ape.calibration.gradient.differentiator import Differentiator
 from lm_eval_ape.calibration.grid.measure import Meter
 from lm_eval_ape.calibration.objective.objective import Objective
 from lm_eval_ape.calibration.objective.teacher import Teacher
