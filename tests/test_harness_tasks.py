@@ -40,7 +40,7 @@ METADATA = {
     **{"keyvalue_pairs": 12, "keyvalue_rows": 40, "needle_words": 200, "needle_rows": 40},
 }
 STRATEGIES = ["sequential", "parallel", "sink", "ape", "selective"]
-IN_TURNS = ["ruler", "babilong", "squadv2", "record", "scrolls", "jfinqa"]
+IN_TURNS = ["ruler", "babilong", "drop", "boolq", "record", "jsquad"]
 
 
 class Words:
