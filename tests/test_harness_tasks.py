@@ -27,7 +27,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from lm_eval_ape.context_table import packaged_table
-from lm_eval_ape.contexts import by_entry
+from lm_eval_ape.contexts import by_entry, by_length
 from lm_eval_ape.model import ApeHFLM
 from lm_eval_ape.prompt import Source, Splitter
 from lm_eval_ape.strategy import resolve
@@ -221,6 +221,31 @@ def test_every_strategy_answers(strategy: str, checkpoint: str, some: list[Insta
         answers = getattr(lm, kind)(requests, disable_tqdm=True)
         assert len(answers) == len(requests) > 5
         assert all(isinstance(answer, str) or answer[0] < 0 for answer in answers)
+
+
+# Tasks without a text
+
+ASKED = "What is the capital of that country, and why did its kings choose it?"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "doc"),
+    [
+        ("{Question}\nA. {A}\nB. {B}\nAnswer:", {"Question": ASKED, "A": "One", "B": "Another one"}),
+        ("{question}\nA. {option_a}\nAnswer:", {"question": ASKED, "option_a": "One", "subject": "capital"}),
+        ("{Question}\n(A) {choice1}\nAnswer:", {"Question": ASKED, "choice1": "Another one"}),
+        ("{question}\nA. {mc_answer1}\nAnswer:", {"question": ASKED, "mc_answer1": "Another one"}),
+        ("{question}\nA. {sol1}\nB. {sol2}\nAnswer:", {"question": ASKED, "sol1": "One", "sol2": "Another one"}),
+        ("{question_stem}\nAnswer:", {"question_stem": ASKED, "choices": {"text": ["the capital"]}}),
+        ("Question: {qtext}\nAnswer:", {"qtext": ASKED}),
+        ("{input_question}\nAnswer:", {"input_question": ASKED}),
+        ("{question}\nA. One\nB. Two\nAnswer:", {"question": ASKED, "choices": {"text": ["One", "Two"]}}),
+        ("{activity_label}: {query} and", {"query": ASKED, "activity_label": "Kings"}),
+    ],
+    ids=lambda given: given[:20] if isinstance(given, str) else "",
+)
+def test_neither_question_nor_choices_are_a_text(prompt: str, doc: dict[str, Any]) -> None:
+    assert by_length(prompt.format(**doc), doc) is None
 
 
 # The table itself
