@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -62,8 +62,9 @@ class Downloads:
         if split is not None:
             return asked
         splits = dict.fromkeys(("test", "validation", "valid", *self._own_splits), asked)
-        return datasets.DatasetDict({**splits, "train": asked if path.endswith("longbench-v2") else examples})
+        return datasets.DatasetDict({**splits, "train": asked if path.endswith(self._train_only) else examples})
 
+    _train_only = ("longbench-v2", "qa4mre", "CLIcK")
     # BABILong, InfiniteBench and MuSR call their splits by their tasks.
     _own_splits = (
         *(f"qa{number}" for number in range(1, 21)),
@@ -73,9 +74,10 @@ class Downloads:
     )
 
 
-def _forget(names: Sequence[str]) -> None:
-    """Let modules of the harness's tasks be loaded anew."""
-    for name in [name for name in sys.modules if name.startswith(tuple(f"lm_eval.tasks.{one}." for one in names))]:
+def forget_tasks() -> None:
+    """Let the Python of the tasks be loaded anew: what it imported is its own."""
+    folders = tuple(f"lm_eval.tasks.{family.folder.split('/')[0]}." for family in FAMILIES.values() if family.folder)
+    for name in [name for name in sys.modules if name.startswith(folders)]:
         del sys.modules[name]
 
 
@@ -83,8 +85,7 @@ def _forget(names: Sequence[str]) -> None:
 def downloads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Downloads]:
     """Everything that the tasks download, made here."""
     made = Downloads()
-    patched = ["ruler", "scrolls", "noreval", "cnn_dailymail"]
-    _forget(patched)
+    forget_tasks()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets, "load_dataset", made.load_dataset)
         metric = tmp_path_factory.mktemp("metric") / "metrics" / "scrolls.py"
@@ -108,7 +109,7 @@ def downloads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Downloads]:
         patch.setattr(prepare_niah, "cached_sent_tokenize", lambda text: re.split(r"(?<=\.)\s+", text))
         patch.setattr(requests, "get", lambda url, **_: Answered(url))
         yield made
-    _forget(patched)
+    forget_tasks()
 
 
 class Answered:
