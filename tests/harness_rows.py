@@ -346,6 +346,16 @@ def noticia(number: int) -> Row:
     return Row({"web_headline": f"{text.split('.')[0]}.", "web_text": text, "summary": "two"}, text)
 
 
+def norquad(number: int) -> Row:
+    """A text whose first line is its title, in one field."""
+    doc = {
+        "context": f"On {WORDS[number]}\n{passage(number)}",
+        "question": question(number),
+        "answers": {"text": ["two"]},
+    }
+    return Row(doc, passage(number), question(number))
+
+
 def mimic(number: int) -> Row:
     """Findings and impressions in one field."""
     text = f"FINDINGS: {prose(number)}"
@@ -356,6 +366,7 @@ def mimic(number: int) -> Row:
 
 ANSWERS = {"id": "1", "answers": {"text": ["two"], "answer_start": [0]}}
 CHOICES = {f"mc_answer{number}": f"answer {number}" for number in (1, 2, 3, 4)}
+FOUR = ["one", "two", "three", "four"]
 LONGBENCH = """2wikimqa dureader gov_report hotpotqa lcc lsht multi_news multifieldqa_en multifieldqa_zh musique
     narrativeqa passage_count passage_retrieval_en passage_retrieval_zh qasper qmsum repobench-p samsum trec
     triviaqa vcsum 2wikimqa_e gov_report_e hotpotqa_e lcc_e multi_news_e multifieldqa_en_e passage_count_e
@@ -400,7 +411,7 @@ FAMILIES = {
     "longbench2": Family(
         _named("longbench2_", LONGBENCH_V2),
         "longbench2",
-        fields("context", choices=["one", "two", "three", "four"], answer="B"),
+        fields("context", choices=FOUR, answer="B"),
         "field 'context'",
     ),
     "infinitebench": Family(_named("infinitebench_", INFINITEBENCH), "infinitebench", infinitebench, "field 'context'"),
@@ -463,6 +474,34 @@ FAMILIES = {
     "jaqket": Family(("ja_leaderboard_jaqket_v2",), "japanese_leaderboard", each(jaqket), "list 'ctxs.text'"),
     "jfinqa": Family(_named("jfinqa_", ["consistency", "numerical", "temporal"]), "jfinqa", each(jfinqa), _TABLE),
     "noticia": Family(("noticia",), "noticia", each(noticia), _TABLE),
+    "norquad": Family(_named("norquad_p", list("01234")), "noreval/norquad", each(norquad), "field 'passage'"),
+    "babi": Family(("babi",), "babi", fields("passage", answer="two"), "field 'passage'"),
+    "logiqa": Family(("logiqa",), "logiqa", fields("context", options=FOUR, label="b"), "field 'context'"),
+    "logiqa2": Family(("logiqa2",), "logiqa2", fields("text", options=FOUR, answer=1), "field 'text'"),
+    "eus_reading": Family(
+        ("eus_reading",), "eus_reading", fields("context", candidates=FOUR, answer=1), "field 'context'"
+    ),
+    "catalanqa": Family(
+        ("catalanqa",), "catalan_bench", fields("context", answers=[{"text": "two"}]), "field 'context'"
+    ),
+    "qa4mre": Family(
+        ("qa4mre_2011",),
+        "qa4mre",
+        fields("document_str", "question_str", answer_options={"answer_str": FOUR}, correct_answer_id="2"),
+        "field 'document_str'",
+    ),
+    "sciq": Family(
+        ("sciq",),
+        "sciq",
+        fields("support", **{f"distractor{number}": f"No {number}" for number in (1, 2, 3)}, correct_answer="Yes"),
+        "field 'support'",
+    ),
+    "click": Family(
+        ("click_lang_text",),
+        "click",
+        fields("paragraph", choices=FOUR, answer="two", id="CSAT_korean_22_1"),
+        "field 'paragraph'",
+    ),
     "mimic_repsum": Family(("mimic_repsum",), "mimic_repsum", each(mimic), _TABLE),
     "norsumm": Family(
         _named("norsumm_", [f"{written}_p{n}" for written in ("nno", "nob") for n in range(6)]),

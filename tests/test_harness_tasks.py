@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -27,7 +27,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from lm_eval_ape.harness.ape_hf import ApeHFLM
-from lm_eval_ape.prompts.contexts import by_entry
+from lm_eval_ape.prompts.contexts import by_entry, by_length
 from lm_eval_ape.prompts.prompt import Source, Splitter
 from lm_eval_ape.settings.context_table import packaged_table
 from lm_eval_ape.settings.strategy import resolve
@@ -40,7 +40,7 @@ METADATA = {
     **{"keyvalue_pairs": 12, "keyvalue_rows": 40, "needle_words": 200, "needle_rows": 40},
 }
 STRATEGIES = ["sequential", "parallel", "sink", "ape", "selective"]
-IN_TURNS = ["ruler", "babilong", "squadv2", "record", "scrolls", "jfinqa"]
+IN_TURNS = ["ruler", "babilong", "drop", "boolq", "record", "jsquad"]
 
 
 class Words:
@@ -62,8 +62,9 @@ class Downloads:
         if split is not None:
             return asked
         splits = dict.fromkeys(("test", "validation", "valid", *self._own_splits), asked)
-        return datasets.DatasetDict({**splits, "train": asked if path.endswith("longbench-v2") else examples})
+        return datasets.DatasetDict({**splits, "train": asked if path.endswith(self._train_only) else examples})
 
+    _train_only = ("longbench-v2", "qa4mre", "CLIcK")
     # BABILong, InfiniteBench and MuSR call their splits by their tasks.
     _own_splits = (
         *(f"qa{number}" for number in range(1, 21)),
@@ -73,9 +74,10 @@ class Downloads:
     )
 
 
-def _forget(names: Sequence[str]) -> None:
-    """Let modules of the harness's tasks be loaded anew."""
-    for name in [name for name in sys.modules if name.startswith(tuple(f"lm_eval.tasks.{one}." for one in names))]:
+def forget_tasks() -> None:
+    """Let the Python of the tasks be loaded anew: what it imported is its own."""
+    folders = tuple(f"lm_eval.tasks.{family.folder.split('/')[0]}." for family in FAMILIES.values() if family.folder)
+    for name in [name for name in sys.modules if name.startswith(folders)]:
         del sys.modules[name]
 
 
@@ -83,8 +85,7 @@ def _forget(names: Sequence[str]) -> None:
 def downloads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Downloads]:
     """Everything that the tasks download, made here."""
     made = Downloads()
-    patched = ["ruler", "scrolls", "noreval", "cnn_dailymail"]
-    _forget(patched)
+    forget_tasks()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets, "load_dataset", made.load_dataset)
         metric = tmp_path_factory.mktemp("metric") / "metrics" / "scrolls.py"
@@ -108,7 +109,7 @@ def downloads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Downloads]:
         patch.setattr(prepare_niah, "cached_sent_tokenize", lambda text: re.split(r"(?<=\.)\s+", text))
         patch.setattr(requests, "get", lambda url, **_: Answered(url))
         yield made
-    _forget(patched)
+    forget_tasks()
 
 
 class Answered:
@@ -221,6 +222,31 @@ def test_every_strategy_answers(strategy: str, checkpoint: str, some: list[Insta
         answers = getattr(lm, kind)(requests, disable_tqdm=True)
         assert len(answers) == len(requests) > 5
         assert all(isinstance(answer, str) or answer[0] < 0 for answer in answers)
+
+
+# Tasks without a text
+
+ASKED = "What is the capital of that country, and why did its kings choose it?"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "doc"),
+    [
+        ("{Question}\nA. {A}\nB. {B}\nAnswer:", {"Question": ASKED, "A": "One", "B": "Another one"}),
+        ("{question}\nA. {option_a}\nAnswer:", {"question": ASKED, "option_a": "One", "subject": "capital"}),
+        ("{Question}\n(A) {choice1}\nAnswer:", {"Question": ASKED, "choice1": "Another one"}),
+        ("{question}\nA. {mc_answer1}\nAnswer:", {"question": ASKED, "mc_answer1": "Another one"}),
+        ("{question}\nA. {sol1}\nB. {sol2}\nAnswer:", {"question": ASKED, "sol1": "One", "sol2": "Another one"}),
+        ("{question_stem}\nAnswer:", {"question_stem": ASKED, "choices": {"text": ["the capital"]}}),
+        ("Question: {qtext}\nAnswer:", {"qtext": ASKED}),
+        ("{input_question}\nAnswer:", {"input_question": ASKED}),
+        ("{question}\nA. One\nB. Two\nAnswer:", {"question": ASKED, "choices": {"text": ["One", "Two"]}}),
+        ("{activity_label}: {query} and", {"query": ASKED, "activity_label": "Kings"}),
+    ],
+    ids=lambda given: given[:20] if isinstance(given, str) else "",
+)
+def test_neither_question_nor_choices_are_a_text(prompt: str, doc: dict[str, Any]) -> None:
+    assert by_length(prompt.format(**doc), doc) is None
 
 
 # The table itself

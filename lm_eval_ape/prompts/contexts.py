@@ -19,6 +19,14 @@ _NO_PASSAGE = frozenset(
     problems prompt query question questions rationale reference response solution target targets
     """.split()
 )
+# Words that say so in any part of a name, as in `choices.text`, `question_stem`, `option_a` and `mc_answer1`.
+_ASKING = frozenset(
+    """
+    answer answers candidate candidates choice choices distractor distractors ending endings hypothesis label labels
+    option options prompt qtext query question questions sol subject target targets
+    """.split()
+)
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 _BREAK = re.compile(r"\s*\n\s*")
 
 
@@ -99,7 +107,7 @@ def by_length(text: str, doc: Any) -> Context | None:
     """
     longest: Context | None = None
     for name, value in _fields(doc):
-        if name.rpartition(".")[2].lower() in _NO_PASSAGE:
+        if _asks(name):
             continue
         found = _find(text, name, value)
         if found and follows(text, found) and (longest is None or _length(found) > _length(longest)):
@@ -149,6 +157,13 @@ def _fields(doc: Any, before: str = "") -> Iterator[tuple[str, Any]]:
                 yield f"{before}{name}", value
             else:
                 yield from _fields(value, f"{before}{name}.")
+
+
+def _asks(name: str) -> bool:
+    """Whether a field's name says that it holds a question or answers; those of one letter hold choices."""
+    last = name.rpartition(".")[2]
+    words = {word.lower() for word in _WORD.findall(name)}
+    return len(last) == 1 or last.lower() in _NO_PASSAGE or not words.isdisjoint(_ASKING)
 
 
 def _length(context: Context) -> int:
