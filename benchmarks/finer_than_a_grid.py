@@ -142,7 +142,10 @@ class Bench:
         found: dict[Any, str] = {(0.9, 0.9, None): "ape", (1.0, 1.0, None): "neutral"}
         kept = []
         for spec in specs:
-            if "@" in spec and found.setdefault(calibration_file.found(content(Path(spec[4:]))), spec) != spec:
+            if (
+                "@" in spec
+                and found.setdefault(calibration_file.found(calibration_file.read(Path(spec[4:]))), spec) != spec
+            ):
                 continue
             kept.append(spec)
         return kept
@@ -197,7 +200,7 @@ class Bench:
 
         candidates: list[Candidate] = [DEFAULT]
         for fit in ("grid", "head"):
-            found = calibration_file.found(content(self.calibrated(fitted, 2, fit)))
+            found = calibration_file.found(calibration_file.read(self.calibrated(fitted, 2, fit)))
             candidates.append(found.factors or Point(found.attn_temperature, found.attn_scale))
         lm = ApeHFLM.create_from_arg_obj(model_args(chunks), {"device": "cpu"})
         options = Options(metadata={"pocket_passages": passages})
@@ -228,8 +231,8 @@ class Bench:
                 options = {"model_args": model_args(2), "tasks": "ape_pocket_twohop_calibration", "method": method}
                 where = {"output_path": str(place), "cache_path": str(place / f"{time.time_ns()}")}
                 found = Calibration(Options.read({**options, **where, **given, "limit": 32})).run()
-                seconds[name].append(found["seconds"]["calibrate"] + found["seconds"]["gradient"])
-                means[name] = (found.get("gradient") or found["choice"])["mean_kl"]
+                seconds[name].append(found.seconds["calibrate"] + found.seconds["gradient"])
+                means[name] = found.result.mean_kl
         base = statistics.median(seconds["grid, 49 points"])
         for name, values in seconds.items():
             median = statistics.median(values)

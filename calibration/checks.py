@@ -11,6 +11,8 @@ from lm_eval.api.task import Task
 from tqdm import tqdm
 
 from lm_eval_ape.artefacts import calibration_file
+from lm_eval_ape.artefacts.calibration import Labels, Unseen, UnseenRow
+from lm_eval_ape.artefacts.calibration import Task as TaskPart
 from lm_eval_ape.calibration import document
 from lm_eval_ape.calibration.grid.candidates import Candidate, middle
 from lm_eval_ape.calibration.grid.choice import Floats, Table
@@ -18,13 +20,16 @@ from lm_eval_ape.calibration.grid.grid import Grid
 from lm_eval_ape.calibration.grid.measure import Meter
 from lm_eval_ape.calibration.grid.stability import difference, resample
 from lm_eval_ape.calibration.grid.tuning import oracle, rank
-from lm_eval_ape.calibration.labels import Document, Labels, aligned, with_score
+from lm_eval_ape.calibration.labels import Document, aligned, with_score
+from lm_eval_ape.calibration.labels import Labels as Scorer
 from lm_eval_ape.calibration.objective.keys import label_key
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.metrics import Metric
 from lm_eval_ape.harness.samples import Gathered, Sample, gather, task_digest
 from lm_eval_ape.storage.journal import Journal
+
+_NO_SCORE: dict[str, Any] = {"score": None, "less_score_than_chosen": None, "scores": None}
 
 
 class Checks:
@@ -55,7 +60,7 @@ class Checks:
         gathered: Gathered,
         tasks: Mapping[str, Task],
         digests: Sequence[Mapping[str, Any]],
-    ) -> dict[str, Any]:
+    ) -> Labels:
         """Score every point of the grid on the calibration rows.
 
         Args:
@@ -78,7 +83,7 @@ class Checks:
         ranked = rank(kl, values, resample(len(documents), options.resamples, options.seed))
         return document.labels_part(metric, means, len(documents), oracle(means, metric), ranked)
 
-    def test(self, named: Mapping[str, Candidate], tasks: Mapping[str, Task]) -> dict[str, Any]:
+    def test(self, named: Mapping[str, Candidate], tasks: Mapping[str, Task]) -> Unseen:
         """Measure choices on rows that they were not made on.
 
         Args:
@@ -102,37 +107,38 @@ class Checks:
         digests = [task_digest(task, gathered.samples) for task in tasks.values()]
         weights = resample(len(gathered.samples), options.resamples, options.seed)
         chosen = named["chosen"]
-        rows: list[dict[str, Any]] = [
-            {
-                "name": name,
-                "point": list(middle(point)),
-                "mean_kl": float(kl[point].mean()),
-                "more_kl_than_chosen": difference(kl[point], kl[chosen], weights)._asdict(),
-                "kl": kl[point].tolist(),
-                "score": None,
-                "less_score_than_chosen": None,
-                "scores": None,
-            }
-            for name, point in named.items()
-        ]
-        metric = None
+        more_kl = {name: difference(kl[point], kl[chosen], weights) for name, point in named.items()}
+        metric, scored = None, dict.fromkeys(named, _NO_SCORE)
         if self.metric:
             scores, metric = self._scores(tasks, points, digests, options.test_limit, {})
             documents = with_score(scores, scores[chosen])
             values = dict(zip(points, aligned(scores, points, documents).T, strict=True))
             weights = resample(len(documents), options.resamples, options.seed)
-            for row, point in zip(rows, named.values(), strict=True):
-                row["score"] = float(values[point].mean())
-                row["less_score_than_chosen"] = difference(values[chosen], values[point], weights)._asdict()
-                row["scores"] = values[point].tolist()
-        left_out = document.left_out_part(gathered)
-        return {
-            "tasks": digests,
-            "samples": len(gathered.samples),
-            "left_out": left_out,
-            "metric": metric and metric.name,
-            "rows": rows,
-        }
+            for name, point in named.items():
+                less = document.difference_part(difference(values[chosen], values[point], weights))
+                scored[name] = {
+                    "score": float(values[point].mean()),
+                    "less_score_than_chosen": less,
+                    "scores": values[point].tolist(),
+                }
+        rows = [
+            UnseenRow(
+                name=name,
+                point=middle(point),
+                mean_kl=float(kl[point].mean()),
+                more_kl_than_chosen=document.difference_part(more_kl[name]),
+                kl=kl[point].tolist(),
+                **scored[name],
+            )
+            for name, point in named.items()
+        ]
+        return Unseen(
+            tasks=[TaskPart(**one) for one in digests],
+            samples=len(gathered.samples),
+            left_out=document.left_out_part(gathered),
+            metric=metric and metric.name,
+            rows=rows,
+        )
 
     def _scores(
         self,
@@ -148,7 +154,7 @@ class Checks:
         asked = {"limit": limit, "picked": picked, "metric": self.metric.name, "generation": generation}
         settings = calibration_file.calibrated_settings(self.lm.settings)
         key = label_key(self.meter.model, settings, digests, asked)
-        scorer = Labels(self.lm, self.options, self.metric, Journal(self.cache, "scores", self.lm.rank))
+        scorer = Scorer(self.lm, self.options, self.metric, Journal(self.cache, "scores", self.lm.rank))
         progress = tqdm(points, "Scoring with labels", unit="point", disable=self.lm.rank != 0)
         scores = {point: scorer.score(point, tasks, key, limit=limit, picked=picked) for point in progress}
         return scores, scorer.scored

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from lm_eval_ape.artefacts import calibration as parts
 from lm_eval_ape.artefacts import calibration_file
 from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
 from lm_eval_ape.calibration.grid.choice import Choices, Chosen, Floats, Spread, Table, edges, spread
@@ -17,51 +18,51 @@ from lm_eval_ape.harness.metrics import Metric
 from lm_eval_ape.harness.samples import Gathered, Sample
 
 
-def grid_part(table: Table) -> dict[str, Any]:
+def grid_part(table: Table) -> parts.Grid:
     """The grid, the points measured beside it, and their means."""
     means = table.means
-    return {
-        "temperatures": list(table.grid.temperatures),
-        "scales": list(table.grid.scales),
-        "points": [list(point) for point in table.points],
-        "choosable": [point in table.grid.points for point in table.points],
-        "mean_kl": [means[point] for point in table.points],
-    }
+    return parts.Grid(
+        temperatures=list(table.grid.temperatures),
+        scales=list(table.grid.scales),
+        points=list(table.points),
+        choosable=[point in table.grid.points for point in table.points],
+        mean_kl=[means[point] for point in table.points],
+    )
 
 
-def samples_part(samples: Sequence[Sample], measured: Measured) -> list[dict[str, Any]]:
+def samples_part(samples: Sequence[Sample], measured: Measured) -> list[parts.Sample]:
     """Every sample with its divergences, in the order of the grid's points."""
     return [
-        {
-            "task": sample.task,
-            "doc_id": sample.doc_id,
-            "number": sample.number,
-            "prompt_sha256": sample.digest,
-            "tokens": len(sample.prompt.ids),
-            "chunks": len(sample.prompt.chunks),
-            "kl": kl.tolist(),
-            "positions": positions.tolist(),
-        }
+        parts.Sample(
+            task=sample.task,
+            doc_id=sample.doc_id,
+            number=sample.number,
+            prompt_sha256=sample.digest,
+            tokens=len(sample.prompt.ids),
+            chunks=len(sample.prompt.chunks),
+            kl=kl.tolist(),
+            positions=positions.tolist(),
+        )
         for sample, kl, positions in zip(samples, measured.kl, measured.positions, strict=True)
     ]
 
 
-def choice_part(table: Table, choices: Choices) -> dict[str, Any]:
+def choice_part(table: Table, choices: Choices) -> parts.Choice:
     """The choice, how it compares with tuning one parameter, and how much each parameter matters."""
     chosen = choices.chosen
     over_temperature, over_scale = spread(table, table.grid.temperature_line), spread(table, table.grid.scale_line)
-    return {
+    return parts.Choice(
         **_chosen(chosen),
-        "edges": edges(table.grid, chosen.point),
-        "temperature_only": _chosen(choices.temperature_only),
-        "scale_only": _chosen(choices.scale_only),
-        "over_temperature": _spread(over_temperature),
-        "over_scale": _spread(over_scale),
-        "range_ratio": over_temperature.range / over_scale.range if over_scale.range > 0 else None,
-    }
+        edges=edges(table.grid, chosen.point),
+        temperature_only=parts.Chosen(**_chosen(choices.temperature_only)),
+        scale_only=parts.Chosen(**_chosen(choices.scale_only)),
+        over_temperature=_spread(over_temperature),
+        over_scale=_spread(over_scale),
+        range_ratio=over_temperature.range / over_scale.range if over_scale.range > 0 else None,
+    )
 
 
-def stability_part(table: Table, judged: Table, chosen: Point, weights: Floats, seed: int) -> dict[str, Any]:
+def stability_part(table: Table, judged: Table, chosen: Point, weights: Floats, seed: int) -> parts.Stability:
     """What the resamples choose, and how sure the chosen point beats the untuned ones.
 
     Args:
@@ -72,43 +73,43 @@ def stability_part(table: Table, judged: Table, chosen: Point, weights: Floats, 
         seed: Of the resamples.
     """
     found = stability(judged, weights)
-    rivals = {"default": DEFAULT, "neutral": NEUTRAL}
-    return {
-        "resamples": len(weights),
-        "seed": seed,
-        "temperature": _parameter(found.temperature),
-        "scale": _parameter(found.scale),
-        "frequencies": [{"point": list(point), "share": share} for point, share in found.frequencies.items()],
-        "beats": {
-            name: difference_part(difference(table.of(rival), table.of(chosen), weights))
-            for name, rival in rivals.items()
-        },
-    }
+
+    def beats(rival: Point) -> parts.Difference:
+        return difference_part(difference(table.of(rival), table.of(chosen), weights))
+
+    return parts.Stability(
+        resamples=len(weights),
+        seed=seed,
+        temperature=_parameter(found.temperature),
+        scale=_parameter(found.scale),
+        frequencies=[parts.Frequency(point=point, share=share) for point, share in found.frequencies.items()],
+        beats=parts.Beats(default=beats(DEFAULT), neutral=beats(NEUTRAL)),
+    )
 
 
 def labels_part(
     metric: Metric, scores: Mapping[Point, float], documents: int, oracle: Point, rank: Rank
-) -> dict[str, Any]:
+) -> parts.Labels:
     """What labels say of the grid."""
-    return {
-        "metric": metric.name,
-        "higher_is_better": metric.higher_is_better,
-        "documents": documents,
-        "points": [list(point) for point in scores],
-        "mean_scores": list(scores.values()),
-        "oracle": {**_named(oracle), "score": scores[oracle]},
-        "spearman": rank._asdict(),
-    }
+    return parts.Labels(
+        metric=metric.name,
+        higher_is_better=metric.higher_is_better,
+        documents=documents,
+        points=list(scores),
+        mean_scores=list(scores.values()),
+        oracle=parts.Oracle(**_named(oracle), score=scores[oracle]),
+        spearman=parts.Rank(**rank._asdict()),
+    )
 
 
-def left_out_part(gathered: Gathered) -> dict[str, int]:
+def left_out_part(gathered: Gathered) -> parts.LeftOut:
     """How many samples were left out, and why."""
-    return {"too_long": gathered.too_long, "no_context": gathered.no_context}
+    return parts.LeftOut(too_long=gathered.too_long, no_context=gathered.no_context)
 
 
-def difference_part(found: Difference) -> dict[str, float]:
+def difference_part(found: Difference) -> parts.Difference:
     """A paired difference."""
-    return found._asdict()
+    return parts.Difference(**found._asdict())
 
 
 def run_config(
@@ -140,7 +141,7 @@ def requests_part(options: Options) -> dict[str, Any]:
     return {**{name: given[name] for name in names}, "fewshot_as_multiturn": options.multiturn}
 
 
-def chosen_arguments(content: Mapping[str, Any], path: str) -> dict[str, Any]:
+def chosen_arguments(content: parts.Calibration, path: str) -> dict[str, Any]:
     """The model arguments that take a calibration's result up.
 
     Args:
@@ -153,7 +154,7 @@ def chosen_arguments(content: Mapping[str, Any], path: str) -> dict[str, Any]:
     return _named(Point(found.attn_temperature, found.attn_scale))
 
 
-def model_args_line(content: Mapping[str, Any], path: str) -> str:
+def model_args_line(content: parts.Calibration, path: str) -> str:
     """The result as the harness's `--model_args` takes it."""
     return ",".join(f"{name}={value}" for name, value in chosen_arguments(content, path).items())
 
@@ -163,12 +164,12 @@ def _named(point: Point) -> dict[str, float]:
 
 
 def _chosen(found: Chosen) -> dict[str, Any]:
-    return {**_named(found.point), "mean_kl": found.mean_kl, "ties": [list(point) for point in found.ties]}
+    return {**_named(found.point), "mean_kl": found.mean_kl, "ties": list(found.ties)}
 
 
-def _spread(found: Spread) -> dict[str, float]:
-    return {"least": found.least, "most": found.most, "range": found.range}
+def _spread(found: Spread) -> parts.Spread:
+    return parts.Spread(least=found.least, most=found.most, range=found.range)
 
 
-def _parameter(found: Parameter) -> dict[str, Any]:
-    return {"mode": found.mode, "low": found.low, "high": found.high, "width": found.width, "stable": found.stable}
+def _parameter(found: Parameter) -> parts.Parameter:
+    return parts.Parameter(mode=found.mode, low=found.low, high=found.high, width=found.width, stable=found.stable)

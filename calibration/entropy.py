@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from lm_eval_ape.artefacts import calibration as parts
 from lm_eval_ape.artefacts.identity import digest, read_settings
 from lm_eval_ape.artefacts.points import NEUTRAL, Point
 from lm_eval_ape.attention.factors import Factors, reading_factors
@@ -157,7 +158,7 @@ def choose_by_entropy(table: Table, entropies: Entropies) -> Chosen:
 
 def entropy_part(
     table: Table, entropies: Entropies, chosen: Chosen, weights: Floats, *, chosen_by: bool
-) -> dict[str, Any]:
+) -> parts.Entropy:
     """The part `entropy` of `calibration.json`.
 
     Args:
@@ -168,16 +169,17 @@ def entropy_part(
         chosen_by: Whether the calibration takes this choice, not the KL's.
     """
     columns = table.columns(table.grid.points)
-    return {
-        "chosen_by": chosen_by,
-        "teacher": float(entropies.teacher.mean()),
-        "mean_entropy": entropies.points.mean(0).tolist(),
-        "mean_distance": entropies.distances.mean(0).tolist(),
-        "choice": {
-            "attn_temperature": chosen.point.temperature,
-            "attn_scale": chosen.point.scale,
-            "mean_kl": chosen.mean_kl,
-            "ties": [list(point) for point in chosen.ties],
-        },
-        "spearman_with_kl": rank(table.kl[:, columns], entropies.distances[:, columns], weights)._asdict(),
-    }
+    ranked = rank(table.kl[:, columns], entropies.distances[:, columns], weights)
+    return parts.Entropy(
+        chosen_by=chosen_by,
+        teacher=float(entropies.teacher.mean()),
+        mean_entropy=entropies.points.mean(0).tolist(),
+        mean_distance=entropies.distances.mean(0).tolist(),
+        choice=parts.Chosen(
+            attn_temperature=chosen.point.temperature,
+            attn_scale=chosen.point.scale,
+            mean_kl=chosen.mean_kl,
+            ties=list(chosen.ties),
+        ),
+        spearman_with_kl=parts.Rank(**ranked._asdict()),
+    )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from lm_eval_ape.artefacts.calibration import Calibration, Frequency, Gradient, Labels
 from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
 from lm_eval_ape.display.plot_style import HEAT, INK, save, series, styled
 
@@ -23,7 +24,7 @@ _TITLES = {
 }
 
 
-def draw(content: Mapping[str, Any], folder: Path) -> list[Path]:
+def draw(content: Calibration, folder: Path) -> list[Path]:
     """Draw a calibration file into a folder, each figure as PNG and SVG.
 
     Args:
@@ -36,27 +37,27 @@ def draw(content: Mapping[str, Any], folder: Path) -> list[Path]:
     return [path for name, figure in all_figures(content).items() for path in save(figure, folder, name)]
 
 
-def all_figures(content: Mapping[str, Any]) -> dict[str, Figure]:
+def all_figures(content: Calibration) -> dict[str, Figure]:
     """Every figure that a calibration file has the numbers for, by name."""
     figures: dict[str, Figure] = {}
-    gradient = content.get("gradient")
-    if not gradient or len(content["grid"]["points"]) > 2:
+    gradient = content.gradient
+    if not gradient or len(content.grid.points) > 2:
         figures |= {"kl_surface": surface(content), "bootstrap": resamples(content)}
-    if content["labels"]:
-        figures["kl_and_score"] = kl_and_score(content)
+    if content.labels:
+        figures["kl_and_score"] = kl_and_score(content, content.labels)
     if gradient:
         figures |= {"factors": factors(gradient), "training": training(gradient)}
     return figures
 
 
 @styled()
-def factors(gradient: Mapping[str, Any]) -> Figure:
+def factors(gradient: Gradient) -> Figure:
     """T and S by layer and head as heat maps; those of the prefix below, if it has its own.
 
     Args:
         gradient: The part `gradient` of a calibration file.
     """
-    tables = {name: np.array(table) for name, table in gradient["factors"].items() if table is not None}
+    tables = {name: np.array(table) for name, table in gradient.factors.tables.items()}
     layers, heads = next(iter(tables.values())).shape
     rows = len(tables) // 2
     size = max(_WIDTH, 0.35 * heads), rows * max(_HEIGHT / 2, 0.3 * layers)
@@ -82,28 +83,28 @@ def factors(gradient: Mapping[str, Any]) -> Figure:
 
 
 @styled()
-def training(gradient: Mapping[str, Any]) -> Figure:
+def training(gradient: Gradient) -> Figure:
     """Mean KL at each step on the fitting and on the validation samples; the step taken is marked."""
     figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
     axes = figure.add_subplot()
     fitting, stopping, taken = series(3)
-    axes.plot(gradient["training"], color=fitting.color, label=f"fitting, {len(gradient['fitting'])} samples")
-    if gradient["validation"]:
-        text = f"validation, {len(gradient['validation'])} samples"
-        axes.plot(gradient["stopping"], color=stopping.color, linestyle="--", label=text)
-    axes.axvline(gradient["step"], color=taken.color, linestyle=":", label=f"taken: step {gradient['step']}")
-    axes.set(xlabel="step", ylabel="mean KL (nats)", title=f"Granularity {gradient['granularity']}")
+    axes.plot(gradient.training, color=fitting.color, label=f"fitting, {len(gradient.fitting)} samples")
+    if gradient.validation:
+        text = f"validation, {len(gradient.validation)} samples"
+        axes.plot(gradient.stopping, color=stopping.color, linestyle="--", label=text)
+    axes.axvline(gradient.step, color=taken.color, linestyle=":", label=f"taken: step {gradient.step}")
+    axes.set(xlabel="step", ylabel="mean KL (nats)", title=f"Granularity {gradient.granularity}")
     axes.legend()
     return figure
 
 
 @styled()
-def surface(content: Mapping[str, Any]) -> Figure:
+def surface(content: Calibration) -> Figure:
     """Mean KL over the grid; the chosen point, APE's default and (1, 1) are marked where the grid has them."""
-    grid = content["grid"]
-    temperatures, scales = grid["temperatures"], grid["scales"]
-    means = {tuple(point): mean for point, mean in zip(grid["points"], grid["mean_kl"], strict=True)}
-    values = np.array([[means[t, s] for s in scales] for t in temperatures])
+    grid = content.grid
+    temperatures, scales = grid.temperatures, grid.scales
+    means = grid.means
+    values = np.array([[means[Point(t, s)] for s in scales] for t in temperatures])
     figure = Figure(
         figsize=(max(_WIDTH, 0.8 * len(scales)), max(_HEIGHT, 0.7 * len(temperatures))), layout="constrained"
     )
@@ -132,51 +133,48 @@ def surface(content: Mapping[str, Any]) -> Figure:
             sign: dict[str, Any] = {**outline, "markersize": 9, "markeredgecolor": INK, "markeredgewidth": 1.5}
             axes.plot([], [], **sign, label=f"{name} {point}")
     figure.legend(loc="outside lower center", ncols=1)
-    title = f"Mean KL to the teacher in nats, {len(content['samples'])} samples"
+    title = f"Mean KL to the teacher in nats, {len(content.samples)} samples"
     axes.set(xlabel="scale S", ylabel="temperature T", title=title)
     return figure
 
 
-def _marked(content: Mapping[str, Any]) -> dict[str, Point]:
-    choice = content["choice"]
-    chosen = Point(choice["attn_temperature"], choice["attn_scale"])
-    return {"chosen by KL": chosen, "APE's default": DEFAULT, "untuned": NEUTRAL}
+def _marked(content: Calibration) -> dict[str, Point]:
+    return {"chosen by KL": content.choice.point, "APE's default": DEFAULT, "untuned": NEUTRAL}
 
 
 @styled()
-def resamples(content: Mapping[str, Any]) -> Figure:
+def resamples(content: Calibration) -> Figure:
     """How often the resamples choose each value of T and of S."""
-    stability, grid = content["stability"], content["grid"]
+    stability, grid = content.stability, content.grid
     figure = Figure(figsize=(2 * _WIDTH, _HEIGHT), layout="constrained")
-    parameters = (("temperature", "temperature T", grid["temperatures"]), ("scale", "scale S", grid["scales"]))
-    for index, (name, label, values) in enumerate(parameters):
-        shares = _shares(stability["frequencies"], index, values)
+    parameters = (
+        (stability.temperature, "temperature T", grid.temperatures),
+        (stability.scale, "scale S", grid.scales),
+    )
+    for index, (found, label, values) in enumerate(parameters):
+        shares = _shares(stability.frequencies, index, values)
         axes = figure.add_subplot(1, 2, index + 1)
         bars = axes.bar([f"{value:g}" for value in values], shares, color=series(2)[1].color)
         axes.bar_label(bars, [f"{share:.0%}" if share else "" for share in shares], padding=2)
-        found = stability[name]
-        verdict = "stable" if found["stable"] else "unstable"
-        axes.set(xlabel=label, ylabel=f"share of {stability['resamples']} resamples", ylim=(0, 1.08))
-        axes.set_title(f"mode {found['mode']:g}, 95% [{found['low']:g}, {found['high']:g}]: {verdict}")
+        verdict = "stable" if found.stable else "unstable"
+        axes.set(xlabel=label, ylabel=f"share of {stability.resamples} resamples", ylim=(0, 1.08))
+        axes.set_title(f"mode {found.mode:g}, 95% [{found.low:g}, {found.high:g}]: {verdict}")
     return figure
 
 
-def _shares(frequencies: Sequence[Mapping[str, Any]], index: int, values: Sequence[float]) -> list[float]:
-    return [sum(found["share"] for found in frequencies if found["point"][index] == value) for value in values]
+def _shares(frequencies: Sequence[Frequency], index: int, values: Sequence[float]) -> list[float]:
+    return [sum(found.share for found in frequencies if found.point[index] == value) for value in values]
 
 
 @styled()
-def kl_and_score(content: Mapping[str, Any]) -> Figure:
+def kl_and_score(content: Calibration, labels: Labels) -> Figure:
     """Mean KL against mean score, a dot a point of the grid; the named points have markers of their own."""
-    labels, grid = content["labels"], content["grid"]
-    means = {tuple(point): mean for point, mean in zip(grid["points"], grid["mean_kl"], strict=True)}
-    scores = {tuple(point): score for point, score in zip(labels["points"], labels["mean_scores"], strict=True)}
+    means, scores = content.grid.means, dict(zip(labels.points, labels.mean_scores, strict=True))
     figure = Figure(figsize=(_WIDTH, _HEIGHT + 0.6), layout="constrained")
     axes = figure.add_subplot()
     # Hollow, because points may lie on top of one another.
     axes.scatter([means[point] for point in scores], list(scores.values()), facecolors="none", edgecolors=INK, s=22)
-    oracle = labels["oracle"]
-    marked = {**_marked(content), "label-tuned": Point(oracle["attn_temperature"], oracle["attn_scale"])}
+    marked = {**_marked(content), "label-tuned": labels.oracle.point}
     for index, ((name, point), style) in enumerate(zip(marked.items(), series(5)[1:], strict=True)):
         if point in scores and point in means:
             shape: dict[str, Any] = {
@@ -186,8 +184,8 @@ def kl_and_score(content: Mapping[str, Any]) -> Figure:
                 "linewidths": 1.8,
             }
             axes.scatter(means[point], scores[point], s=60 + 70 * index, label=f"{name} {point}", **shape)
-    rho = labels["spearman"]["rho"]
-    axes.set(xlabel="mean KL (nats)", ylabel=labels["metric"])
+    rho = labels.spearman.rho
+    axes.set(xlabel="mean KL (nats)", ylabel=labels.metric)
     axes.set_title("no rank correlation defined" if rho is None else f"Spearman's rho {rho:.2f}")
     figure.legend(loc="outside lower center", ncols=1)
     return figure

@@ -15,10 +15,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from lm_eval_ape.artefacts.calibration import Calibration as Content
+from lm_eval_ape.artefacts.calibration import Labels, Parameter, Unseen, UnseenRow
+from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.calibration import tables
 from lm_eval_ape.calibration.flags import add_calibration_flags
 from lm_eval_ape.calibration.grid.stability import STABLE_WIDTH, difference, resample
@@ -60,7 +63,7 @@ PAPER_STABILITY = {"temperature": "1.0, [1.0, 1.0], 0, stable", "scale": "0.7, [
 PAPER_RANK = "0.295, p = 0.15, 25 points"
 
 
-def render(runs: Mapping[str, Mapping[str, Any]]) -> str:
+def render(runs: Mapping[str, Content]) -> str:
     """The paper's tables, filled in.
 
     Args:
@@ -81,24 +84,24 @@ def render(runs: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _setting(runs: Mapping[str, Mapping[str, Any]]) -> str:
+def _setting(runs: Mapping[str, Content]) -> str:
     first = runs["k1"]
-    model, settings, labels = first["model"], first["settings"], first["labels"]
-    tasks = ", ".join(f"`{task['task']}`" for task in (*first["tasks"], *first["test"]["tasks"]))
+    model, settings, labels = first.model, first.settings, _labels(first)
+    tasks = ", ".join(f"`{task.task}`" for task in (*first.tasks, *_test(first).tasks))
     return (
-        f"Model `{model['pretrained']}` ({model['parameters']:,} parameters, {model['dtype'].removeprefix('torch.')}), "
-        f"{tasks}: {len(first['samples'])} rows for calibration, {first['test']['samples']} for test. "
+        f"Model `{model.pretrained}` ({model.parameters:,} parameters, {model.dtype.removeprefix('torch.')}), "
+        f"{tasks}: {len(first.samples)} rows for calibration, {_test(first).samples} for test. "
         f"Chunks: {settings['chunking']}, chunk_tokens={settings['chunk_tokens']}, "
         f"max_chunks={settings['max_chunks']}. "
-        f"Score: {labels['metric']} x 100. {first['stability']['resamples']} resamples. "
-        f"Seconds: {_seconds(runs)} on {first['device']}. "
+        f"Score: {labels.metric} x 100. {first.stability.resamples} resamples. "
+        f"Seconds: {_seconds(runs)} on {first.device}. "
         "In brackets: 95% intervals over paired resamples of rows. Paper: Llama-3.1-8B-Instruct, 2WikiMultihopQA; its "
         "ratio of ranges and the last column of its T-only and S-only lines are computed from its other figures."
     )
 
 
-def _seconds(runs: Mapping[str, Mapping[str, Any]]) -> str:
-    return ", ".join(f"{run['seconds']['calibrate']:.0f} (K={run['objective']['num_tokens']})" for run in runs.values())
+def _seconds(runs: Mapping[str, Content]) -> str:
+    return ", ".join(f"{run.seconds['calibrate']:.0f} (K={run.objective.num_tokens})" for run in runs.values())
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -106,7 +109,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _main_table(runs: Mapping[str, Mapping[str, Any]]) -> str:
+def _main_table(runs: Mapping[str, Content]) -> str:
     header = ["method", "T", "S", "mean KL", "test score", "vs label-tuned", *(
         f"paper: {name}" for name in ("T", "S", "mean KL", "test F1", "vs label-tuned")
     )]  # fmt: skip
@@ -114,82 +117,94 @@ def _main_table(runs: Mapping[str, Mapping[str, Any]]) -> str:
     rows = []
     for row in ROWS:
         found = _test_row(runs[row.run], row.name)
-        temperature, scale = found["point"]
-        versus = "0" if row.name == "label_tuned" else _versus(runs, found["scores"], oracle["scores"])
-        mean = _mean_kl(runs[row.run], found["point"])
-        ours = [f"{temperature:g}", f"{scale:g}", f"{mean:.3f}", f"{100 * found['score']:.2f}", versus]
+        temperature, scale = found.point
+        versus = "0" if row.name == "label_tuned" else _versus(runs, found, oracle)
+        mean = _mean_kl(runs[row.run], found.point)
+        ours = [f"{temperature:g}", f"{scale:g}", f"{mean:.3f}", f"{100 * _score(found):.2f}", versus]
         rows.append([row.title, *ours, *row.paper])
     return _table(header, rows)
 
 
-def _versus(runs: Mapping[str, Mapping[str, Any]], first: Sequence[float], second: Sequence[float]) -> str:
-    stability = runs["k1"]["stability"]
-    weights = resample(len(first), stability["resamples"], stability["seed"])
-    found = difference(100 * np.array(first), 100 * np.array(second), weights)
+def _versus(runs: Mapping[str, Content], first: UnseenRow, second: UnseenRow) -> str:
+    stability = runs["k1"].stability
+    one, two = first.scores or [], second.scores or []
+    weights = resample(len(one), stability.resamples, stability.seed)
+    found = difference(100 * np.array(one), 100 * np.array(two), weights)
     return f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
 
 
-def _test_row(run: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return next(row for row in run["test"]["rows"] if row["name"] == name)
+def _test_row(run: Content, name: str) -> UnseenRow:
+    return next(row for row in _test(run).rows if row.name == name)
 
 
-def _mean_kl(run: Mapping[str, Any], point: Sequence[float]) -> float:
-    grid = run["grid"]
-    return float(grid["mean_kl"][grid["points"].index(list(point))])
+def _test(run: Content) -> Unseen:
+    assert run.test is not None
+    return run.test
 
 
-def _ranges(runs: Mapping[str, Mapping[str, Any]]) -> str:
-    def line(run: Mapping[str, Any]) -> list[str]:
-        choice = run["choice"]
-        spreads = [
-            f"{choice[name]['least']:.3f} to {choice[name]['most']:.3f}" for name in ("over_temperature", "over_scale")
-        ]
-        return [*spreads, "-" if choice["range_ratio"] is None else f"{choice['range_ratio']:.1f}"]
+def _labels(run: Content) -> Labels:
+    assert run.labels is not None
+    return run.labels
+
+
+def _score(row: UnseenRow) -> float:
+    assert row.score is not None
+    return row.score
+
+
+def _mean_kl(run: Content, point: Point) -> float:
+    return run.grid.means[point]
+
+
+def _ranges(runs: Mapping[str, Content]) -> str:
+    def line(run: Content) -> list[str]:
+        choice = run.choice
+        spreads = [f"{one.least:.3f} to {one.most:.3f}" for one in (choice.over_temperature, choice.over_scale)]
+        return [*spreads, "-" if choice.range_ratio is None else f"{choice.range_ratio:.1f}"]
 
     rows = [[f"K={RUNS[name]}", *line(run)] for name, run in runs.items()]
     header = ["", "mean KL over T (S=0.9)", "mean KL over S (T=0.9)", "ratio of ranges"]
     return _table(header, [*rows, ["paper, K=1", *PAPER_RANGES]])
 
 
-def _stability(runs: Mapping[str, Mapping[str, Any]]) -> str:
-    def cell(run: Mapping[str, Any], name: str) -> str:
-        found = run["stability"][name]
-        verdict = "stable" if found["stable"] else "unstable"
-        return f"{found['mode']:g}, [{found['low']:g}, {found['high']:g}], {found['width']:.2g}, {verdict}"
+def _stability(runs: Mapping[str, Content]) -> str:
+    def cell(found: Parameter) -> str:
+        verdict = "stable" if found.stable else "unstable"
+        return f"{found.mode:g}, [{found.low:g}, {found.high:g}], {found.width:.2g}, {verdict}"
 
-    rows = [[f"K={RUNS[name]}", cell(run, "temperature"), cell(run, "scale")] for name, run in runs.items()]
+    found = {name: run.stability for name, run in runs.items()}
+    rows = [[f"K={RUNS[name]}", cell(one.temperature), cell(one.scale)] for name, one in found.items()]
     header = [f"mode, 95%, width, verdict (stable: at most {STABLE_WIDTH:g})", "T", "S"]
-    return _table(
-        header, [*rows, ["paper, K=1, 10 resamples", PAPER_STABILITY["temperature"], PAPER_STABILITY["scale"]]]
-    )
+    paper = ["paper, K=1, 10 resamples", PAPER_STABILITY["temperature"], PAPER_STABILITY["scale"]]
+    return _table(header, [*rows, paper])
 
 
-def _ranks(runs: Mapping[str, Mapping[str, Any]]) -> str:
-    rows = [[f"K={RUNS[name]}", tables.rank_sentence(run["labels"]["spearman"])] for name, run in runs.items()]
+def _ranks(runs: Mapping[str, Content]) -> str:
+    rows = [[f"K={RUNS[name]}", tables.rank_sentence(_labels(run).spearman)] for name, run in runs.items()]
     return _table(["", "Spearman's rho of mean KL and score over points"], [*rows, ["paper, K=1", PAPER_RANK]])
 
 
-def _unseen(runs: Mapping[str, Mapping[str, Any]]) -> str:
+def _unseen(runs: Mapping[str, Content]) -> str:
     rows = []
     for name, run in runs.items():
         chosen = _test_row(run, "chosen")
-        cells = [f"K={RUNS[name]}", f"{chosen['mean_kl']:.4f}"]
+        cells = [f"K={RUNS[name]}", f"{chosen.mean_kl:.4f}"]
         for rival in ("default", "neutral"):
             found = _test_row(run, rival)
-            cells += [f"{found['mean_kl']:.4f}", tables.interval(found["more_kl_than_chosen"])]
+            cells += [f"{found.mean_kl:.4f}", tables.interval(found.more_kl_than_chosen)]
         rows.append(cells)
     header = ["mean KL on test rows", "chosen", "(0.9, 0.9)", "more than chosen", "(1, 1)", "more than chosen"]
     return _table(header, rows)
 
 
-def _findings(runs: Mapping[str, Mapping[str, Any]]) -> str:
+def _findings(runs: Mapping[str, Content]) -> str:
     """The paper's findings, each with whether it holds here."""
     single = runs["k1"]
     tests = {row.title: _test_row(runs[row.run], row.name) for row in ROWS}
-    score = {title: row["score"] for title, row in tests.items()}
-    sign = 1 if single["labels"]["higher_is_better"] else -1
-    ratio, rank = single["choice"]["range_ratio"], single["labels"]["spearman"]
-    stability = single["stability"]
+    score = {title: _score(row) for title, row in tests.items()}
+    sign = 1 if _labels(single).higher_is_better else -1
+    ratio, rank = single.choice.range_ratio, _labels(single).spearman
+    stability = single.stability
     rivals = ("KL, K=1", "KL, K=8", "label-tuned", "T only (S=0.9), K=1", "S only (T=0.9), K=1")
     findings = {
         "KL calibration (K=1) scores higher than label tuning": sign * (score["KL, K=1"] - score["label-tuned"]) > 0,
@@ -198,12 +213,9 @@ def _findings(runs: Mapping[str, Mapping[str, Any]]) -> str:
             sign * (score["APE default"] - score[r]) > 0 for r in rivals
         ),
         "T moves the KL more than S does": ratio is not None and ratio > 1,
-        "tuning T alone chooses what tuning both chooses": tests["T only (S=0.9), K=1"]["point"]
-        == tests["KL, K=1"]["point"],
-        "T is stable and S is not": stability["temperature"]["stable"] and not stability["scale"]["stable"],
-        "KL and score are not significantly rank-correlated": None
-        if rank["p_value"] is None
-        else rank["p_value"] > 0.05,
+        "tuning T alone chooses what tuning both chooses": tests["T only (S=0.9), K=1"].point == tests["KL, K=1"].point,
+        "T is stable and S is not": stability.temperature.stable and not stability.scale.stable,
+        "KL and score are not significantly rank-correlated": None if rank.p_value is None else rank.p_value > 0.05,
     }
     verdicts = {True: "holds", False: "does not hold", None: "cannot be told: all points score the same"}
     rows = [[finding, verdicts[true]] for finding, true in findings.items()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -14,8 +14,12 @@ from typing import Any
 from lm_eval.api.task import Task
 
 from lm_eval_ape.artefacts import calibration_file
+from lm_eval_ape.artefacts.calibration import GRADIENT_VERSION, SCHEMA_VERSION, Model
+from lm_eval_ape.artefacts.calibration import Calibration as Content
+from lm_eval_ape.artefacts.calibration import Objective as Made
+from lm_eval_ape.artefacts.calibration import Task as TaskPart
 from lm_eval_ape.artefacts.identity import versions
-from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
+from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL
 from lm_eval_ape.calibration import document
 from lm_eval_ape.calibration.checks import Checks
 from lm_eval_ape.calibration.entropy import EntropyMeter, choose_by_entropy, entropy_part
@@ -41,7 +45,7 @@ from lm_eval_ape.storage.files import make_folder
 logger = logging.getLogger(__name__)
 
 
-def calibrate(options: Options, command: Sequence[str] = ()) -> dict[str, Any]:
+def calibrate(options: Options, command: Sequence[str] = ()) -> Content:
     """Choose T and S for a model and tasks without a label, and say how sure the choice is.
 
     Args:
@@ -94,7 +98,7 @@ class Calibration:
             self.metric = find_metric({**self.tasks, **self.test_tasks}, options.metric)
         self.config_tasks = list(self.test_tasks) or twins or list(self.tasks)
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> Content:
         """Load the model, measure, choose, and write what was asked for.
 
         Raises:
@@ -106,7 +110,7 @@ class Calibration:
                 held.enter_context(hold(folder, self.command))
             return self._run()
 
-    def _run(self) -> dict[str, Any]:
+    def _run(self) -> Content:
         options = self.options
         with self._timed("load"):
             extra = {"batch_size": options.batch_size, "device": options.device}
@@ -150,46 +154,46 @@ class Calibration:
         with self._timed("labels"):
             if self.metric and options.method != "gradient":
                 labels = checks.labels(table, gathered, self.tasks, digests)
-                named["label_tuned"] = Point(labels["oracle"]["attn_temperature"], labels["oracle"]["attn_scale"])
+                named["label_tuned"] = labels.oracle.point
         with self._timed("test"):
             test = checks.test(named, self.test_tasks) if self.test_tasks else None
-        content = {
-            "schema_version": calibration_file.GRADIENT_VERSION if descent else calibration_file.SCHEMA_VERSION,
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "versions": versions(),
-            "device": device_name(self.lm),
-            "model": self.facts,
-            "settings": calibration_file.calibrated_settings(self.lm.settings),
-            "tasks": digests,
-            "requests": document.requests_part(options),
-            "objective": asdict(self.objective),
-            "grid": document.grid_part(table),
-            "samples": document.samples_part(gathered.samples, measured),
-            "left_out": document.left_out_part(gathered),
-            "choice": document.choice_part(table, choices),
-            "stability": document.stability_part(table, judged, choices.chosen.point, weights, options.seed),
-            **({"gradient": gradient_part(descent, table, weights)} if descent else {}),
-            **(
-                {"entropy": entropy_part(table, entropies, by_entropy, weights, chosen_by=judged is not table)}
-                if entropies and by_entropy
-                else {}
-            ),
-            "labels": labels,
-            "test": test,
-            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
-        }
+        found: dict[str, Any] = {}
+        if descent:
+            found["gradient"] = gradient_part(descent, table, weights)
+        if entropies and by_entropy:
+            chosen_by = judged is not table
+            found["entropy"] = entropy_part(table, entropies, by_entropy, weights, chosen_by=chosen_by)
+        content = Content(
+            schema_version=GRADIENT_VERSION if descent else SCHEMA_VERSION,
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            versions=dict(versions()),
+            device=device_name(self.lm),
+            model=Model(**self.facts),
+            settings=calibration_file.calibrated_settings(self.lm.settings),
+            tasks=[TaskPart(**one) for one in digests],
+            requests=document.requests_part(options),
+            objective=Made(**asdict(self.objective)),
+            grid=document.grid_part(table),
+            samples=document.samples_part(gathered.samples, measured),
+            left_out=document.left_out_part(gathered),
+            choice=document.choice_part(table, choices),
+            stability=document.stability_part(table, judged, choices.chosen.point, weights, options.seed),
+            **found,
+            labels=labels,
+            test=test,
+            seconds={name: round(value, 3) for name, value in self.seconds.items()},
+        )
         if self.output and self.lm.rank == 0:
             self._write(self.output, content)
         return content
 
-    def _write(self, output: Path, content: Mapping[str, Any]) -> None:
-        found = content.get("gradient") or content["choice"]
+    def _write(self, output: Path, content: Content) -> None:
         provenance = {
-            "mean_kl": found["mean_kl"],
-            **content["objective"],
-            "samples": len(content["samples"]),
+            "mean_kl": content.result.mean_kl,
+            **asdict(self.objective),
+            "samples": len(content.samples),
             "tasks": list(self.tasks),
-            "weights_sha256": content["model"]["weights_sha256"],
+            "weights_sha256": content.model.weights_sha256,
         }
         chosen = document.chosen_arguments(content, str(output.resolve()))
         calibration_file.write(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from lm_eval_ape.artefacts.calibration import Calibration, Difference, Entropy, Gradient, Rank, Unseen
+from lm_eval_ape.artefacts.document import WithPoint
 from lm_eval_ape.artefacts.moved_heads import moved
 from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
 from lm_eval_ape.display.escaping import terminal
@@ -30,7 +31,7 @@ MOVED = 10
 RIVALS: Mapping[str, Point] = {"default": DEFAULT, "neutral": NEUTRAL}
 
 
-def show(content: Mapping[str, Any], console: Console | None = None) -> None:
+def show(content: Calibration, console: Console | None = None) -> None:
     """Print what a calibration file says.
 
     Args:
@@ -40,8 +41,8 @@ def show(content: Mapping[str, Any], console: Console | None = None) -> None:
     if console is None:
         # A file or a pipe has no width of its own, and rich would take 80.
         console = Console(stderr=True, width=None if sys.stderr.isatty() else WIDTH)
-    gradient = content.get("gradient")
-    if len(content["grid"]["points"]) > 2 or not gradient:
+    gradient = content.gradient
+    if len(content.grid.points) > 2 or not gradient:
         console.print(_surface(content))
         for line in sentences(content):
             console.print(terminal(line), markup=False, highlight=False, soft_wrap=True)
@@ -49,105 +50,104 @@ def show(content: Mapping[str, Any], console: Console | None = None) -> None:
         console.print(_moved(gradient))
         for line in gradient_sentences(gradient):
             console.print(terminal(line), markup=False, highlight=False, soft_wrap=True)
-    if content["test"]:
-        console.print(_test(content))
+    if content.test:
+        console.print(_test(content.test, content.metric))
 
 
-def _surface(content: Mapping[str, Any]) -> RichTable:
-    grid, choice = content["grid"], content["choice"]
-    table = RichTable(
-        title=f"Mean KL over {len(content['samples'])} samples (nats); rows T, columns S", show_lines=False
-    )
+def _surface(content: Calibration) -> RichTable:
+    grid, choice = content.grid, content.choice
+    table = RichTable(title=f"Mean KL over {len(content.samples)} samples (nats); rows T, columns S", show_lines=False)
     table.add_column("T \\ S", justify="right")
-    means = {tuple(point): mean for point, mean in zip(grid["points"], grid["mean_kl"], strict=True)}
-    asked = {tuple(point) for point, own in zip(grid["points"], grid["choosable"], strict=True) if own}
+    means = grid.means
+    asked = {point for point, own in zip(grid.points, grid.choosable, strict=True) if own}
     scales = sorted({scale for _, scale in means})
     for scale in scales:
         table.add_column(f"{scale:g}", justify="right")
     for temperature in sorted({temperature for temperature, _ in means}):
         cells = []
         for scale in scales:
-            point = (temperature, scale)
+            point = Point(temperature, scale)
             text = f"{means[point]:.4f}" if point in means else ""
             text = f"({text})" if text and point not in asked else text
-            chosen = point == (choice["attn_temperature"], choice["attn_scale"])
+            chosen = point == choice.point
             cells.append(f"[bold green]{text}*[/]" if chosen else text)
         table.add_row(f"{temperature:g}", *cells)
-    if not all(grid["choosable"]):
+    if not all(grid.choosable):
         table.caption = "in brackets: measured beside the grid, not choosable"
     return table
 
 
-def sentences(content: Mapping[str, Any]) -> list[str]:
+def sentences(content: Calibration) -> list[str]:
     """What the numbers mean, a sentence each."""
-    choice, stability, grid = content["choice"], content["stability"], content["grid"]
-    lines = [f"Chosen: {_point(choice)}, mean KL {choice['mean_kl']:.4g} nats."]
-    if choice["ties"]:
-        ties = ", ".join(f"({t:g}, {s:g})" for t, s in choice["ties"])
+    choice, stability, grid = content.choice, content.stability, content.grid
+    lines = [f"Chosen: {_point(choice)}, mean KL {choice.mean_kl:.4g} nats."]
+    if choice.ties:
+        ties = ", ".join(f"({t:g}, {s:g})" for t, s in choice.ties)
         lines.append(f"As good: {ties}; of these the point nearest to (1, 1) is taken.")
-    lines += [f"The minimum lies on the grid's edge: {edge}; extend the grid?" for edge in choice["edges"]]
-    for name in ("temperature_only", "scale_only"):
-        lines.append(f"{NAMES[name]}: {_point(choice[name])}, mean KL {choice[name]['mean_kl']:.4g}.")
-    temperature, scale = choice["over_temperature"], choice["over_scale"]
-    ratio = "" if choice["range_ratio"] is None else f"; ratio {choice['range_ratio']:.2f}"
+    lines += [f"The minimum lies on the grid's edge: {edge}; extend the grid?" for edge in choice.edges]
+    for name, one in (("temperature_only", choice.temperature_only), ("scale_only", choice.scale_only)):
+        lines.append(f"{NAMES[name]}: {_point(one)}, mean KL {one.mean_kl:.4g}.")
+    temperature, scale = choice.over_temperature, choice.over_scale
+    ratio = "" if choice.range_ratio is None else f"; ratio {choice.range_ratio:.2f}"
     lines.append(
-        f"KL ranges over T by {temperature['range']:.4g} ({temperature['least']:.4g} to {temperature['most']:.4g}) and "
-        f"over S by {scale['range']:.4g} ({scale['least']:.4g} to {scale['most']:.4g}){ratio}. "
-        f"This holds for T in {grid['temperatures']} and S in {grid['scales']}."
+        f"KL ranges over T by {temperature.range:.4g} ({temperature.least:.4g} to {temperature.most:.4g}) and "
+        f"over S by {scale.range:.4g} ({scale.least:.4g} to {scale.most:.4g}){ratio}. "
+        f"This holds for T in {grid.temperatures} and S in {grid.scales}."
     )
-    for letter, name in (("T", "temperature"), ("S", "scale")):
-        found = stability[name]
+    for letter, found in (("T", stability.temperature), ("S", stability.scale)):
         lines.append(
-            f"{letter} in {stability['resamples']} resamples: mode {found['mode']:g}, 95% [{found['low']:g}, "
-            f"{found['high']:g}], width {found['width']:.2g}: {'stable' if found['stable'] else 'unstable'}."
+            f"{letter} in {stability.resamples} resamples: mode {found.mode:g}, 95% [{found.low:g}, "
+            f"{found.high:g}], width {found.width:.2g}: {'stable' if found.stable else 'unstable'}."
         )
-    for name, found in stability["beats"].items():
-        if (choice["attn_temperature"], choice["attn_scale"]) == RIVALS[name]:
+    for name, beat in (("default", stability.beats.default), ("neutral", stability.beats.neutral)):
+        if choice.point == RIVALS[name]:
             continue
         lines.append(
-            f"The chosen point beats {NAMES[name]} in {found['positive']:.1%} of resamples; KL less by "
-            f"{found['mean']:.4g}, 95% [{found['low']:.4g}, {found['high']:.4g}]."
+            f"The chosen point beats {NAMES[name]} in {beat.positive:.1%} of resamples; KL less by "
+            f"{beat.mean:.4g}, 95% [{beat.low:.4g}, {beat.high:.4g}]."
         )
-    if entropy := content.get("entropy"):
+    if entropy := content.entropy:
         lines += entropy_sentences(entropy)
-    if labels := content["labels"]:
-        oracle, spearman = labels["oracle"], labels["spearman"]
-        lines.append(f"Label-tuned: {_point(oracle)}, {labels['metric']} {oracle['score']:.4f} on calibration rows.")
-        lines.append(f"Spearman's rho of KL and {labels['metric']} over points: {rank_sentence(spearman)}.")
+    if labels := content.labels:
+        oracle, spearman = labels.oracle, labels.spearman
+        lines.append(f"Label-tuned: {_point(oracle)}, {labels.metric} {oracle.score:.4f} on calibration rows.")
+        lines.append(f"Spearman's rho of KL and {labels.metric} over points: {rank_sentence(spearman)}.")
     return lines
 
 
-def entropy_sentences(entropy: Mapping[str, Any]) -> list[str]:
+def entropy_sentences(entropy: Entropy) -> list[str]:
     """What the attention entropies say, a sentence each."""
-    ends = min(entropy["mean_entropy"]), max(entropy["mean_entropy"])
+    ends = min(entropy.mean_entropy), max(entropy.mean_entropy)
     return [
-        f"Attention entropy: {entropy['teacher']:.4g} nats in the sequential model, {ends[0]:.4g} to {ends[1]:.4g} at "
-        f"the points; nearest, sample by sample, is {_point(entropy['choice'])}, whose mean KL is "
-        f"{entropy['choice']['mean_kl']:.4g}{' (this is the choice)' if entropy['chosen_by'] else ''}.",
-        f"Spearman's rho of KL and the entropy's distance over points: {rank_sentence(entropy['spearman_with_kl'])}.",
+        f"Attention entropy: {entropy.teacher:.4g} nats in the sequential model, {ends[0]:.4g} to {ends[1]:.4g} at "
+        f"the points; nearest, sample by sample, is {_point(entropy.choice)}, whose mean KL is "
+        f"{entropy.choice.mean_kl:.4g}{' (this is the choice)' if entropy.chosen_by else ''}.",
+        f"Spearman's rho of KL and the entropy's distance over points: {rank_sentence(entropy.spearman_with_kl)}.",
     ]
 
 
-def gradient_sentences(gradient: Mapping[str, Any]) -> list[str]:
+def gradient_sentences(gradient: Gradient) -> list[str]:
     """What the gradient found, a sentence each."""
-    step, plan = gradient["step"], gradient["plan"]
-    fitting, validation = len(gradient["fitting"]), len(gradient["validation"])
+    step, plan = gradient.step, gradient.plan
+    fitting, validation = len(gradient.fitting), len(gradient.validation)
     stop = f"{validation} samples for validation" if validation else "the fitting samples, as none are for validation"
     lines = [
-        f"By gradient, granularity {gradient['granularity']}: of {len(gradient['training']) - 1} steps, {step} is best "
-        f"on {stop}: KL {gradient['stopping'][0]:.4g} to {gradient['stopping'][step]:.4g}; on {fitting} fitting "
-        f"samples {gradient['training'][0]:.4g} to {gradient['training'][step]:.4g}."
+        f"By gradient, granularity {gradient.granularity}: of {len(gradient.training) - 1} steps, {step} is best "
+        f"on {stop}: KL {gradient.stopping[0]:.4g} to {gradient.stopping[step]:.4g}; on {fitting} fitting "
+        f"samples {gradient.training[0]:.4g} to {gradient.training[step]:.4g}."
     ]
-    if tried := gradient["held_out"]:
-        means = ", ".join(f"{one['penalty']}: {one['mean_kl']:.4g}" for one in tried)
-        lines.append(f"Penalty {gradient['penalty']}, by held-out KL ({means}).")
+    if tried := gradient.held_out:
+        means = ", ".join(f"{one.penalty}: {one.mean_kl:.4g}" for one in tried)
+        lines.append(f"Penalty {gradient.penalty}, by held-out KL ({means}).")
+    less = gradient.less_kl
     lines += [
-        f"KL less than {NAMES[name]} by {interval(found)}, on all {len(gradient['kl'])} samples of the calibration."
-        for name, found in gradient["less_kl"].items()
+        f"KL less than {NAMES[name]} by {interval(found)}, on all {len(gradient.kl)} samples of the calibration."
+        for name, found in (("start", less.start), ("default", less.default), ("neutral", less.neutral))
     ]
-    at = [one for one in moved(gradient) if {one.temperature, one.scale} & set(map(_six, plan["bounds"]))]
+    bounds = set(map(_six, plan.bounds))
+    at = [one for one in moved(gradient.factors, gradient.start) if {one.temperature, one.scale} & bounds]
     if at:
-        lines.append(f"On a bound of {plan['bounds']}: {'; '.join(one.name for one in at)}. Widen --bounds?")
+        lines.append(f"On a bound of {plan.bounds}: {'; '.join(one.name for one in at)}. Widen --bounds?")
     return lines
 
 
@@ -155,9 +155,9 @@ def _six(value: float) -> float:
     return round(value, 6)
 
 
-def _moved(gradient: Mapping[str, Any]) -> RichTable:
-    found = moved(gradient)
-    t, s = gradient["start"]
+def _moved(gradient: Gradient) -> RichTable:
+    found = moved(gradient.factors, gradient.start)
+    t, s = gradient.start
     table = RichTable(title=f"Moved most from (T={t:g}, S={s:g}): {min(len(found), MOVED)} of {len(found)}")
     for name in ("", "T", "S", "distance"):
         table.add_column(name, justify="left" if not name else "right")
@@ -167,44 +167,41 @@ def _moved(gradient: Mapping[str, Any]) -> RichTable:
     return table
 
 
-def rank_sentence(found: Mapping[str, Any]) -> str:
+def rank_sentence(found: Rank) -> str:
     """A rank correlation with its interval."""
-    if found["rho"] is None:
-        return f"none, as one of the two is the same for all {found['points']} points"
-    interval = "" if found["low"] is None else f", 95% [{found['low']:.3f}, {found['high']:.3f}]"
-    if found["p_value"] is None:
-        return f"{found['rho']:.3f}{interval}, no p for {found['points']} points"
-    return f"{found['rho']:.3f}{interval}, p = {found['p_value']:.3f}, {found['points']} points"
+    if found.rho is None:
+        return f"none, as one of the two is the same for all {found.points} points"
+    interval = "" if found.low is None else f", 95% [{found.low:.3f}, {found.high:.3f}]"
+    if found.p_value is None:
+        return f"{found.rho:.3f}{interval}, no p for {found.points} points"
+    return f"{found.rho:.3f}{interval}, p = {found.p_value:.3f}, {found.points} points"
 
 
-def _test(content: Mapping[str, Any]) -> RichTable:
-    test = content["test"]
-    # Older files name the metric beside the labels only.
-    metric = test.get("metric") or (content["labels"] or {}).get("metric")
-    table = RichTable(title=Text(terminal(f"On {test['samples']} samples that the choice never saw: {_names(test)}")))
+def _test(test: Unseen, metric: str | None) -> RichTable:
+    table = RichTable(title=Text(terminal(f"On {test.samples} samples that the choice never saw: {_names(test)}")))
     for name in ("", "T", "S", "mean KL", "KL more than chosen [95%]"):
         table.add_column(name, justify="left" if not name else "right")
     if metric:
         table.add_column(metric, justify="right")
         table.add_column("less than chosen [95%]", justify="right")
-    for row in test["rows"]:
-        cells = [NAMES[row["name"]], *(f"{value:g}" for value in row["point"]), f"{row['mean_kl']:.4f}"]
-        itself = row["point"] == test["rows"][0]["point"]
-        cells.append("-" if itself else interval(row["more_kl_than_chosen"]))
-        if metric:
-            cells += [f"{row['score']:.4f}", "-" if itself else interval(row["less_score_than_chosen"])]
+    for row in test.rows:
+        cells = [NAMES[row.name], *(f"{value:g}" for value in row.point), f"{row.mean_kl:.4f}"]
+        itself = row.point == test.rows[0].point
+        cells.append("-" if itself else interval(row.more_kl_than_chosen))
+        if metric and row.score is not None and row.less_score_than_chosen is not None:
+            cells += [f"{row.score:.4f}", "-" if itself else interval(row.less_score_than_chosen)]
         table.add_row(*cells)
     return table
 
 
-def interval(found: Mapping[str, float]) -> str:
+def interval(found: Difference) -> str:
     """A difference with its 95% interval."""
-    return f"{found['mean']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"
+    return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
 
 
-def _names(part: Mapping[str, Any]) -> str:
-    return ", ".join(task["task"] for task in part["tasks"])
+def _names(part: Unseen) -> str:
+    return ", ".join(task.task for task in part.tasks)
 
 
-def _point(found: Mapping[str, Any]) -> str:
-    return f"T={found['attn_temperature']:g}, S={found['attn_scale']:g}"
+def _point(found: WithPoint) -> str:
+    return f"T={found.attn_temperature:g}, S={found.attn_scale:g}"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple, cast
 
+from lm_eval_ape.artefacts.calibration import Difference, FactorTables, FitPlan, Gradient, HeldOut, LessKL
 from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
 from lm_eval_ape.calibration.gradient.differentiator import Differentiator
 from lm_eval_ape.calibration.gradient.fit import Fit, Fitted
@@ -100,7 +101,7 @@ def descend(
     return Descent(plan, parts, fitted, candidate, meter.measure(samples, [candidate]).kl[:, 0])
 
 
-def gradient_part(descent: Descent, table: Table, weights: Floats) -> dict[str, Any]:
+def gradient_part(descent: Descent, table: Table, weights: Floats) -> Gradient:
     """The part `gradient` of `calibration.json`.
 
     Args:
@@ -110,26 +111,30 @@ def gradient_part(descent: Descent, table: Table, weights: Floats) -> dict[str, 
     """
     plan, parts, fitted = descent.plan, descent.parts, descent.fitted
     point = middle(descent.candidate)
-    rivals = {"start": plan.start, "default": DEFAULT, "neutral": NEUTRAL}
-    return {
-        "granularity": plan.granularity,
-        "attn_temperature": point.temperature,
-        "attn_scale": point.scale,
-        "factors": fitted.factors.json,
-        "sha256": fitted.factors.digest,
-        "start": list(plan.start),
-        "plan": {**asdict(replace(plan, strengths=())), "strengths": list(map(_strength, plan.strengths))},
-        "penalty": _strength(fitted.strength),
-        "held_out": [{"penalty": _strength(one), "mean_kl": mean} for one, mean in fitted.held_out.items()],
-        "step": fitted.step,
-        "training": fitted.training,
-        "stopping": fitted.stopping,
-        "fitting": list(parts.fitting),
-        "validation": list(parts.validation),
-        "kl": descent.kl.tolist(),
-        "mean_kl": float(descent.kl.mean()),
-        "less_kl": {name: difference(table.of(rival), descent.kl, weights)._asdict() for name, rival in rivals.items()},
-    }
+
+    def less(rival: Point) -> Difference:
+        return Difference(**difference(table.of(rival), descent.kl, weights)._asdict())
+
+    how = {**asdict(plan), "bounds": list(plan.bounds), "strengths": list(map(_strength, plan.strengths))}
+    return Gradient(
+        granularity=cast(Literal["model", "layer", "head"], plan.granularity),
+        attn_temperature=point.temperature,
+        attn_scale=point.scale,
+        factors=FactorTables(**fitted.factors.json),
+        sha256=fitted.factors.digest,
+        start=plan.start,
+        plan=FitPlan(**how),
+        penalty=_strength(fitted.strength),
+        held_out=[HeldOut(penalty=_strength(one), mean_kl=mean) for one, mean in fitted.held_out.items()],
+        step=fitted.step,
+        training=fitted.training,
+        stopping=fitted.stopping,
+        fitting=list(parts.fitting),
+        validation=list(parts.validation),
+        kl=descent.kl.tolist(),
+        mean_kl=float(descent.kl.mean()),
+        less_kl=LessKL(start=less(plan.start), default=less(DEFAULT), neutral=less(NEUTRAL)),
+    )
 
 
 def _strength(strength: float) -> float | str:

@@ -28,16 +28,16 @@ def heads_part(cases: Sequence[Case], looks: Sequence[Mapping[str, Any]]) -> lis
     found = []
     for case in cases:
         path = case.spec.arguments.get("calibration")
-        gradient = calibration_file.read(path).get("gradient") if path else None
-        if not gradient or len(parts := moved(gradient)) < 3:
+        gradient = calibration_file.read(path).gradient if path else None
+        if not gradient or len(parts := moved(gradient.factors, gradient.start)) < 3:
             continue
-        distances = np.zeros(np.shape(gradient["factors"]["temperature"]))
+        distances = np.zeros(np.shape(gradient.factors.temperature))
         for part in parts:
             distances[part.layer or 0, part.head or 0] = part.distance
         found.append(
             {
                 "label": case.spec.label,
-                "granularity": gradient["granularity"],
+                "granularity": gradient.granularity,
                 "distance": distances.tolist(),
                 "goes_with": {task: _goes_with(distances, look["by_head"]) for task, look in looks[0]["tasks"].items()},
             }

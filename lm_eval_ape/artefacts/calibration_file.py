@@ -10,16 +10,14 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from lm_eval_ape.artefacts.calibration_schema import validate
-from lm_eval_ape.artefacts.json_schema import checking
+from lm_eval_ape.artefacts.calibration import Calibration
+from lm_eval_ape.artefacts.document import checking
 from lm_eval_ape.attention.factors import Factors
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.pocket import model_name
 from lm_eval_ape.settings.strategy import SETTINGS, Settings
 from lm_eval_ape.storage.files import read_json, write_text
 
-# A file with T and S by gradient says 2, so that versions that know nothing of them refuse it.
-SCHEMA_VERSION, GRADIENT_VERSION = 1, 2
 FILE_NAME = "calibration.json"
 CONFIG_NAME = "run_config.yaml"
 
@@ -62,8 +60,8 @@ def load_choice(path: str, settings: Settings, arguments: Mapping[str, Any]) -> 
     model["pretrained"] = getattr(model["pretrained"], "name_or_path", model["pretrained"])
     here = {**{name: _name(value) for name, value in model.items()}, **calibrated_settings(settings)}
     # A file of an earlier version lacks later settings, whose defaults change nothing.
-    settings_there = {**calibrated_settings(Settings()), **content["settings"]}
-    there = {**{name: _name(content["model"][name]) for name in _MODEL}, **settings_there}
+    settings_there = {**calibrated_settings(Settings()), **content.settings}
+    there = {**{name: _name(getattr(content.model, name)) for name in _MODEL}, **settings_there}
     changes = [
         f"{name}={there.get(name)!r} there, {here[name]!r} here" for name in here if there.get(name) != here[name]
     ]
@@ -75,38 +73,33 @@ def load_choice(path: str, settings: Settings, arguments: Mapping[str, Any]) -> 
     return found(content)
 
 
-def found(content: Mapping[str, Any]) -> LoadedChoice:
+def found(content: Calibration) -> LoadedChoice:
     """What a calibration ended with: the gradient's result where there is one, else the grid's choice."""
-    if gradient := content.get("gradient"):
-        factors = Factors.from_json(gradient["factors"])
-        point = gradient["attn_temperature"], gradient["attn_scale"]
-        return LoadedChoice(*point, None if factors.single else factors)
-    return LoadedChoice(content["choice"]["attn_temperature"], content["choice"]["attn_scale"])
+    factors = content.gradient.factors.factors if content.gradient else None
+    return LoadedChoice(*content.result.point, None if factors is None or factors.single else factors)
 
 
 def _name(value: Any) -> Any:
     return model_name(value) if isinstance(value, str) else value
 
 
-def read(path: str | Path) -> dict[str, Any]:
+def read(path: str | Path) -> Calibration:
     """Read and check a calibration file, given itself or its folder.
 
     Raises:
-        ApeError: It cannot be read or breaks its schema.
+        ApeError: It cannot be read, is none of ours, or its parts contradict each other.
     """
     file = Path(path).expanduser()
     file = file / FILE_NAME if file.is_dir() else file
-    content: dict[str, Any] = read_json(file, "calibration", _MEND)
+    content = read_json(file, "calibration", _MEND)
     with checking(f"{file} is no calibration that this version can read", _MEND):
-        validate(content)
-    return content
+        return Calibration.model_validate(content)
 
 
-def write(folder: Path, content: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Write `calibration.json`, checked, and `run_config.yaml`; an older file stays whole until the new one is."""
-    text = json.dumps(content, indent=1, allow_nan=False)
+def write(folder: Path, content: Calibration, config: Mapping[str, Any]) -> None:
+    """Write `calibration.json` and `run_config.yaml`; an older file stays whole until the new one is."""
+    text = json.dumps(content.as_json(), indent=1, allow_nan=False)
     # A list of numbers on one line, for eyes.
     text = _FLAT_LIST.sub(lambda found: " ".join(found.group().split()), text) + "\n"
-    validate(json.loads(text))
     write_text(folder / FILE_NAME, text)
     write_text(folder / CONFIG_NAME, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))

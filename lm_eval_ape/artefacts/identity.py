@@ -52,10 +52,10 @@ def check_weights(path: str, model: PreTrainedModel) -> None:
     Raises:
         ApeError: They are other weights.
     """
-    there = read(path)["model"]
-    if there["dtype"] == str(model.dtype) and there["weights_sha256"] != weights_digest(model):
+    there = read(path).model
+    if there.dtype == str(model.dtype) and there.weights_sha256 != weights_digest(model):
         raise ApeError(
-            f"The calibration in {path} was made for other weights than {there['pretrained']} has now; calibrate again."
+            f"The calibration in {path} was made for other weights than {there.pretrained} has now; calibrate again."
         )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+
+from lm_eval_ape.artefacts.calibration import FactorTables
+from lm_eval_ape.artefacts.points import Point
 
 
 class Moved(NamedTuple):
@@ -33,15 +35,15 @@ class Moved(NamedTuple):
         return f"layer {self.layer}" if self.head is None else f"layer {self.layer}, head {self.head}"
 
 
-def moved(gradient: Mapping[str, Any]) -> list[Moved]:
+def moved(factors: FactorTables, start: Point) -> list[Moved]:
     """Layers and heads, the one that moved most first.
 
     Args:
-        gradient: The part `gradient` of `calibration.json`.
+        factors: What the gradient found.
+        start: Where the gradient started.
     """
-    temperature, scale = (np.array(gradient["factors"][name]) for name in ("temperature", "scale"))
-    start = np.log(gradient["start"])
-    distance = np.hypot(np.log(temperature) - start[0], np.log(scale) - start[1])
+    temperature, scale = np.array(factors.temperature), np.array(factors.scale)
+    distance = np.hypot(np.log(temperature) - np.log(start[0]), np.log(scale) - np.log(start[1]))
     layers, heads = temperature.shape
     found = [
         Moved(

@@ -15,6 +15,8 @@ from lm_eval_ape.settings.option_values import count
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from lm_eval_ape.artefacts.calibration import Calibration
+
 STRATEGIES = ("sequential", "parallel", "sink", "ape")
 TASKS = ("ape_pocket_onehop_test", "ape_pocket_twohop_test")
 KL_TOKENS, KL_LIMIT = 8, 32
@@ -115,7 +117,7 @@ def show(board: Mapping[str, Any], args: argparse.Namespace, console: Console) -
     console.print(table)
 
 
-def calibrate(args: argparse.Namespace, folder: Path, command: Sequence[str]) -> Mapping[str, Any]:
+def calibrate(args: argparse.Namespace, folder: Path, command: Sequence[str]) -> Calibration:
     """Choose (T, S) without labels on other questions of the second kind.
 
     Args:
@@ -129,13 +131,13 @@ def calibrate(args: argparse.Namespace, folder: Path, command: Sequence[str]) ->
     return run(Options.read({**_options(args, folder), "tasks": ["ape_pocket_twohop_calibration"]}), command)
 
 
-def tell(content: Mapping[str, Any], console: Console) -> None:
+def tell(content: Calibration, console: Console) -> None:
     """Print a calibration's choice in a sentence."""
-    choice, points = content["choice"], content["grid"]["points"]
-    edge = f" (on the grid's edge: {', '.join(choice['edges'])})" if choice["edges"] else ""
+    choice, points = content.choice, content.grid.points
+    edge = f" (on the grid's edge: {', '.join(choice.edges)})" if choice.edges else ""
     console.print(
-        f"Calibrated without labels on {len(content['samples'])} two-hop questions, {len(points)} points (T, S): "
-        f"attn_temperature={choice['attn_temperature']},attn_scale={choice['attn_scale']}{edge} is closest to the "
-        f"sequential model, mean KL {choice['mean_kl']:.3f} nats over {content['objective']['num_tokens']} tokens",
+        f"Calibrated without labels on {len(content.samples)} two-hop questions, {len(points)} points (T, S): "
+        f"attn_temperature={choice.attn_temperature},attn_scale={choice.attn_scale}{edge} is closest to the "
+        f"sequential model, mean KL {choice.mean_kl:.3f} nats over {content.objective.num_tokens} tokens",
         highlight=False,
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from lm_eval_ape.artefacts import analysis_file, board_file, calibration_file
+from lm_eval_ape.artefacts.calibration import Calibration
 from lm_eval_ape.errors import ApeError
 
 
@@ -21,7 +23,7 @@ class Kind(NamedTuple):
 
     file_name: str
     command: str
-    read: Callable[[Path], dict[str, Any]]
+    read: Callable[[Path], Any]
 
 
 KINDS: Mapping[str, Kind] = {
@@ -43,7 +45,11 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
-class Found(NamedTuple):
+Content = TypeVar("Content")
+
+
+@dataclass(frozen=True)
+class Found(Generic[Content]):
     """A file that was found.
 
     Attributes:
@@ -54,15 +60,15 @@ class Found(NamedTuple):
 
     path: Path
     name: str
-    content: dict[str, Any]
+    content: Content
 
 
 class Material(NamedTuple):
     """All files of a report, in the order in which their folders were named."""
 
-    boards: tuple[Found, ...]
-    calibrations: tuple[Found, ...]
-    analyses: tuple[Found, ...]
+    boards: tuple[Found[dict[str, Any]], ...]
+    calibrations: tuple[Found[Calibration], ...]
+    analyses: tuple[Found[dict[str, Any]], ...]
 
 
 def find(folders: Sequence[str]) -> Material:
@@ -89,7 +95,7 @@ def _makers() -> str:
     return f"A report shows what other commands have written. {makers}"
 
 
-def _find(kind: Kind, places: Sequence[Path]) -> list[Found]:
+def _find(kind: Kind, places: Sequence[Path]) -> list[Found[Any]]:
     paths: dict[Path, Path] = {}
     for place in places:
         files = sorted(place.rglob(kind.file_name)) if place.is_dir() else [place] * (place.name == kind.file_name)

@@ -11,7 +11,8 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from lm_eval_ape.artefacts import calibration_file
-from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
+from lm_eval_ape.artefacts.calibration import Calibration
+from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL
 from lm_eval_ape.calibration.document import model_args_line
 from lm_eval_ape.calibration.tables import gradient_sentences
 from lm_eval_ape.display.escaping import code, markdown
@@ -27,7 +28,7 @@ _LIMITS = (
 )
 
 
-def card(calibration: Mapping[str, Any], board: Mapping[str, Any] | None = None) -> str:
+def card(calibration: Calibration, board: Mapping[str, Any] | None = None) -> str:
     """Write the part of a model card.
 
     Args:
@@ -48,7 +49,7 @@ def card(calibration: Mapping[str, Any], board: Mapping[str, Any] | None = None)
     return "\n".join(part for part in parts if part is not None).lstrip() + "\n"
 
 
-def find_row(calibration: Mapping[str, Any], board: Mapping[str, Any]) -> dict[str, Any]:
+def find_row(calibration: Calibration, board: Mapping[str, Any]) -> dict[str, Any]:
     """The board's row with the calibrated model, settings, T and S.
 
     Raises:
@@ -58,71 +59,69 @@ def find_row(calibration: Mapping[str, Any], board: Mapping[str, Any]) -> dict[s
     chosen: dict[str, Any] = {"attn_temperature": choice.attn_temperature, "attn_scale": choice.attn_scale}
     if choice.factors is not None:
         chosen = {"factors_sha256": choice.factors.digest}
-    wanted = {**calibration["settings"], **chosen}
-    weights = calibration["model"]["weights_sha256"]
+    wanted = {**calibration.settings, **chosen}
+    weights = calibration.model.weights_sha256
     for row in board["rows"]:
         model = (row["identity"] or {}).get("model", {})
         settings = row["settings"] or {}
         if model.get("weights_sha256") == weights and all(settings.get(key) == wanted[key] for key in wanted):
             return dict(row)
     raise ApeError(
-        f"The board has no row of {calibration['model']['pretrained']} with T={choice.attn_temperature:g}, "
+        f"The board has no row of {calibration.model.pretrained} with T={choice.attn_temperature:g}, "
         f"S={choice.attn_scale:g} and the calibration's other settings; it has "
         f"{', '.join(row['label'] for row in board['rows'])}. Run lm-eval-ape compare with "
         "--strategies sequential,ape@CALIBRATION and the calibration's --model_args, or leave out --board."
     )
 
 
-def _text(calibration: Mapping[str, Any]) -> Iterator[str]:
-    model, choice, objective = calibration["model"], calibration["choice"], calibration["objective"]
-    stability, tasks = calibration["stability"], calibration["tasks"]
-    grid = calibration["grid"]
+def _text(calibration: Calibration) -> Iterator[str]:
+    model, choice, objective = calibration.model, calibration.choice, calibration.objective
+    stability, tasks = calibration.stability, calibration.tasks
+    grid = calibration.grid
     yield "## Parallel context encoding\n"
     yield (
         "Calibrated for [Adaptive Parallel Encoding](https://arxiv.org/abs/2502.05431) without labels: attention "
-        f"{_found(calibration)} for {code(model['pretrained'])}"
-        + (f" at commit {code(model['commit'])}" if model["commit"] else "")
-        + f" ({markdown(model['dtype'].removeprefix('torch.'))}, {model['parameters']:,} parameters).\n"
+        f"{_found(calibration)} for {code(model.pretrained)}"
+        + (f" at commit {code(model.commit)}" if model.commit else "")
+        + f" ({markdown(model.dtype.removeprefix('torch.'))}, {model.parameters:,} parameters).\n"
     )
     yield f"```bash\nlm_eval --model ape-hf --model_args {shlex.quote(_arguments(calibration))} --tasks TASK\n```\n"
     yield "### How it was chosen\n"
     listed = ", ".join(
-        f"{code(task['task'])} ({task['samples']} samples, version {markdown(task['version'])})" for task in tasks
+        f"{code(task.task)} ({task.samples} samples, version {markdown(task.version)})" for task in tasks
     )
     yield f"- On {listed}; no label was read."
     yield (
         f"- Least mean KL divergence from the sequential model's next-token distributions over K = "
-        f"{objective['num_tokens']} tokens (history: {objective['history']}), of {sum(grid['choosable'])} points with "
-        f"T in {grid['temperatures']} and S in {grid['scales']}."
+        f"{objective.num_tokens} tokens (history: {objective.history}), of {sum(grid.choosable)} points with "
+        f"T in {grid.temperatures} and S in {grid.scales}."
     )
-    if calibration.get("gradient"):
-        yield from (f"- {markdown(sentence)}" for sentence in gradient_sentences(calibration["gradient"]))
+    if calibration.gradient:
+        yield from (f"- {markdown(sentence)}" for sentence in gradient_sentences(calibration.gradient))
     changed = {
         name: value
-        for name, value in calibration["settings"].items()
+        for name, value in calibration.settings.items()
         if value != getattr(Settings(), name, None) and name != "strategy"
     }
     yield f"- Settings: {', '.join(code(f'{name}={value}') for name, value in changed.items()) or 'the defaults'}."
-    for letter, name in (("T", "temperature"), ("S", "scale")):
-        found = stability[name]
+    for letter, found in (("T", stability.temperature), ("S", stability.scale)):
         yield (
-            f"- {letter} is {'stable' if found['stable'] else '**unstable**'}: 95% of {stability['resamples']} "
-            f"bootstrap resamples choose {found['low']:g} to {found['high']:g}."
+            f"- {letter} is {'stable' if found.stable else '**unstable**'}: 95% of {stability.resamples} "
+            f"bootstrap resamples choose {found.low:g} to {found.high:g}."
         )
-    for edge in choice["edges"]:
+    for edge in choice.edges:
         yield f"- The choice lies on the grid's edge ({markdown(edge)}): a better one may lie beyond it."
     yield "\n| point | T | S | mean KL (nats) | more than chosen, 95% interval |\n|---|---:|---:|---:|---:|"
-    means = {tuple(point): mean for point, mean in zip(grid["points"], grid["mean_kl"], strict=True)}
-    chosen = Point(choice["attn_temperature"], choice["attn_scale"])
-    yield f"| chosen | {chosen.temperature:g} | {chosen.scale:g} | {choice['mean_kl']:.4g} | |"
-    for title, name, point in (("APE's default", "default", DEFAULT), ("untuned", "neutral", NEUTRAL)):
-        beat = stability["beats"][name]
-        ends = "" if point == chosen else f"{beat['mean']:.4g} [{beat['low']:.4g}, {beat['high']:.4g}]"
+    means, chosen = grid.means, choice.point
+    yield f"| chosen | {chosen.temperature:g} | {chosen.scale:g} | {choice.mean_kl:.4g} | |"
+    beats = stability.beats
+    for title, beat, point in (("APE's default", beats.default, DEFAULT), ("untuned", beats.neutral, NEUTRAL)):
+        ends = "" if point == chosen else f"{beat.mean:.4g} [{beat.low:.4g}, {beat.high:.4g}]"
         yield f"| {title} | {point.temperature:g} | {point.scale:g} | {means[point]:.4g} | {ends} |"
     yield ""
 
 
-def _found(calibration: Mapping[str, Any]) -> str:
+def _found(calibration: Calibration) -> str:
     """T and S in words."""
     found = calibration_file.found(calibration)
     if found.factors is not None:
@@ -132,12 +131,12 @@ def _found(calibration: Mapping[str, Any]) -> str:
     return f"temperature **T = {found.attn_temperature:g}**, scale **S = {found.attn_scale:g}**"
 
 
-def _arguments(calibration: Mapping[str, Any]) -> str:
-    model = calibration["model"]
-    named = {name: model[name] for name in ("pretrained", "revision", "peft", "delta")}
+def _arguments(calibration: Calibration) -> str:
+    model = calibration.model
+    named = {name: getattr(model, name) for name in ("pretrained", "revision", "peft", "delta")}
     given = {name: value for name, value in named.items() if value not in (None, "main")}
     defaults = {**asdict(Settings()), "chunk_tokens": 4000}
-    settings = calibration["settings"]
+    settings = calibration.settings
     if settings["chunking"] != "tokens":
         defaults["chunk_tokens"] = None
     given |= {name: value for name, value in settings.items() if name == "strategy" or value != defaults.get(name)}
@@ -169,14 +168,14 @@ def _percent(score: Mapping[str, Any] | None) -> str:
     return f"{100 * score['score']:.2f}" + ("" if score["stderr"] is None else f" ± {100 * score['stderr']:.2f}")
 
 
-def _versions(calibration: Mapping[str, Any]) -> str:
-    listed = ", ".join(f"{name} {version}" for name, version in calibration["versions"].items())
-    return markdown(f"Calibrated {calibration['created']} on {calibration['device']} with {listed}.")
+def _versions(calibration: Calibration) -> str:
+    listed = ", ".join(f"{name} {version}" for name, version in calibration.versions.items())
+    return markdown(f"Calibrated {calibration.created} on {calibration.device} with {listed}.")
 
 
-def _metadata(calibration: Mapping[str, Any], board: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+def _metadata(calibration: Calibration, board: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     """The Hub's `model-index`: results on its own data sets, as its specification asks; nothing if there are none."""
-    choice, results = calibration["choice"], []
+    choice, results = calibration.choice, []
     for name, score in row["tasks"].items():
         task = board["tasks"][name]
         if (dataset := _dataset(task.get("config") or {})) is None:
@@ -190,13 +189,13 @@ def _metadata(calibration: Mapping[str, Any], board: Mapping[str, Any], row: Map
                 dataset_config=config,
                 dataset_split=split,
                 metric_type=task["metric"],
-                metric_name=f"{task['metric']} x100, APE T={choice['attn_temperature']:g} S={choice['attn_scale']:g}",
+                metric_name=f"{task['metric']} x100, APE T={choice.attn_temperature:g} S={choice.attn_scale:g}",
                 metric_value=round(100 * score["score"], 4),
             )
         )
     if not results:
         return ""
-    pretrained = calibration["model"]["pretrained"]
+    pretrained = calibration.model.pretrained
     name = Path(pretrained).name if Path(pretrained).expanduser().exists() else pretrained
     on_hub = pretrained != POCKET and name == pretrained
     data = ModelCardData(

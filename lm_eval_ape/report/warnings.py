@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from lm_eval_ape.artefacts.calibration import Calibration
 from lm_eval_ape.report.material import Found, Material
 
 
@@ -20,7 +21,7 @@ def warnings(material: Material) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _board(board: Found, several: bool) -> Iterator[str]:
+def _board(board: Found[dict[str, Any]], several: bool) -> Iterator[str]:
     where = f"{board.name}: " if several else ""
     content = board.content
     for note in content["notes"]:
@@ -38,22 +39,23 @@ def _board(board: Found, several: bool) -> Iterator[str]:
         yield f"{where}The rows were made on different devices ({', '.join(sorted(devices))}): compare no times."
 
 
-def _calibration(calibration: Found, material: Material) -> Iterator[str]:
+def _calibration(calibration: Found[Calibration], material: Material) -> Iterator[str]:
     content = calibration.content
-    choice = content["choice"]
-    if choice["edges"]:
+    choice = content.choice
+    if choice.edges:
         yield (
-            f"{calibration.name}: the chosen point lies on the grid's edge ({', '.join(choice['edges'])}); the best "
+            f"{calibration.name}: the chosen point lies on the grid's edge ({', '.join(choice.edges)}); the best "
             "one may lie beyond it."
         )
-    unstable = [name for name in ("temperature", "scale") if not content["stability"][name]["stable"]]
+    found = {"temperature": content.stability.temperature, "scale": content.stability.scale}
+    unstable = [name for name, parameter in found.items() if not parameter.stable]
     if unstable:
         yield f"{calibration.name}: the choice of {' and '.join(unstable)} is unstable under resampling."
     models = [facts for board in material.boards for row in board.content["rows"] if (facts := _model(row))]
-    if models and content["model"]["weights_sha256"] not in models:
+    if models and content.model.weights_sha256 not in models:
         yield (
-            f"{calibration.name}: it was made for other weights ({content['model']['pretrained']}, "
-            f"{content['model']['dtype']}) than those of any row of the board."
+            f"{calibration.name}: it was made for other weights ({content.model.pretrained}, "
+            f"{content.model.dtype}) than those of any row of the board."
         )
 
 

@@ -13,7 +13,9 @@ import pytest
 import yaml
 
 from lm_eval_ape.artefacts import calibration_file
+from lm_eval_ape.artefacts.calibration import Calibration, FactorTables
 from lm_eval_ape.artefacts.moved_heads import moved
+from lm_eval_ape.artefacts.points import DEFAULT
 from lm_eval_ape.attention.factors import Factors
 from lm_eval_ape.calibration import figures
 from lm_eval_ape.calibration.options import Options
@@ -53,7 +55,7 @@ def test_the_last_line_names_the_file_and_a_killed_run_is_not_computed_again(
     printed = capsys.readouterr()
     assert printed.out.splitlines()[-1] == f"calibration={tmp_path / 'out'}"
     assert "Moved most from (T=0.9, S=0.9): 10 of 12" in printed.err
-    first = calibration_file.read(tmp_path / "out")
+    first = calibration_file.read(tmp_path / "out").as_json()
     assert first["schema_version"] == 2
     assert first["objective"]["history"] == "teacher"
     assert np.shape(first["gradient"]["factors"]["temperature"]) == (3, 4)
@@ -63,7 +65,7 @@ def test_the_last_line_names_the_file_and_a_killed_run_is_not_computed_again(
 
     monkeypatch.setattr("lm_eval_ape.calibration.gradient.fit.Fit._measure", lambda *_: pytest.fail("computed again"))
     assert command.main(line) == 0
-    second = calibration_file.read(tmp_path / "out")
+    second = calibration_file.read(tmp_path / "out").as_json()
     for one in (first, second):
         one.pop("created"), one.pop("seconds")
     assert first == second
@@ -80,7 +82,7 @@ def test_granularity_model_ends_with_numbers(
 
 def test_a_gradient_after_a_grid_starts_from_its_choice(options: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     given = {"method": "grid+gradient", "granularity": "layer", "steps": 1, "penalty": 0, "num_tokens": 2}
-    content = calibrate(Options.read(options(**given, output_path=str(tmp_path))))
+    content = calibrate(Options.read(options(**given, output_path=str(tmp_path)))).as_json()
     choice, gradient = content["choice"], content["gradient"]
     assert gradient["start"] == [choice["attn_temperature"], choice["attn_scale"]]
     assert np.shape(gradient["factors"]["scale"]) == (3, 1)
@@ -91,7 +93,7 @@ def test_a_gradient_after_a_grid_starts_from_its_choice(options: Callable[..., d
 def test_a_model_reads_with_the_tables_and_says_so(
     fitted: Path, load: Callable[..., ApeHFLM], options: Callable[..., dict[str, Any]]
 ) -> None:
-    content = calibration_file.read(fitted)
+    content = calibration_file.read(fitted).as_json()
     lm = load(chunk_tokens=40, calibration=str(fitted))
     assert lm.settings.factors == Factors.from_json(content["gradient"]["factors"])
     assert lm.get_model_info()["lm_eval_ape"]["factors_sha256"] == content["gradient"]["sha256"]
@@ -115,7 +117,7 @@ def test_generations_depend_on_the_tables(fitted: Path, checkpoint: str) -> None
 def write_changed(folder: Path, content: dict[str, Any]) -> None:
     """A calibration with other tables, as if it had been fitted so."""
     content["gradient"]["sha256"] = Factors.from_json(content["gradient"]["factors"]).digest
-    calibration_file.write(folder, content, {})
+    calibration_file.write(folder, Calibration.model_validate(content), {})
 
 
 def test_a_cache_filled_with_other_tables_is_refused(fitted: Path, checkpoint: str, tmp_path: Path) -> None:
@@ -123,7 +125,7 @@ def test_a_cache_filled_with_other_tables_is_refused(fitted: Path, checkpoint: s
     arguments = {"pretrained": checkpoint, "chunk_tokens": 40, "calibration": str(fitted)}
     cache = {"use_cache": str(tmp_path / "cache")}
     harness.evaluate("ape-hf", arguments, task, **cache)
-    content = calibration_file.read(fitted)
+    content = calibration_file.read(fitted).as_json()
     content["gradient"]["factors"]["scale"][0][0] += 1e-6
     write_changed(tmp_path / "other", content)
     with pytest.raises(ApeError, match=r"holds responses of other settings .*factors_sha256"):
@@ -132,7 +134,7 @@ def test_a_cache_filled_with_other_tables_is_refused(fitted: Path, checkpoint: s
 
 def test_compare_takes_the_tables_and_tells_them_from_numbers(fitted: Path, checkpoint: str) -> None:
     specs = read_specs([f"ape@{fitted}", "ape"], {"pretrained": checkpoint, "chunk_tokens": 40})
-    digest = calibration_file.read(fitted)["gradient"]["sha256"]
+    digest = calibration_file.read(fitted).as_json()["gradient"]["sha256"]
     assert describe(specs[0].settings.record) == f"T and S by layer and head ({digest[:8]}) chunk_tokens=40"
     assert "factors_sha256" not in specs[1].settings.record
 
@@ -147,7 +149,7 @@ def test_tables_made_for_something_else_are_refused(fitted: Path, checkpoint: st
 def test_tables_for_another_number_of_heads_are_refused(
     fitted: Path, tmp_path: Path, load: Callable[..., ApeHFLM]
 ) -> None:
-    content = calibration_file.read(fitted)
+    content = calibration_file.read(fitted).as_json()
     content["gradient"]["factors"] = Factors(((0.9,) * 5,) * 3, ((0.9,) * 5,) * 3).json
     write_changed(tmp_path, content)
     with pytest.raises(ApeError, match="3 layers of 5 heads, but the model has 3 of 4"):
@@ -158,7 +160,7 @@ def test_choices_are_tested_and_scored_on_other_rows(
     options: Callable[..., dict[str, Any]], toy_tasks: str, tmp_path: Path
 ) -> None:
     toy = {"tasks": "toy_calibration", "include_path": toy_tasks, "metadata": {}, "output_path": str(tmp_path)}
-    content = calibrate(Options.read(options(**{**FEW, **toy, "penalty": 0, "with_labels": True})))
+    content = calibrate(Options.read(options(**{**FEW, **toy, "penalty": 0, "with_labels": True}))).as_json()
     rows = {row["name"]: row for row in content["test"]["rows"]}
     assert list(rows) == ["chosen", "start", "default", "neutral"]
     assert len(rows["chosen"]["kl"]) == len(rows["chosen"]["scores"]) == 5
@@ -168,14 +170,15 @@ def test_choices_are_tested_and_scored_on_other_rows(
 
 def test_heads_are_listed_from_the_farthest() -> None:
     factors = Factors(((0.9, 1.8), (0.9, 0.9)), ((0.9, 0.9), (0.45, 0.9))).json
-    found = moved({"factors": factors, "start": [0.9, 0.9]})
+    found = moved(FactorTables(**factors), DEFAULT)
     assert [one.name for one in found[:2]] == ["layer 0, head 1", "layer 1, head 0"]
     assert found[0].distance == pytest.approx(np.log(2))
     assert found[2].distance == found[3].distance == pytest.approx(0)
 
 
 def test_the_heat_map_shows_every_number(fitted: Path) -> None:
-    gradient = calibration_file.read(fitted)["gradient"]
+    gradient = calibration_file.read(fitted).gradient
+    assert gradient
     axes = figures.factors(gradient).axes
     assert [one.get_title() for one in axes[:4]] == [
         "T of the context",
@@ -184,8 +187,8 @@ def test_the_heat_map_shows_every_number(fitted: Path) -> None:
         "S of the prefix",
     ]
     shown = [text.get_text() for text in axes[0].texts]
-    assert shown == [f"{value:.2f}" for row in gradient["factors"]["temperature"] for value in row]
-    assert np.allclose(2 ** axes[1].images[0].get_array(), gradient["factors"]["scale"])
+    assert shown == [f"{value:.2f}" for row in gradient.factors.temperature for value in row]
+    assert np.allclose(2 ** axes[1].images[0].get_array(), gradient.factors.scale)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +213,7 @@ def test_impossible_options_are_told(given: dict[str, Any], told: str) -> None:
 
 
 def test_older_files_load_as_they_are(fitted: Path, tmp_path: Path) -> None:
-    content = calibration_file.read(fitted)
+    content = calibration_file.read(fitted).as_json()
     del content["gradient"]
     content["schema_version"] = 1
     (tmp_path / "calibration.json").write_text(json.dumps(content), encoding="utf-8")

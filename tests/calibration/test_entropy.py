@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from lm_eval_ape.analysis.attention import look
 from lm_eval_ape.artefacts import calibration_file
+from lm_eval_ape.artefacts.calibration import Rank
 from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
 from lm_eval_ape.calibration.entropy import Entropies, EntropyMeter, choose_by_entropy
 from lm_eval_ape.calibration.grid.choice import Table
@@ -91,9 +92,9 @@ def test_a_calibration_reports_entropies_and_chooses_by_them_only_on_request(
     options: MakeOptions, tmp_path: Path
 ) -> None:
     given = options(output_path=str(tmp_path), entropy=True)
-    by_kl = calibrate(Options.read(given))
-    by_entropy = calibrate(Options.read({**given, "choose_by": "entropy"}))
-    plain = calibrate(Options.read({**given, "entropy": False}))
+    by_kl = calibrate(Options.read(given)).as_json()
+    by_entropy = calibrate(Options.read({**given, "choose_by": "entropy"})).as_json()
+    plain = calibrate(Options.read({**given, "entropy": False})).as_json()
     assert "entropy" not in plain
     assert by_kl["choice"] == plain["choice"]
     part = by_entropy["entropy"]
@@ -107,7 +108,7 @@ def test_a_calibration_reports_entropies_and_chooses_by_them_only_on_request(
         assert choice["mean_kl"] == by_entropy["grid"]["mean_kl"][points.index(best)]
     assert by_entropy["stability"]["frequencies"] != by_kl["stability"]["frequencies"]
     # The choice by entropy was written last but one; what is there now is the plain one, whole and valid.
-    assert calibration_file.read(tmp_path) == json.loads(json.dumps(plain))
+    assert calibration_file.read(tmp_path).as_json() == json.loads(json.dumps(plain))
 
 
 def test_a_gradient_without_a_grid_has_no_points_to_measure(options: MakeOptions) -> None:
@@ -121,4 +122,4 @@ def test_two_points_have_a_correlation_without_a_p_value() -> None:
     found = rank(values, values, resample(2, 50, 1))
     assert found.rho == pytest.approx(1.0)
     assert found.p_value is None
-    assert rank_sentence(found._asdict()) == "1.000, 95% [1.000, 1.000], no p for 2 points"
+    assert rank_sentence(Rank(**found._asdict())) == "1.000, 95% [1.000, 1.000], no p for 2 points"

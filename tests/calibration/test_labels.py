@@ -51,7 +51,7 @@ def test_labels_score_every_point_and_every_choice_as_the_harness_does(
     options: Callable[..., dict[str, Any]], toy_tasks: str, checkpoint: str
 ) -> None:
     toys = {"tasks": ["toy_calibration"], "include_path": [toy_tasks], "limit": 5, "num_tokens": 1}
-    found = calibrate(Options.read(options(with_labels=True, **toys)))
+    found = calibrate(Options.read(options(with_labels=True, **toys))).as_json()
     labels, test = found["labels"], found["test"]
     assert (labels["metric"], labels["documents"], test["samples"]) == ("acc", 5, 5)
     grid = found["grid"]
@@ -102,7 +102,7 @@ def test_lengths_that_share_a_task_are_joined_or_one_is_scored_alone(
         (folder / f"long_{part}.yaml").write_text(f"{text}metric_list: [{metrics}]\n", encoding="utf-8")
     asked = {"tasks": ["long_calibration"], "include_path": [str(folder)], "limit": 5, "num_tokens": 1}
     asked |= {"with_labels": True, "metric": named, "output_path": str(tmp_path / "out")}
-    found = calibrate(Options.read(options(**asked)))
+    found = calibrate(Options.read(options(**asked))).as_json()
     labels, test = found["labels"], found["test"]
 
     def reported(task: str, point: list[float], limit: int | None) -> tuple[float, int]:
@@ -121,7 +121,7 @@ def test_lengths_that_share_a_task_are_joined_or_one_is_scored_alone(
     row = test["rows"][0]
     assert (row["score"], len(row["scores"])) == pytest.approx(reported("test", row["point"], None))
     # Found again, the scores are of the same metric.
-    again = calibrate(Options.read(options(**asked)))
+    again = calibrate(Options.read(options(**asked))).as_json()
     assert (again["labels"], again["test"]) == (labels, test)
 
 

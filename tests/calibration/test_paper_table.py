@@ -20,7 +20,7 @@ def test_the_protocol_fills_the_papers_tables(
     assert main(flags(**toys, **free)) == 0
     text = capsys.readouterr().out
     assert (tmp_path / "paper_table.md").read_text(encoding="utf-8") == text
-    runs = {name: calibration_file.read(tmp_path / name) for name in ("k1", "k8")}
+    runs = {name: calibration_file.read(tmp_path / name).as_json() for name in ("k1", "k8")}
     assert [len(run["labels"]["points"]) for run in runs.values()] == [25, 49]
     rows = {line.split(" | ")[0].lstrip("| "): line.strip("| ").split(" | ") for line in text.splitlines()}
     for title, run, name in (("KL, K=8", "k8", "chosen"), ("label-tuned", "k1", "label_tuned")):

@@ -16,7 +16,7 @@ def test_real_rows_are_calibrated_on(longbench_dir: Path, float32_checkpoint: st
     given = {"tasks": task, "samples": {task: [2, 7]}, "metadata": {"longbench_dir": str(longbench_dir)}}
     grid = {"temperatures": [0.8, 1.0], "scales": [0.8, 1.0], "num_tokens": 2, "max_rows": 4}
     calibrate(Options.read({"model_args": model, "device": "cpu", **given, **grid, "output_path": str(tmp_path)}))
-    found = calibration_file.read(tmp_path)
+    found = calibration_file.read(tmp_path).as_json()
     assert [sample["doc_id"] for sample in found["samples"]] == [2, 7]
     assert all(sample["tokens"] > 4000 and sample["chunks"] > 1 for sample in found["samples"])
     assert all(0 <= kl < 100 for sample in found["samples"] for kl in sample["kl"])

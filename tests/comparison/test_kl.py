@@ -70,7 +70,7 @@ def test_a_boards_kl_is_the_calibrations_token_by_token(options: Make, board_fol
     board = board_with_kl(options, board_folder)
     given = options(output_path=str(tmp_path), num_tokens=3, history="teacher", temperatures="0.5", scales="0.7")
     given.pop("strategies")
-    content = calibrate(CalibrationOptions.read(given))
+    content = calibrate(CalibrationOptions.read(given)).as_json()
     at = content["grid"]["points"].index([0.5, 0.7])
     expected = {(sample["task"], sample["doc_id"]): sample["kl"][at] for sample in content["samples"]}
     for task, samples in board["samples"].items():

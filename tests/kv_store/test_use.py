@@ -69,7 +69,7 @@ def test_a_calibration_reads_what_the_folder_holds(tmp_path: Path) -> None:
             "temperatures": "0.9,1.0",
             "scales": "0.9,1.0",
         }
-        return calibrate(CalibrationOptions.read(options))
+        return calibrate(CalibrationOptions.read(options)).as_json()
 
     plain, cold, warm = run(), run(kv_cache_dir=str(tmp_path)), run(kv_cache_dir=str(tmp_path))
     for found in (cold, warm):

@@ -29,7 +29,7 @@ def build(material: Material, figures: Figures) -> Section | None:
     return Section("analysis", "Attention", {"parts": parts})
 
 
-def _part(number: int, found: Found, figures: Figures) -> dict[str, Any]:
+def _part(number: int, found: Found[dict[str, Any]], figures: Figures) -> dict[str, Any]:
     content = found.content
     return {
         "name": found.name,

@@ -56,7 +56,7 @@ def build(material: Material, figures: Figures) -> Section | None:
     return Section("board", "Board", {"boards": [_board(found) for found in material.boards]})
 
 
-def _board(found: Found) -> dict[str, Any]:
+def _board(found: Found[dict[str, Any]]) -> dict[str, Any]:
     board = found.content
     styles = {row["label"]: style for row, style in zip(board["rows"], series(len(board["rows"])), strict=True)}
     drawn = tables.tables(board)

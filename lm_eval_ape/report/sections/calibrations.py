@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
+from lm_eval_ape.artefacts.calibration import Calibration, Gradient
 from lm_eval_ape.artefacts.moved_heads import moved
-from lm_eval_ape.artefacts.points import Point
+from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL
 from lm_eval_ape.calibration import figures as drawings
 from lm_eval_ape.calibration.document import model_args_line
 from lm_eval_ape.calibration.tables import MOVED, gradient_sentences, sentences
@@ -22,54 +22,52 @@ def build(material: Material, figures: Figures) -> Section | None:
     return Section("calibration", "Calibration of T and S", {"parts": parts})
 
 
-def _part(number: int, found: Found, figures: Figures) -> dict[str, Any]:
-    content, objective = found.content, found.content["objective"]
-    tasks = ", ".join(task["task"] for task in content["tasks"])
+def _part(number: int, found: Found[Calibration], figures: Figures) -> dict[str, Any]:
+    content, objective = found.content, found.content.objective
+    tasks = ", ".join(task.task for task in content.tasks)
     return {
         "name": found.name,
-        "summary": f"{content['model']['pretrained']}, {len(content['samples'])} samples of {tasks}, K = "
-        f"{objective['num_tokens']} tokens, history {objective['history']}, {len(content['grid']['points'])} points "
-        f"measured; on {content['device']}, {content['created']}.",
+        "summary": f"{content.model.pretrained}, {len(content.samples)} samples of {tasks}, K = "
+        f"{objective.num_tokens} tokens, history {objective.history}, {len(content.grid.points)} points "
+        f"measured; on {content.device}, {content.created}.",
         "line": model_args_line(content, str(found.path)),
-        "sentences": sentences(content) + (gradient_sentences(content["gradient"]) if content.get("gradient") else []),
+        "sentences": sentences(content) + (gradient_sentences(content.gradient) if content.gradient else []),
         "points": _points(content),
-        "moved": _moved(content["gradient"]) if content.get("gradient") else [],
+        "moved": _moved(content.gradient) if content.gradient else [],
         "figures": _figures(number, content, figures),
-        "test": content["test"],
     }
 
 
-def _moved(gradient: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+def _moved(gradient: Gradient) -> list[tuple[str, str, str, str]]:
     """The layers and heads that moved most: name, T, S and distance."""
-    found = moved(gradient)[:MOVED]
+    found = moved(gradient.factors, gradient.start)[:MOVED]
     return [(one.name, f"{one.temperature:.3f}", f"{one.scale:.3f}", f"{one.distance:.3f}") for one in found]
 
 
-def _points(content: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def _points(content: Calibration) -> list[tuple[str, str, str]]:
     """The named points: name, (T, S), mean KL."""
-    choice, grid = content["choice"], content["grid"]
-    means = {tuple(point): mean for point, mean in zip(grid["points"], grid["mean_kl"], strict=True)}
+    choice, grid = content.choice, content.grid
+    means = grid.means
     named = {
-        "chosen by KL": (choice["attn_temperature"], choice["attn_scale"]),
-        "T only": (choice["temperature_only"]["attn_temperature"], choice["temperature_only"]["attn_scale"]),
-        "S only": (choice["scale_only"]["attn_temperature"], choice["scale_only"]["attn_scale"]),
-        "APE's default": (0.9, 0.9),
-        "untuned": (1.0, 1.0),
+        "chosen by KL": choice.point,
+        "T only": choice.temperature_only.point,
+        "S only": choice.scale_only.point,
+        "APE's default": DEFAULT,
+        "untuned": NEUTRAL,
     }
-    if oracle := (content["labels"] or {}).get("oracle"):
-        named["label-tuned"] = (oracle["attn_temperature"], oracle["attn_scale"])
+    if content.labels:
+        named["label-tuned"] = content.labels.oracle.point
     return [
         (name, f"T = {point[0]:g}, S = {point[1]:g}", f"{means[point]:.4g}" if point in means else "not measured")
         for name, point in named.items()
     ]
 
 
-def _figures(number: int, content: Mapping[str, Any], figures: Figures) -> list[Drawn]:
-    point = Point(content["choice"]["attn_temperature"], content["choice"]["attn_scale"])
-    metric = (content["labels"] or {}).get("metric")
+def _figures(number: int, content: Calibration, figures: Figures) -> list[Drawn]:
+    metric = content.labels and content.labels.metric
     words = {
         "kl_surface": (
-            f"Mean KL over the grid of T and S; the least is at {point}.",
+            f"Mean KL over the grid of T and S; the least is at {content.choice.point}.",
             "Mean KL at every point of the grid. Points with an outline: chosen (square), APE's default (diamond), "
             "untuned (circle), where the grid has them; all are in the table.",
         ),

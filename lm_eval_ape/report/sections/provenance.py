@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from lm_eval_ape.artefacts.calibration import Calibration
 from lm_eval_ape.report.material import Found, Material
 from lm_eval_ape.report.section import Figures, Section
 
@@ -22,7 +23,7 @@ def build(material: Material, figures: Figures) -> Section:
     )
 
 
-def _board(found: Found) -> dict[str, Any]:
+def _board(found: Found[dict[str, Any]]) -> dict[str, Any]:
     board = found.content
     return {
         "name": found.name,
@@ -57,8 +58,8 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _calibration(found: Found) -> dict[str, Any]:
-    content = found.content
+def _calibration(found: Found[Calibration]) -> dict[str, Any]:
+    content = found.content.as_json()
     return {
         "name": found.name,
         "file": str(found.path),

@@ -19,7 +19,7 @@ def build(material: Material, figures: Figures) -> Section | None:
     return Section("samples", "Samples", {"browsers": browsers}) if any(b["count"] for b in browsers) else None
 
 
-def _browser(found: Found) -> dict[str, Any]:
+def _browser(found: Found[dict[str, Any]]) -> dict[str, Any]:
     board = found.content
     samples = [_sample(task, sample) for task, part in board["samples"].items() for sample in part]
     styles = series(len(board["rows"]))

@@ -1,0 +1,441 @@
+"""What `calibration.json` says, part by part, in the order in which it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from lm_eval_ape.artefacts.document import (
+    Count,
+    Factor,
+    Part,
+    PartError,
+    Scalar,
+    Share,
+    TwoFactors,
+    WithPoint,
+    check_interval,
+    check_length,
+    scalar,
+)
+from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
+from lm_eval_ape.attention.factors import NAMES, Factors
+
+# A file with T and S by gradient says 2, so that versions that know nothing of them refuse it.
+SCHEMA_VERSION, GRADIENT_VERSION = 1, 2
+
+
+class Model(Part):
+    """The model that a calibration is for."""
+
+    pretrained: str
+    revision: str
+    commit: str | None
+    peft: str | None
+    delta: str | None
+    dtype: str
+    parameters: Count
+    weights_sha256: str
+
+
+class _KnownSettings(Part):
+    """Settings that every version has written."""
+
+    strategy: str
+    scale_mode: str
+    shared_prefix: bool
+    chunking: str
+    chunk_tokens: int | None
+    max_chunks: int | None
+    separator: str
+    prefix: str
+    positions: str
+    context_field: str
+
+
+def _known_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    _KnownSettings.model_validate(settings)
+    return settings
+
+
+class Task(Part):
+    """A task's part in a calibration."""
+
+    task: str
+    version: str
+    samples: Count
+    documents_sha256: str
+    prompts_sha256: str
+
+
+class Objective(Part):
+    """What was made small: see `calibration.objective.objective`."""
+
+    num_tokens: Count
+    history: Literal["own", "teacher"]
+    after_eos: Literal["stop", "continue"]
+
+
+class Grid(Part):
+    """All points that were measured, and their mean KL over samples in nats."""
+
+    temperatures: Annotated[list[Factor], Field(min_length=1)]
+    scales: Annotated[list[Factor], Field(min_length=1)]
+    points: list[TwoFactors]
+    choosable: list[bool]
+    mean_kl: list[float]
+
+    @property
+    def means(self) -> dict[Point, float]:
+        """Each point's mean KL, in nats."""
+        return dict(zip(self.points, self.mean_kl, strict=True))
+
+    @model_validator(mode="after")
+    def _fits(self) -> Grid:
+        """Each point has what the others have, and those that are always measured are there."""
+        check_length("choosable", self.choosable, len(self.points))
+        check_length("mean_kl", self.mean_kl, len(self.points))
+        if lost := next((point for point in (DEFAULT, NEUTRAL) if point not in self.points), None):
+            raise PartError(f"lacks {tuple(lost)}, which is always measured.", "points")
+        asked = product(self.temperatures, self.scales)
+        if missing := next((pair for pair in asked if pair not in self.means), None):
+            raise PartError(f"lacks {missing}, which grid.temperatures and grid.scales have.", "points")
+        return self
+
+
+class Sample(Part):
+    """A sample with its KL at each point of the grid, in nats, and how many positions that is the mean of."""
+
+    task: str
+    doc_id: Count
+    number: Count
+    prompt_sha256: str
+    tokens: Count
+    chunks: Count
+    kl: list[float]
+    positions: list[int]
+
+
+class LeftOut(Part):
+    """How many samples were left out, and why."""
+
+    too_long: Count
+    no_context: Count
+
+
+class Chosen(WithPoint):
+    """A point with the least mean KL, in nats, and those that are as good."""
+
+    mean_kl: float
+    ties: list[TwoFactors]
+
+
+class Spread(Part):
+    """How far the mean KL moves along a line of points, in nats."""
+
+    least: float
+    most: float
+    range: float
+
+
+class Choice(Chosen):
+    """The choice, beside those of one parameter alone."""
+
+    edges: list[str]
+    temperature_only: Chosen
+    scale_only: Chosen
+    over_temperature: Spread
+    over_scale: Spread
+    range_ratio: float | None
+
+
+class Parameter(Part):
+    """What resamples choose for T or S, with its 95% interval."""
+
+    mode: float
+    low: float
+    high: float
+    width: float
+    stable: bool
+
+
+class Frequency(Part):
+    """The share of resamples that choose a point."""
+
+    point: TwoFactors
+    share: Share
+
+
+class Difference(Part):
+    """A paired difference of means with its 95% bootstrap interval.
+
+    Attributes:
+        positive: Share of resamples in which it is above 0.
+    """
+
+    mean: float
+    low: float
+    high: float
+    positive: Share
+
+
+class Beats(Part):
+    """How much more KL the untuned points have than the choice."""
+
+    default: Difference
+    neutral: Difference
+
+
+class Stability(Part):
+    """What resamples of the samples choose."""
+
+    resamples: Count
+    seed: int
+    temperature: Parameter
+    scale: Parameter
+    frequencies: list[Frequency]
+    beats: Beats
+
+
+class Rank(Part):
+    """Spearman's rank correlation over points with its 95% interval."""
+
+    rho: float | None
+    p_value: Share | None
+    low: float | None
+    high: float | None
+    points: Count
+
+    @model_validator(mode="after")
+    def _fits(self) -> Rank:
+        check_interval(self.low, self.high)
+        return self
+
+
+_Table = Annotated[list[Annotated[list[Factor], Field(min_length=1)]], Field(min_length=1)]
+
+
+class FactorTables(Part):
+    """T and S of each layer and head: see `attention.factors`."""
+
+    temperature: _Table
+    scale: _Table
+    prefix_temperature: _Table | None = None
+    prefix_scale: _Table | None = None
+
+    @property
+    def factors(self) -> Factors:
+        """The same as a model takes them."""
+        return Factors.from_json(self.tables)
+
+    @property
+    def tables(self) -> dict[str, list[list[float]]]:
+        """Those that are there, by name."""
+        found = {name: getattr(self, name) for name in NAMES}
+        return {name: table for name, table in found.items() if table is not None}
+
+    @model_validator(mode="after")
+    def _fits(self) -> FactorTables:
+        """All tables have one shape."""
+        shapes = {name: (len(table), {len(row) for row in table}) for name, table in self.tables.items()}
+        first = shapes["temperature"]
+        if wrong := next((name for name, shape in shapes.items() if shape != first or len(shape[1]) > 1), None):
+            raise PartError("must be a table of the shape of all others, layers x heads.", wrong)
+        if (self.prefix_temperature is None) != (self.prefix_scale is None):
+            raise PartError("has one of prefix_temperature and prefix_scale, which go together.")
+        return self
+
+
+def _penalty(value: Any) -> Any:
+    if value is None or isinstance(scalar(value), bool):
+        raise PartError(f"must be number or string, but is {value!r:.60}.")
+    return value
+
+
+Penalty = Annotated[int | float | str, BeforeValidator(_penalty)]
+"""Strength of a penalty; `inf` is the infinity that JSON lacks."""
+
+
+class FitPlan(Part):
+    """How T and S were fitted: see `calibration.gradient.plan`."""
+
+    granularity: str | None = None
+    prefix: bool | None = None
+    start: TwoFactors | None = None
+    steps: Count | None = None
+    learning_rate: float | None = None
+    patience: int | None = None
+    bounds: Annotated[list[Factor], Field(min_length=2, max_length=2)]
+    strengths: list[Penalty] | None = None
+
+
+class HeldOut(Part):
+    """The KL of held-out folds with a penalty, in nats."""
+
+    penalty: Penalty
+    mean_kl: float
+
+
+class LessKL(Part):
+    """How much less KL the gradient's result has than other points."""
+
+    start: Difference
+    default: Difference
+    neutral: Difference
+
+
+class Gradient(Part):
+    """What the gradient found; curves and KL are in nats."""
+
+    granularity: Literal["model", "layer", "head"]
+    attn_temperature: Factor
+    attn_scale: Factor
+    factors: FactorTables
+    sha256: str
+    start: TwoFactors
+    plan: FitPlan
+    penalty: Penalty
+    held_out: list[HeldOut]
+    step: Count
+    training: list[float]
+    stopping: list[float]
+    fitting: list[int]
+    validation: list[int]
+    kl: list[float]
+    mean_kl: float
+    less_kl: LessKL
+
+    @property
+    def point(self) -> Point:
+        """The only T and S, or those in the middle of all."""
+        return Point(self.attn_temperature, self.attn_scale)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Gradient:
+        """Both curves have a value for each step, the one that was taken among them; factors are as written."""
+        check_length("stopping", self.stopping, len(self.training))
+        if self.step >= len(self.training):
+            raise PartError(f"is {self.step}, which gradient.training does not have.", "step")
+        if self.factors.factors.digest != self.sha256:
+            raise PartError("are not the numbers whose digest is gradient.sha256: they were changed.", "factors")
+        return self
+
+
+class Entropy(Part):
+    """Attention entropies in nats: the sequential model's, and each point's."""
+
+    chosen_by: bool
+    teacher: float
+    mean_entropy: list[float]
+    mean_distance: list[float]
+    choice: Chosen
+    spearman_with_kl: Rank
+
+
+class Oracle(WithPoint):
+    """The point that labels would choose."""
+
+    score: float
+
+
+class Labels(Part):
+    """What labels say of the points."""
+
+    metric: str
+    higher_is_better: bool
+    documents: Count
+    points: list[TwoFactors]
+    mean_scores: list[float]
+    oracle: Oracle
+    spearman: Rank
+
+    @model_validator(mode="after")
+    def _fits(self) -> Labels:
+        check_length("mean_scores", self.mean_scores, len(self.points))
+        return self
+
+
+class UnseenRow(Part):
+    """A choice on rows that it was not made on."""
+
+    name: str
+    point: TwoFactors
+    mean_kl: float
+    more_kl_than_chosen: Difference
+    kl: list[float]
+    score: float | None
+    less_score_than_chosen: Difference | None
+    scores: list[float] | None
+
+
+class Unseen(Part):
+    """Choices on rows that they were not made on."""
+
+    tasks: list[Task]
+    samples: Count
+    left_out: LeftOut
+    metric: str | None = None
+    """Older files name it beside the labels only."""
+    rows: list[UnseenRow]
+
+
+class Calibration(Part):
+    """What `calibration.json` holds."""
+
+    schema_version: Annotated[int, Field(ge=SCHEMA_VERSION, le=GRADIENT_VERSION)]
+    created: str
+    versions: dict[str, str | None]
+    device: str
+    model: Model
+    settings: Annotated[dict[str, Scalar], AfterValidator(_known_settings)]
+    tasks: list[Task]
+    requests: dict[str, Any]
+    objective: Objective
+    grid: Grid
+    samples: Annotated[list[Sample], Field(min_length=1)]
+    left_out: LeftOut
+    choice: Choice
+    stability: Stability
+    gradient: Gradient | None = None
+    entropy: Entropy | None = None
+    labels: Labels | None
+    test: Unseen | None
+    seconds: dict[str, float]
+
+    @property
+    def result(self) -> Choice | Gradient:
+        """What the calibration ended with: the gradient's result where there is one, else the grid's choice."""
+        return self.gradient or self.choice
+
+    @property
+    def metric(self) -> str | None:
+        """What labels and test rows are scored by, if any are."""
+        named = self.test.metric if self.test else None
+        return named or (self.labels.metric if self.labels else None)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Calibration:
+        """What stands in the order of the grid's points is as long, and what was chosen was measured."""
+        for number, sample in enumerate(self.samples):
+            check_length(f"samples[{number}].kl", sample.kl, len(self.grid.points))
+            check_length(f"samples[{number}].positions", sample.positions, len(self.grid.points))
+        if self.entropy:
+            check_length("entropy.mean_entropy", self.entropy.mean_entropy, len(self.grid.points))
+            check_length("entropy.mean_distance", self.entropy.mean_distance, len(self.grid.points))
+        means = self.grid.means
+        for name, part in self._choices():
+            if means.get(part.point) != part.mean_kl:
+                raise PartError(
+                    f"is (T, S) = {tuple(part.point)} with a mean KL of {part.mean_kl}, which grid does not have.", name
+                )
+        if self.labels and not {self.labels.oracle.point} <= set(self.labels.points) <= means.keys():
+            raise PartError("has points, or an oracle, which grid does not have.", "labels")
+        return self
+
+    def _choices(self) -> Iterator[tuple[str, Chosen]]:
+        yield "choice", self.choice
+        yield "choice.temperature_only", self.choice.temperature_only
+        yield "choice.scale_only", self.choice.scale_only
