@@ -19,9 +19,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from lm_eval_ape.artefacts.board import Difference
 
 KINDS = ("onehop", "twohop", "classify", "needle")
 FITS = ("grid", "model", "layer", "head")
@@ -127,11 +130,11 @@ class Bench:
             )
             assert one
             assert other
-            for task in one["tasks"]:
-                for row, against_ape in zip(one["rows"], other["rows"], strict=True):
-                    on, name = places.get(row["label"], ("", row["label"]))
-                    cells = [difference(found["tasks"][task]["difference"]) for found in (row, against_ape)]
-                    score = f"{100 * row['tasks'][task]['score']:.1f}"
+            for task in one.tasks:
+                for row, against_ape in zip(one.rows, other.rows, strict=True):
+                    on, name = places.get(row.label, ("", row.label))
+                    cells = [difference(found.tasks[task].difference) for found in (row, against_ape)]
+                    score = f"{100 * row.tasks[task].score:.1f}"
                     kind = task.removeprefix("ape_pocket_").removesuffix("_test")
                     yield f"| {chunks} | {kind} | {on} | {name} | {score} | {' | '.join(cells)} |"
 
@@ -265,11 +268,11 @@ def interval(pairs: Any) -> str:
     return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
 
 
-def difference(found: dict[str, Any] | None) -> str:
+def difference(found: Difference | None) -> str:
     """A difference of the board, x 100; nothing for the baseline itself."""
-    if not found:
+    if not found or found.low is None or found.high is None:
         return ""
-    return f"{100 * found['mean']:+.1f} [{100 * found['low']:+.1f}, {100 * found['high']:+.1f}]"
+    return f"{100 * found.mean:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
 
 
 def main() -> None:

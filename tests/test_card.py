@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
+from lm_eval_ape.artefacts.board import Board
 from lm_eval_ape.artefacts.calibration import Calibration
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.report.model_card import card
@@ -59,20 +60,37 @@ CALIBRATION: dict[str, Any] = {
     "seconds": {},
 }  # fmt: skip
 CALIBRATED = Calibration.model_validate(CALIBRATION)
-SCORE = {"score": 0.48, "stderr": 0.03, "difference": {"mean": -0.02, "low": -0.05, "high": 0.01, "p_value": 0.2}}
+SCORE = {
+    "score": 0.48, "stderr": 0.03, "kept": None, "kl": None,
+    "difference": {"mean": -0.02, "low": -0.05, "high": 0.01, "p_value": 0.2, "within_noise": True},
+}  # fmt: skip
+ROW = {"model": "org/model", "config": {}, "device": None, "kl": None, "average": None, "costs": None}
 BOARD: dict[str, Any] = {
+    "schema_version": 1,
+    "created": "2026-01-01",
+    "command": "",
+    "versions": {"lm_eval_ape": "0.1.0"},
+    "statistics": {"confidence": 0.95, "resamples": 99, "seed": 1},
+    "notes": [],
+    "lengths": {"unit": "tokens", "tasks": [], "buckets": [], "rows": {}},
+    "samples": {},
     "baseline": "sequential",
     "tasks": {
         "ape_longbench_2wikimqa_test": {
-            "metric": "score", "documents": 168,
+            "metric": "score", "documents": 168, "higher_is_better": True,
             "config": {"dataset_kwargs": {"longbench_dataset": "2wikimqa"}, "test_split": "test"},
         },
-        "mine": {"metric": "acc", "documents": 9, "config": {"custom_dataset": "mine"}},
+        "mine": {"metric": "acc", "documents": 9, "higher_is_better": True, "config": {"custom_dataset": "mine"}},
     },
     "rows": [
-        {"label": "sequential", "settings": {"strategy": "sequential"}, "identity": None, "tasks": {}},
         {
-            "label": "ape@c", "settings": {**CALIBRATION["settings"], "attn_temperature": 0.9, "attn_scale": 1.0},
+            **ROW, "label": "sequential",
+            "settings": {"strategy": "sequential", "attn_temperature": 1.0, "attn_scale": 1.0},
+            "identity": None, "tasks": {},
+        },
+        {
+            **ROW, "label": "ape@c",
+            "settings": {**CALIBRATION["settings"], "attn_temperature": 0.9, "attn_scale": 1.0},
             "identity": {"model": {"weights_sha256": "ab"}},
             "tasks": {"ape_longbench_2wikimqa_test": SCORE, "mine": SCORE},
         },
@@ -96,7 +114,7 @@ def test_a_card_says_what_was_chosen_how_sure_it_is_and_what_it_does_not_show() 
 
 
 def test_the_hubs_library_reads_the_metadata_and_finds_only_data_sets_of_the_hub() -> None:
-    read = ModelCard(card(CALIBRATED, BOARD), ignore_metadata_errors=False)
+    read = ModelCard(card(CALIBRATED, Board.model_validate(BOARD)), ignore_metadata_errors=False)
     (result,) = read.data.eval_results
     assert (result.dataset_type, result.dataset_config, result.dataset_split) == (
         "zai-org/LongBench",
@@ -113,11 +131,11 @@ def test_results_on_nothing_of_the_hub_make_no_metadata() -> None:
     board = copy.deepcopy(BOARD)
     for task in board["tasks"].values():
         task["config"] = {"dataset_path": "json"}
-    assert not card(CALIBRATED, board).startswith("---")
+    assert not card(CALIBRATED, Board.model_validate(board)).startswith("---")
 
 
 def test_a_board_without_the_calibrated_setting_is_refused() -> None:
     board = copy.deepcopy(BOARD)
     board["rows"][1]["settings"]["attn_scale"] = 0.9
     with pytest.raises(ApeError, match=r"no row of org/model with T=0.9, S=1 .* it has sequential, ape@c"):
-        card(CALIBRATED, board)
+        card(CALIBRATED, Board.model_validate(board))

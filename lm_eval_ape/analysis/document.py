@@ -16,6 +16,7 @@ from lm_eval_ape.analysis.measure import Looks
 from lm_eval_ape.analysis.options import Options
 from lm_eval_ape.analysis.sweep import Case
 from lm_eval_ape.artefacts.analysis_file import ALL, SCHEMA_VERSION
+from lm_eval_ape.artefacts.board import Board
 from lm_eval_ape.artefacts.identity import versions
 from lm_eval_ape.attention.row_statistics import ROLES
 from lm_eval_ape.settings.strategy import SETTINGS
@@ -24,7 +25,7 @@ from lm_eval_ape.settings.strategy import SETTINGS
 def make_document(
     options: Options,
     observed: Sequence[tuple[Case, Looks]],
-    board: Mapping[str, Any] | None,
+    board: Board | None,
     facts: Mapping[str, Any],
     command: Sequence[str],
 ) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def make_document(
         "command": shlex.join(command),
         "versions": versions(),
         **facts,
-        "tasks": {name: board["tasks"][name] if board else {} for name in tasks},
+        "tasks": {name: board.tasks[name].as_json() if board else {} for name in tasks},
         "offsets": list(OFFSETS),
         "statistics": {"resamples": options.resamples, "seed": options.seed},
         "cases": cases,
@@ -54,8 +55,8 @@ def make_document(
     }
 
 
-def _case(case: Case, looks: Looks, tasks: Sequence[str], board: Mapping[str, Any] | None) -> dict[str, Any]:
-    row = next((row for row in board["rows"] if row["label"] == case.spec.label), None) if board else None
+def _case(case: Case, looks: Looks, tasks: Sequence[str], board: Board | None) -> dict[str, Any]:
+    row = next((row for row in board.rows if row.label == case.spec.label), None) if board else None
     return {
         "label": case.spec.label,
         "family": case.family,
@@ -64,8 +65,8 @@ def _case(case: Case, looks: Looks, tasks: Sequence[str], board: Mapping[str, An
         "tasks": {
             task: {
                 **_mean([look for (name, _), look in looks.items() if name == task]),
-                "score": {name: row["tasks"][task][name] for name in ("score", "stderr")}
-                if row and task in row["tasks"]
+                "score": {"score": row.tasks[task].score, "stderr": row.tasks[task].stderr}
+                if row and task in row.tasks
                 else None,
             }
             for task in tasks
@@ -108,7 +109,7 @@ def _norms(norms: Sequence[Sequence[Sequence[float | None]]]) -> list[list[float
 
 
 def _correlations(
-    options: Options, observed: Sequence[tuple[Case, Looks]], tasks: Sequence[str], board: Mapping[str, Any]
+    options: Options, observed: Sequence[tuple[Case, Looks]], tasks: Sequence[str], board: Board
 ) -> dict[str, Any]:
     """Of entropy and score by task, over all cases and over those of each strategy with the sequential model.
 
@@ -139,11 +140,9 @@ def _correlations(
     return found
 
 
-def _aligned(
-    task: str, observed: Sequence[tuple[Case, Looks]], board: Mapping[str, Any]
-) -> tuple[Floats, Floats] | None:
+def _aligned(task: str, observed: Sequence[tuple[Case, Looks]], board: Board) -> tuple[Floats, Floats] | None:
     """Entropies and scores, each `(documents, cases)`; None if no document has all of them."""
-    samples = {sample["doc_id"]: sample["runs"] for sample in board["samples"].get(task, ())}
+    samples = {sample.doc_id: sample.runs for sample in board.samples.get(task, ())}
     documents = [
         number
         for number, runs in samples.items()
@@ -152,5 +151,5 @@ def _aligned(
     if not documents:
         return None
     entropies = [[float(np.mean(looks[task, number].entropy)) for _, looks in observed] for number in documents]
-    scores = [[samples[number][case.spec.label]["score"] for case, _ in observed] for number in documents]
+    scores = [[samples[number][case.spec.label].score for case, _ in observed] for number in documents]
     return np.array(entropies), np.array(scores, dtype=float)

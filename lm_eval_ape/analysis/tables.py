@@ -112,7 +112,12 @@ def show(content: Mapping[str, Any], console: Console) -> None:
 
 def markdown(content: Mapping[str, Any]) -> str:
     """The tables as Markdown, written as the harness writes its own."""
-    return "\n".join([*map(markdown_table, tables(content)), made_by(content)])
+    return "\n".join(
+        [
+            *map(markdown_table, tables(content)),
+            made_by(content["command"], content["versions"]["lm_eval_ape"], content["created"]),
+        ]
+    )
 
 
 def comma_separated(content: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from lm_eval_ape.artefacts.document import (
     TwoFactors,
     WithPoint,
     check_interval,
+    check_known,
     check_length,
     scalar,
 )
@@ -54,11 +55,6 @@ class _KnownSettings(Part):
     prefix: str
     positions: str
     context_field: str
-
-
-def _known_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    _KnownSettings.model_validate(settings)
-    return settings
 
 
 class Task(Part):
@@ -390,7 +386,7 @@ class Calibration(Part):
     versions: dict[str, str | None]
     device: str
     model: Model
-    settings: Annotated[dict[str, Scalar], AfterValidator(_known_settings)]
+    settings: Annotated[dict[str, Scalar], AfterValidator(check_known(_KnownSettings))]
     tasks: list[Task]
     requests: dict[str, Any]
     objective: Objective

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -64,6 +64,12 @@ def scalar(value: Any) -> Any:
     return value
 
 
+def _number(value: Any) -> Any:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise PartError(f"must be number, but is {value!r:.60}.")
+    return value
+
+
 def _two_factors(value: Any) -> Any:
     pair = value if isinstance(value, (list, tuple)) else ()
     numbers = [one for one in pair if isinstance(one, (int, float)) and not isinstance(one, bool)]
@@ -72,6 +78,8 @@ def _two_factors(value: Any) -> Any:
     return value
 
 
+Number = Annotated[int | float, BeforeValidator(_number)]
+"""A number that stays whole where it was."""
 Count = Annotated[int, Field(ge=0)]
 Factor = Annotated[float, Field(gt=0)]
 """T or S."""
@@ -99,6 +107,16 @@ class WithPoint(Part):
         return Point(self.attn_temperature, self.attn_scale)
 
 
+def check_known(known: type[Part]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """A check of what is known of an object that is else kept as it is."""
+
+    def check(content: dict[str, Any]) -> dict[str, Any]:
+        known.model_validate(content)
+        return content
+
+    return check
+
+
 def check_interval(low: float | None, high: float | None) -> None:
     """An interval has both ends or neither.
 
@@ -120,12 +138,13 @@ def check_length(name: str, values: Sequence[Any], expected: int) -> None:
 
 
 @contextmanager
-def checking(named: str, mend: str) -> Iterator[None]:
+def checking(named: str, mend: str, whole: str = "the file") -> Iterator[None]:
     """Let a document that is refused inside be one sentence that says which file is wrong, where and how.
 
     Args:
         named: What is wrong with the file then: the beginning of a sentence.
         mend: What to do: a sentence.
+        whole: What the document itself is called.
 
     Raises:
         ApeError: A document was refused.
@@ -133,21 +152,21 @@ def checking(named: str, mend: str) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        raise ApeError(f"{named}: {sentence(error)} {mend}") from error
+        raise ApeError(f"{named}: {sentence(error, whole)} {mend}") from error
 
 
-def sentence(error: ValidationError) -> str:
+def sentence(error: ValidationError, whole: str = "the file") -> str:
     """The first thing that is wrong with a document: its place, what was got and what was expected."""
     found = error.errors(include_url=False)[0]
     kind, got, context = found["type"], found["input"], found.get("ctx", {})
     place = _place(found["loc"])
     if kind == "missing":
-        return f"{_place(found['loc'][:-1]) or 'the file'} has no {found['loc'][-1]!r}{_like(found['loc'][-1], got)}."
+        return f"{_place(found['loc'][:-1]) or whole} has no {found['loc'][-1]!r}{_like(found['loc'][-1], got)}."
     if kind == "value_error":
         inner = context["error"]
         parts = [part for part in (place, getattr(inner, "place", "")) if part]
-        return f"{'.'.join(parts) or 'the file'} {inner}"
-    return f"{place or 'the file'} {_wrong(kind, got, context)}"
+        return f"{'.'.join(parts) or whole} {inner}"
+    return f"{place or whole} {_wrong(kind, got, context)}"
 
 
 def _wrong(kind: str, got: Any, context: Mapping[str, Any]) -> str:

@@ -1,147 +1,218 @@
-"""What `compare` keeps beside a run, `run.json` and `kl.json`, read back and checked."""
+"""What `compare` keeps beside a run, `run.json` and `kl.json`, in the order in which it is written."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from lm_eval_ape.artefacts.json_schema import Rule, checking, validate
+from pydantic import AfterValidator, Field, model_validator
+
+from lm_eval_ape.artefacts.document import (
+    Count,
+    Factor,
+    Name,
+    Number,
+    Part,
+    PartError,
+    Positive,
+    Scalar,
+    check_known,
+    checking,
+    scalar,
+)
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.settings.strategy import SETTINGS
-from lm_eval_ape.storage.files import read_json
+from lm_eval_ape.storage.files import read_json, write_text
 
 RECORD_NAME = "run.json"
 KL_NAME = "kl.json"
 
 _MEND = "Run lm-eval-ape compare again with the same --output_path; what is whole is not run again."
-_COUNT: Rule = {"type": "integer", "minimum": 0}
-_SECONDS: Rule = {"type": ["number", "null"], "minimum": 0}
-_TEXT: Rule = {"type": "string", "minLength": 1}
-_REQUEST: Rule = {
-    "type": "object",
-    "required": [
-        "task", "doc_id", "chunk_tokens", "tokens", "dropped_tokens", "prefill_seconds", "seconds", "new_tokens",
-    ],
-    "properties": {
-        "task": _TEXT,
-        "doc_id": _COUNT,
-        "chunk_tokens": {"type": "array", "items": _COUNT},
-        "tokens": _COUNT,
-        "dropped_tokens": _COUNT,
-        "prefill_seconds": _SECONDS,
-        "seconds": _SECONDS,
-        "new_tokens": {"type": ["integer", "null"], "minimum": 0},
-    },
-}  # fmt: skip
-_KEPT = ("memory_hits", "disk_hits", "misses", "hit_tokens", "miss_tokens")
-_RECORD: Rule = {
-    "type": "object",
-    "required": ["label", "results_file", "identity", "requests", "peak_memory_bytes", "peak_memory_of"],
-    "properties": {
-        "label": _TEXT,
-        "results_file": _TEXT,
-        "identity": {"type": "object", "properties": {"model": {"type": "object"}, "versions": {"type": "object"}}},
-        "command": {"type": ["string", "null"]},
-        "created": {"type": "string"},
-        "peak_memory_bytes": _COUNT,
-        "peak_memory_of": {"type": "string"},
-        "kv_cache": {
-            "type": ["array", "null"],
-            "items": {"type": "object", "required": list(_KEPT), "properties": dict.fromkeys(_KEPT, _COUNT)},
-        },
-        "requests": {"type": "array", "items": _REQUEST},
-    },
-}
-_DIVERGENCES: Rule = {
-    "type": "object",
-    "required": ["identity", "left_out", "whole_texts", "samples"],
-    "properties": {
-        "identity": {
-            "type": "object",
-            "required": ["run", "num_tokens", "history", "after_eos"],
-            "properties": {
-                "run": {"type": "object"},
-                "num_tokens": {"type": "integer", "minimum": 1},
-                "history": _TEXT,
-                "after_eos": _TEXT,
-                "limit": {"type": ["number", "null"], "exclusiveMinimum": 0},
-            },
-        },
-        "left_out": {
-            "type": "object",
-            "required": ["too_long", "no_context"],
-            "properties": {"too_long": _COUNT, "no_context": _COUNT},
-        },
-        "whole_texts": {"type": "array", "items": _TEXT},
-        "samples": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["task", "doc_id", "prompt_sha256", "tokens", "nats"],
-                "properties": {
-                    "task": _TEXT,
-                    "doc_id": _COUNT,
-                    "prompt_sha256": _TEXT,
-                    "tokens": {"type": "array", "items": {"type": "string"}},
-                    "nats": {"type": "array", "minItems": 1, "items": {"type": "number"}},
-                },
-            },
-        },
-    },
-}
 
 
-# What `comparison.specs.describe` reads of a record's settings; further ones are of later versions.
-SETTINGS_RULE: Rule = {
-    "type": "object",
-    "required": ["strategy", "attn_temperature", "attn_scale"],
-    "properties": {
-        "strategy": {"type": "string"},
-        "attn_temperature": {"type": "number", "exclusiveMinimum": 0},
-        "attn_scale": {"type": "number", "exclusiveMinimum": 0},
-        "factors_sha256": {"type": "string"},
-        **{
-            name: {"type": ["string", "number", "boolean", "null"]}
-            for name in SETTINGS
-            if name not in ("strategy", "attn_temperature", "attn_scale")
-        },
-    },
-}
+class _KnownIdentity(Part):
+    """What is read of all that a run depends on; more is compared as it is."""
+
+    model: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
+    versions: dict[str, Any] = {}  # noqa: RUF012
+    device: str | None = None
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """Read what `folder.write_record` wrote.
+Identity = Annotated[dict[str, Any], AfterValidator(check_known(_KnownIdentity))]
+"""All that a run depends on (see `comparison.identity`), compared as it is."""
+
+
+class _KnownSettings(Part):
+    """Settings that every run of ours has."""
+
+    strategy: str
+    attn_temperature: Factor
+    attn_scale: Factor
+    factors_sha256: str = ""
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings that this version knows are plain values; further ones are of later versions."""
+    for name in SETTINGS:
+        try:
+            scalar(settings.get(name))
+        except PartError as error:
+            raise PartError(str(error), name) from error
+    return settings
+
+
+Settings = Annotated[dict[str, Any], AfterValidator(_plain), AfterValidator(check_known(_KnownSettings))]
+"""How a run's prompts were encoded: what `comparison.specs.describe` reads."""
+
+
+class Measured(Part):
+    """What was measured of a request: see `comparison.measured.Request`."""
+
+    idx: Count | None = None
+    chunk_tokens: list[Count]
+    tokens: Count
+    dropped_tokens: Count
+    prefill_seconds: Positive | None
+    seconds: Positive | None
+    new_tokens: Count | None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Measured:
+        if self.new_tokens is not None and None in (self.seconds, self.prefill_seconds):
+            raise PartError("has no seconds, but generated tokens.")
+        return self
+
+
+class OfDocument(Part):
+    """A part of a document of a task."""
+
+    task: Name
+    doc_id: Count
+
+
+# The fields of the last base come first.
+class Request(Measured, OfDocument):
+    """A request of a document, measured."""
+
+
+class KeptChunks(Part):
+    """What a process asked the store of encoded chunks for, and what it had: see `encoding.kv_store.store.Counts`."""
+
+    memory_limit_bytes: Count | None = None
+    memory_bytes: Count | None = None
+    dir: str | None = None
+    dir_limit_bytes: Count | None = None
+    dir_bytes: Count | None = None
+    damaged_or_unwritten: Scalar = None
+    memory_hits: Count
+    disk_hits: Count
+    misses: Count
+    hit_tokens: Count
+    miss_tokens: Count
+
+
+class Record(Part):
+    """What `run.json` says of a finished run."""
+
+    label: Name
+    results_file: Name
+    identity: Identity
+    command: str | None = None
+    processes: Count | None = None
+    created: str = ""
+    peak_memory_bytes: Count
+    peak_memory_of: str
+    kv_cache: list[KeptChunks] | None = None
+    requests: list[Request]
+
+
+class KLIdentity(Part):
+    """What divergences depend on: the run, and what was measured."""
+
+    run: dict[str, Any]
+    num_tokens: Annotated[int, Field(ge=1)]
+    history: Name
+    after_eos: Name
+    limit: Annotated[Number, Field(gt=0)] | None = None
+
+
+class LeftOut(Part):
+    """How many prompts were left out, and why."""
+
+    too_long: Count
+    no_context: Count
+
+
+class PromptKL(OfDocument):
+    """A prompt's divergences in nats, with the teacher's tokens that they belong to."""
+
+    prompt_sha256: Name
+    tokens: list[str]
+    nats: Annotated[list[float], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _fits(self) -> PromptKL:
+        if len(self.tokens) != len(self.nats):
+            raise PartError("has not one divergence for each token.")
+        return self
+
+
+class KLRecord(Part):
+    """What `kl.json` says of a run: how far it is from the sequential model."""
+
+    identity: KLIdentity
+    left_out: LeftOut
+    whole_texts: list[Name]
+    samples: list[PromptKL]
+
+
+def read_record(path: Path) -> Record:
+    """Read what `write_record` wrote.
 
     Raises:
         ApeError: It cannot be read, is no such record, or names a results file outside its own folder.
     """
-    record = _read(path, "record", _RECORD)
-    named = path.parent / record["results_file"]
+    with _reading(path, "record") as content:
+        record = Record.model_validate(content)
+    named = path.parent / record.results_file
     if not named.resolve().is_relative_to(path.parent.resolve()):
-        raise ApeError(
-            f"The record {path} names the results file {record['results_file']!r} outside its folder. {_MEND}"
-        )
-    for number, request in enumerate(record["requests"]):
-        if request["new_tokens"] is not None and None in (request["seconds"], request["prefill_seconds"]):
-            raise ApeError(f"The record {path} has no seconds of requests[{number}], which generated tokens. {_MEND}")
+        raise ApeError(f"The record {path} names the results file {record.results_file!r} outside its folder. {_MEND}")
     return record
 
 
-def read_divergences(path: Path) -> dict[str, Any]:
-    """Read what `kl.StrategyKL.measure` wrote.
+def read_divergences(path: Path) -> KLRecord:
+    """Read what `write_divergences` wrote.
 
     Raises:
         ApeError: It cannot be read, or holds something else.
     """
-    content = _read(path, "file", _DIVERGENCES)
-    for number, sample in enumerate(content["samples"]):
-        if len(sample["tokens"]) != len(sample["nats"]):
-            raise ApeError(f"The file {path} has not one divergence for each token in samples[{number}]. {_MEND}")
-    return content
+    with _reading(path, "file") as content:
+        return KLRecord.model_validate(content)
 
 
-def _read(path: Path, what: str, rule: Rule) -> dict[str, Any]:
+def write_record(folder: Path, record: Record) -> None:
+    """Say that a folder's run is finished, and what it is; written last, so that a killed run has none.
+
+    Raises:
+        ApeError: It cannot be written.
+    """
+    write_text(folder / RECORD_NAME, json.dumps(record.as_json(), indent=1) + "\n")
+
+
+def write_divergences(folder: Path, found: KLRecord) -> None:
+    """Keep a run's divergences beside its record.
+
+    Raises:
+        ApeError: They cannot be written.
+    """
+    write_text(folder / KL_NAME, json.dumps(found.as_json(), ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def _reading(path: Path, what: str) -> Iterator[Any]:
     content = read_json(path, what, _MEND)
     with checking(f"The {what} {path} is none that this version can read", _MEND):
-        validate(content, rule)
-    return dict(content)
+        yield content

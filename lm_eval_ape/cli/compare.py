@@ -7,11 +7,14 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from lm_eval_ape.cli.progress import messages
 from lm_eval_ape.comparison.options import Options
 from lm_eval_ape.settings.flags import add_flags, command_parser
+
+if TYPE_CHECKING:
+    from lm_eval_ape.artefacts.board import Board
 
 DESCRIPTION = """\
 Run encoding strategies on the same prompts and say which differences are real: each one's score with its standard
@@ -102,7 +105,7 @@ def _report(folders: Sequence[str]) -> Path:
     return report(folders)
 
 
-def _show(board: dict[str, Any], output: str | None) -> None:
+def _show(board: Board, output: str | None) -> None:
     from rich.console import Console
 
     from lm_eval_ape.comparison.formats import show

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from lm_eval_ape.settings.option_values import count
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from lm_eval_ape.artefacts.board import Board
     from lm_eval_ape.artefacts.calibration import Calibration
 
 STRATEGIES = ("sequential", "parallel", "sink", "ape")
@@ -75,7 +76,7 @@ def _options(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
 
 
-def compare(args: argparse.Namespace, folder: Path, command: Sequence[str]) -> Mapping[str, Any] | None:
+def compare(args: argparse.Namespace, folder: Path, command: Sequence[str]) -> Board | None:
     """Run every strategy on the same questions and measure its KL from the sequential model.
 
     Args:
@@ -95,7 +96,7 @@ def compare(args: argparse.Namespace, folder: Path, command: Sequence[str]) -> M
     return run(options, command)
 
 
-def show(board: Mapping[str, Any], args: argparse.Namespace, console: Console) -> None:
+def show(board: Board, args: argparse.Namespace, console: Console) -> None:
     """Print the table of all strategies."""
     from rich.table import Table
 
@@ -108,12 +109,13 @@ def show(board: Mapping[str, Any], args: argparse.Namespace, console: Console) -
     names = {task: task.removeprefix("ape_pocket_").removesuffix("_test") for task in TASKS}
     for header in (*names.values(), *(f"KL {name}" for name in names.values()), "seconds"):
         table.add_column(header, justify="right")
-    for row in board["rows"]:
-        scores = [row["tasks"][task] for task in TASKS]
-        cells = [f"{100 * score['score']:.1f} ± {100 * (score['stderr'] or 0):.1f}" for score in scores]
-        cells += [f"{score['kl']['mean']:.3f}" if score["kl"] else "-" for score in scores]
-        seconds = row["costs"]["requests"] * row["costs"]["seconds"]["mean"]
-        table.add_row(row["label"], *cells, f"{seconds:.0f}")
+    for row in board.rows:
+        scores = [row.tasks[task] for task in TASKS]
+        cells = [f"{100 * score.score:.1f} ± {100 * (score.stderr or 0):.1f}" for score in scores]
+        cells += [f"{score.kl.mean:.3f}" if score.kl else "-" for score in scores]
+        cost = row.costs
+        seconds = f"{cost.requests * cost.seconds.mean:.0f}" if cost and cost.seconds else "-"
+        table.add_row(row.label, *cells, seconds)
     console.print(table)
 
 

@@ -7,8 +7,19 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from lm_eval_ape.artefacts.board_file import SCHEMA_VERSION
+from lm_eval_ape.artefacts.board import (
+    SCHEMA_VERSION,
+    Answer,
+    Average,
+    Board,
+    Row,
+    Sample,
+    Statistics,
+    Task,
+    TaskScore,
+)
 from lm_eval_ape.artefacts.identity import versions
+from lm_eval_ape.artefacts.run_record import Measured
 from lm_eval_ape.comparison.costs import costs
 from lm_eval_ape.comparison.kl_board import Divergences
 from lm_eval_ape.comparison.kl_board import notes as kl_notes
@@ -33,7 +44,7 @@ def make_board(
     resamples: int = 9999,
     seed: int = 1234,
     command: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> Board:
     """Compare runs on the documents that they share.
 
     Args:
@@ -65,38 +76,38 @@ def make_board(
     divergences = {run.label: Divergences(run) for run in runs}
     notes += kl_notes(list(divergences.values()), matched)
     chance = {"resamples": resamples, "seed": seed}
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": shlex.join(command),
-        "versions": versions(),
-        "baseline": base,
-        "statistics": {
+    return Board(
+        schema_version=SCHEMA_VERSION,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        command=shlex.join(command),
+        versions=versions(),
+        baseline=base,
+        statistics=Statistics(
             **chance,
-            "confidence": 0.95,
-            "interval": "percentile bootstrap over documents, paired (scipy.stats.bootstrap)",
-            "p_value": "two-sided test of random signs of the paired differences (scipy.stats.permutation_test)",
-            "within_noise": "p >= 0.05, or the interval holds 0",
-        },
-        "notes": notes,
-        "tasks": {task.task: _task_part(task, runs) for task in matched},
-        "rows": [_row_part(divergences[run.label], matched, labels, base, chance) for run in runs],
-        "lengths": by_length(matched, lengths, labels, base, **chance),
-        "samples": {task.task: _samples_part(task, runs, lengths, divergences) for task in matched},
-    }
+            confidence=0.95,
+            interval="percentile bootstrap over documents, paired (scipy.stats.bootstrap)",
+            p_value="two-sided test of random signs of the paired differences (scipy.stats.permutation_test)",
+            within_noise="p >= 0.05, or the interval holds 0",
+        ),
+        notes=notes,
+        tasks={task.task: _task_part(task, runs) for task in matched},
+        rows=[_row_part(divergences[run.label], matched, labels, base, chance) for run in runs],
+        lengths=by_length(matched, lengths, labels, base, **chance),
+        samples={task.task: _samples_part(task, runs, lengths, divergences) for task in matched},
+    )
 
 
-def _task_part(task: Matched, runs: Sequence[Run]) -> dict[str, Any]:
+def _task_part(task: Matched, runs: Sequence[Run]) -> Task:
     run = next(run for run in runs if run.label in task.scores)
-    return {
-        "metric": task.metric,
-        "higher_is_better": task.higher_is_better,
-        "filter": run.tasks[task.task].filter,
-        "documents": len(task.keys),
-        "version": run.results.get("versions", {}).get(task.task),
-        "num_fewshot": run.results.get("n-shot", {}).get(task.task),
-        "config": run.results.get("configs", {}).get(task.task),
-    }
+    return Task(
+        metric=task.metric,
+        higher_is_better=task.higher_is_better,
+        filter=run.tasks[task.task].filter,
+        documents=len(task.keys),
+        version=run.results.versions.get(task.task),
+        num_fewshot=run.results.shots.get(task.task),
+        config=run.results.configs.get(task.task),
+    )
 
 
 def _row_part(
@@ -105,42 +116,43 @@ def _row_part(
     labels: Sequence[str],
     base: str | None,
     chance: Mapping[str, int],
-) -> dict[str, Any]:
+) -> Row:
     run = divergences.run
     own = [task for task in matched if run.label in task.scores]
     shared = averaged(matched, labels)
-    record = run.record or {}
-    return {
-        "label": run.label,
-        "model": run.model,
-        "settings": run.settings,
-        "config": run.results["config"],
-        "provenance": {name: run.results[name] for name in _PROVENANCE if name in run.results},
-        "command": record.get("command"),
-        "versions": record.get("identity", {}).get("versions"),
-        "device": record.get("identity", {}).get("device"),
-        "identity": record.get("identity"),
-        "created": record.get("created"),
-        "results_file": str(run.results_file),
-        "kl": divergences.objective,
-        "tasks": {
-            task.task: {
+    record, results = run.record, run.results.as_json()
+    identity = record.identity if record else None
+    return Row(
+        label=run.label,
+        model=run.model,
+        settings=run.settings,
+        config=run.results.config,
+        provenance={name: results[name] for name in _PROVENANCE if name in results},
+        command=record.command if record else None,
+        versions=(identity or {}).get("versions"),
+        device=(identity or {}).get("device"),
+        identity=identity,
+        created=(record.created or None) if record else None,
+        results_file=str(run.results_file),
+        kl=divergences.objective,
+        tasks={
+            task.task: TaskScore(
                 **_scores_part(run.label, [task], base, chance),
-                "kl": divergences.mean(task),
-                "left_out": task.left_out.get(run.label, 0),
-                "reported": run.results["results"].get(task.task),
-            }
+                kl=divergences.mean(task),
+                left_out=task.left_out.get(run.label, 0),
+                reported=run.results.results.get(task.task),
+            )
             for task in own
         },
-        "average": {
+        average=Average(
             **_scores_part(run.label, shared, base, chance),
-            "kl": divergences.mean(*shared),
-            "tasks": [task.task for task in shared],
-        }
+            kl=divergences.mean(*shared),
+            tasks=[task.task for task in shared],
+        )
         if shared
         else None,
-        "costs": costs(run.record),
-    }
+        costs=costs(run.record),
+    )
 
 
 def _scores_part(label: str, tasks: Sequence[Matched], base: str | None, chance: Mapping[str, int]) -> dict[str, Any]:
@@ -159,7 +171,7 @@ def _scores_part(label: str, tasks: Sequence[Matched], base: str | None, chance:
 
 def _samples_part(
     task: Matched, runs: Sequence[Run], lengths: Lengths, divergences: Mapping[str, Divergences]
-) -> list[dict[str, Any]]:
+) -> list[Sample]:
     having = [run for run in runs if run.label in task.scores]
     requests = {run.label: _requests(run, task.task) for run in having}
     samples = []
@@ -167,32 +179,32 @@ def _samples_part(
         rows = {run.label: run.tasks[task.task].rows[key] for run in having}
         first = next(iter(rows.values()))
         samples.append(
-            {
-                "doc_id": first.doc_id,
+            Sample(
+                doc_id=first.doc_id,
                 **key._asdict(),
-                "length": int(lengths.values[task.task][index]),
-                "prompt_end": first.prompt_end,
-                "target": first.target,
-                "runs": {
-                    label: {
-                        "score": float(task.scores[label][index]),
-                        "metrics": row.metrics,
-                        "prediction": row.prediction,
-                        "requests": requests[label].get(row.doc_id),
-                        "kl": divergences[label].prompts(task.task, row),
-                    }
+                length=int(lengths.values[task.task][index]),
+                prompt_end=first.prompt_end,
+                target=first.target,
+                runs={
+                    label: Answer(
+                        score=float(task.scores[label][index]),
+                        metrics=row.metrics,
+                        prediction=row.prediction,
+                        requests=requests[label].get(row.doc_id),
+                        kl=divergences[label].prompts(task.task, row),
+                    )
                     for label, row in rows.items()
                 },
-            }
+            )
         )
     return samples
 
 
-def _requests(run: Run, task: str) -> dict[int, list[dict[str, Any]]]:
+def _requests(run: Run, task: str) -> dict[int, list[Measured]]:
     """What was measured of each document, without what the sample says anyway."""
-    found: dict[int, list[dict[str, Any]]] = {}
-    for request in (run.record or {}).get("requests", ()):
-        if request["task"] == task:
-            rest = {name: value for name, value in request.items() if name not in ("task", "doc_id")}
-            found.setdefault(request["doc_id"], []).append(rest)
+    found: dict[int, list[Measured]] = {}
+    for request in run.record.requests if run.record else ():
+        if request.task == task:
+            rest = {name: value for name, value in request.as_json().items() if name not in ("task", "doc_id")}
+            found.setdefault(request.doc_id, []).append(Measured(**rest))
     return found

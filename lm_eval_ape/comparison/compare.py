@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
+from lm_eval_ape.artefacts import board_file
+from lm_eval_ape.artefacts.board import Board
 from lm_eval_ape.comparison.board import make_board
 from lm_eval_ape.comparison.formats import comma_separated, markdown
 from lm_eval_ape.comparison.loggers import Loggers, Report
@@ -23,7 +22,7 @@ from lm_eval_ape.storage.files import write_text
 logger = logging.getLogger(__name__)
 
 
-def compare(options: Options, command: Sequence[str] = (), report: Report | None = None) -> dict[str, Any] | None:
+def compare(options: Options, command: Sequence[str] = (), report: Report | None = None) -> Board | None:
     """Run what is to be run, read what is to be read, and put all of it on one board.
 
     Args:
@@ -42,7 +41,7 @@ def compare(options: Options, command: Sequence[str] = (), report: Report | None
         return _compare(options, command, report)
 
 
-def _compare(options: Options, command: Sequence[str], report: Report | None) -> dict[str, Any] | None:
+def _compare(options: Options, command: Sequence[str], report: Report | None) -> Board | None:
     loggers = Loggers(options, report)
     strategies = Strategies(options, loggers) if options.runs else None
     runs = read_folders(options.sources)
@@ -72,17 +71,8 @@ def _compare(options: Options, command: Sequence[str], report: Report | None) ->
     return board
 
 
-def _finite(value: Any) -> Any:
-    """The same with null for numbers that JSON does not have; a metric of some task may be NaN."""
-    if isinstance(value, Mapping):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write(folder: Path, board: Mapping[str, Any]) -> None:
+def write(folder: Path, board: Board) -> None:
     """Write `board.json`, `board.md` and `board.csv`."""
-    write_text(folder / "board.json", json.dumps(_finite(board), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    board_file.write(folder, board)
     write_text(folder / "board.md", markdown(board))
     write_text(folder / "board.csv", comma_separated(board))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean, median
-from typing import Any
+
+from lm_eval_ape.artefacts.board import Costs, KeptTokens, Middle
+from lm_eval_ape.artefacts.run_record import KeptChunks, Record
 
 
-def costs(record: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def costs(record: Record | None) -> Costs | None:
     """Summarise a record's requests.
 
     Args:
-        record: What `folder.write_record` wrote; None for a run that was not measured.
+        record: What `run.json` says; None for a run that was not measured.
 
     Returns:
         `median` (unmoved by a first, slow call), `mean` and `max` of a request: of those that generate the
@@ -22,31 +24,34 @@ def costs(record: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """
     if record is None:
         return None
-    requests: Sequence[Mapping[str, Any]] = record["requests"]
-    generated = [r for r in requests if r["new_tokens"] is not None]
-    later = sum(r["new_tokens"] - 1 for r in generated if r["new_tokens"])
-    decoding = sum(r["seconds"] - r["prefill_seconds"] for r in generated)
-    return {
-        "requests": len(requests),
-        "prefill_seconds": _middle([r["prefill_seconds"] for r in generated]),
-        "seconds": _middle([r["seconds"] for r in generated]),
-        "scoring_seconds": _middle([r["seconds"] for r in requests if r["new_tokens"] is None and r["seconds"]]),
-        "decode_tokens_per_second": later / decoding if later > 0 and decoding > 0 else None,
-        "new_tokens": _middle([r["new_tokens"] for r in generated]),
-        "chunks": _middle([len(r["chunk_tokens"]) for r in requests]),
-        "tokens": _middle([r["tokens"] for r in requests]),
-        "dropped_tokens": sum(r["dropped_tokens"] for r in requests),
-        "peak_memory_bytes": record["peak_memory_bytes"],
-        "peak_memory_of": record["peak_memory_of"],
-        "kv_cache": _summed(record.get("kv_cache") or []),
-    }
+    requests = record.requests
+    generated = [r for r in requests if r.new_tokens is not None]
+    new_tokens = [r.new_tokens for r in requests if r.new_tokens is not None]
+    seconds = [r.seconds for r in generated if r.seconds is not None]
+    prefill_seconds = [r.prefill_seconds for r in generated if r.prefill_seconds is not None]
+    later = sum(count - 1 for count in new_tokens if count)
+    decoding = sum(whole - prefill for whole, prefill in zip(seconds, prefill_seconds, strict=True))
+    return Costs(
+        requests=len(requests),
+        prefill_seconds=_middle(prefill_seconds),
+        seconds=_middle(seconds),
+        scoring_seconds=_middle([r.seconds for r in requests if r.new_tokens is None and r.seconds]),
+        decode_tokens_per_second=later / decoding if later > 0 and decoding > 0 else None,
+        new_tokens=_middle(new_tokens),
+        chunks=_middle([len(r.chunk_tokens) for r in requests]),
+        tokens=_middle([r.tokens for r in requests]),
+        dropped_tokens=sum(r.dropped_tokens for r in requests),
+        peak_memory_bytes=record.peak_memory_bytes,
+        peak_memory_of=record.peak_memory_of,
+        kv_cache=_summed(record.kv_cache or []),
+    )
 
 
-def _summed(parts: Sequence[Mapping[str, Any]]) -> dict[str, int] | None:
+def _summed(parts: Sequence[KeptChunks]) -> KeptTokens | None:
     """The counts of all processes' stores."""
     names = ("memory_hits", "disk_hits", "misses", "hit_tokens", "miss_tokens")
-    return {name: sum(part[name] for part in parts) for name in names} if parts else None
+    return KeptTokens(**{name: sum(getattr(part, name) for part in parts) for name in names}) if parts else None
 
 
-def _middle(values: Sequence[float]) -> dict[str, float] | None:
-    return {"median": median(values), "mean": fmean(values), "max": max(values)} if values else None
+def _middle(values: Sequence[float]) -> Middle | None:
+    return Middle(median=median(values), mean=fmean(values), max=max(values)) if values else None

@@ -11,10 +11,10 @@ from typing import Any
 
 from lm_eval.loggers import EvaluationTracker
 
-from lm_eval_ape.artefacts.run_record import RECORD_NAME, read_record
+from lm_eval_ape.artefacts.run_record import RECORD_NAME, Record, read_record
 from lm_eval_ape.comparison.runs import read_run
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.storage.files import whole_files, write_text, writing_told
+from lm_eval_ape.storage.files import whole_files, writing_told
 
 
 def strategy_folder(output: Path, label: str) -> Path:
@@ -55,24 +55,13 @@ def save(results: dict[str, Any], samples: Mapping[str, Any], tracker: Evaluatio
     return place / name / results_file
 
 
-def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Say that a folder's run is finished, and what it is; written last, so that a killed run has none.
-
-    Args:
-        folder: The strategy's folder.
-        record: `label`, `results_file` in the folder, `identity` (all that the outcome depends on), `command`,
-            `processes`, `created`, `requests` (of `measured.Request`), `peak_memory_bytes` and `peak_memory_of`.
-    """
-    write_text(folder / RECORD_NAME, json.dumps(record, indent=1) + "\n")
-
-
-def finished_record(folder: Path) -> dict[str, Any] | None:
+def finished_record(folder: Path) -> Record | None:
     """The record of a folder's finished run; None if there is none that can be read."""
     try:
         record = read_record(folder / RECORD_NAME)
     except ApeError:
         return None
-    return record if (folder / record["results_file"]).is_file() else None
+    return record if (folder / record.results_file).is_file() else None
 
 
 def changes(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

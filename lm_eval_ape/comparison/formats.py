@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 from pytablewriter import MarkdownTableWriter
@@ -12,16 +12,17 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from lm_eval_ape.artefacts.board import Average, Board, Row, Score
 from lm_eval_ape.comparison.tables import Table, settings_words, tables
 from lm_eval_ape.display import escaping
 from lm_eval_ape.display.escaping import csv_cell, terminal
 
 
-def show(board: Mapping[str, Any], console: Console) -> None:
+def show(board: Board, console: Console) -> None:
     """Print the tables and notes."""
     for table in tables(board):
         console.print(drawn(table, {"Tasks", "Strategy", "Settings", "Metric", "Device"}))
-    for note in board["notes"]:
+    for note in board.notes:
         console.print(terminal(note), markup=False, highlight=False, soft_wrap=True)
 
 
@@ -43,14 +44,14 @@ def drawn(table: Table, texts: Collection[str]) -> RichTable:
     return found
 
 
-def markdown(board: Mapping[str, Any]) -> str:
+def markdown(board: Board) -> str:
     """The tables as Markdown, written as the harness writes its own."""
     parts = []
     for table in tables(board):
         parts.append(markdown_table(table))
-    if board["notes"]:
-        parts.append("### Notes\n\n" + "".join(f"- {escaping.markdown(note)}\n" for note in board["notes"]))
-    return "\n".join([*parts, made_by(board)])
+    if board.notes:
+        parts.append("### Notes\n\n" + "".join(f"- {escaping.markdown(note)}\n" for note in board.notes))
+    return "\n".join([*parts, made_by(board.command, board.versions["lm_eval_ape"], board.created)])
 
 
 def markdown_table(table: Table) -> str:
@@ -65,19 +66,18 @@ def markdown_table(table: Table) -> str:
     return f"### {table.title}\n\n{writer.dumps()}\n{escaping.markdown(table.caption)}\n"
 
 
-def made_by(content: Mapping[str, Any]) -> str:
+def made_by(command: str, version: str, created: str) -> str:
     """The line of Markdown that says what made a board or an analysis."""
-    made = f"{escaping.code(content['command'])}, " if content["command"] else ""
-    version, created = escaping.markdown(content["versions"]["lm_eval_ape"]), escaping.markdown(content["created"])
-    return f"Made by {made}lm_eval_ape {version}, {created}.\n"
+    made = f"{escaping.code(command)}, " if command else ""
+    return f"Made by {made}lm_eval_ape {escaping.markdown(version)}, {escaping.markdown(created)}.\n"
 
 
-def comma_separated(board: Mapping[str, Any]) -> str:
+def comma_separated(board: Board) -> str:
     """One line for each row and task, and each row's average, with unrounded values in the metric's own unit."""
     lines = []
-    for row in board["rows"]:
-        parts = list(row["tasks"].items())
-        parts += [("average", row["average"])] if row["average"] else []
+    for row in board.rows:
+        parts: list[tuple[str, Score]] = list(row.tasks.items())
+        parts += [("average", row.average)] if row.average else []
         lines += [_csv_line(board, row, task, score) for task, score in parts]
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, list(lines[0]), lineterminator="\n")
@@ -86,32 +86,33 @@ def comma_separated(board: Mapping[str, Any]) -> str:
     return buffer.getvalue()
 
 
-def _csv_line(board: Mapping[str, Any], row: Mapping[str, Any], task: str, score: Mapping[str, Any]) -> dict[str, Any]:
-    fact = board["tasks"].get(task, {})
-    difference = score["difference"] or {}
-    cost = row["costs"] or {}
-    settings = row["settings"] or {}
+def _csv_line(board: Board, row: Row, task: str, score: Score) -> dict[str, Any]:
+    facts = [board.tasks[name] for name in (score.tasks if isinstance(score, Average) else [task])]
+    difference = score.difference.as_json() if score.difference else {}
+    kl = score.kl.as_json() if score.kl else {}
+    cost = row.costs.as_json() if row.costs else {}
+    settings = row.settings or {}
     line = {
         "task": task,
-        "strategy": row["label"],
-        "model": row["model"],
+        "strategy": row.label,
+        "model": row.model,
         "settings": settings_words(row),
         "attn_temperature": settings.get("attn_temperature"),
         "attn_scale": settings.get("attn_scale"),
-        "metric": fact.get("metric"),
-        "documents": fact.get("documents", sum(board["tasks"][name]["documents"] for name in score.get("tasks", ()))),
-        "score": score["score"],
-        "stderr": score["stderr"],
-        "baseline": board["baseline"],
+        "metric": None if isinstance(score, Average) else facts[0].metric,
+        "documents": sum(fact.documents for fact in facts),
+        "score": score.score,
+        "stderr": score.stderr,
+        "baseline": board.baseline,
         "difference": difference.get("mean"),
         "low": difference.get("low"),
         "high": difference.get("high"),
         "p_value": difference.get("p_value"),
         "within_noise": difference.get("within_noise"),
-        "kept": score["kept"],
-        "kl_mean": (score["kl"] or {}).get("mean"),
-        "kl_stderr": (score["kl"] or {}).get("stderr"),
-        "kl_tokens": (row["kl"] or {}).get("num_tokens"),
+        "kept": score.kept,
+        "kl_mean": kl.get("mean"),
+        "kl_stderr": kl.get("stderr"),
+        "kl_tokens": row.kl.num_tokens if row.kl else None,
         **{
             f"{name}_median": (cost.get(name) or {}).get("median")
             for name in ("prefill_seconds", "seconds", "scoring_seconds")

@@ -6,7 +6,6 @@ tokens, so that one pass over a prompt gives all K divergences. Kept beside the 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,15 @@ from typing import Any
 from lm_eval.api.task import Task
 
 from lm_eval_ape.artefacts.points import Point
-from lm_eval_ape.artefacts.run_record import KL_NAME, read_divergences
+from lm_eval_ape.artefacts.run_record import (
+    KL_NAME,
+    KLIdentity,
+    KLRecord,
+    LeftOut,
+    PromptKL,
+    read_divergences,
+    write_divergences,
+)
 from lm_eval_ape.calibration.grid.candidates import Candidate
 from lm_eval_ape.calibration.grid.measure import Meter
 from lm_eval_ape.calibration.grid.scoring import Score
@@ -26,7 +33,6 @@ from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.catalogue import FEWSHOT_SEED
 from lm_eval_ape.harness.samples import Gathered, collect
-from lm_eval_ape.storage.files import write_text
 
 
 class StrategyKL:
@@ -44,7 +50,12 @@ class StrategyKL:
         self.spec = spec
         self.place = place
         self.objective = Objective(options.kl_tokens, "teacher", "stop")
-        self.identity = {"run": dict(run), **asdict(self.objective), "limit": options.kl_limit}
+        self.run = run
+
+    @property
+    def identity(self) -> KLIdentity:
+        """All that the divergences depend on; of a run whose divergences are asked for."""
+        return KLIdentity(run=dict(self.run), **asdict(self.objective), limit=self.options.kl_limit)
 
     @property
     def needed(self) -> bool:
@@ -55,7 +66,7 @@ class StrategyKL:
             kept = read_divergences(self.place / KL_NAME)
         except ApeError:
             return True
-        return bool(kept["identity"] != self.identity)
+        return kept.identity != self.identity
 
     def measure(self, lm: ApeHFLM, tasks: Mapping[str, Task], cache: Path) -> None:
         """Measure all prompts and write `kl.json`.
@@ -79,13 +90,13 @@ class StrategyKL:
             meter = Meter(lm, self.objective, max_rows=1, cache=cache)
             scores = meter.scores(gathered.samples, [point])
         if lm.rank == 0:
-            content = {
-                "identity": self.identity,
-                "left_out": {"too_long": gathered.too_long, "no_context": gathered.no_context},
-                "whole_texts": [name for name in tasks if name not in with_next],
-                "samples": _samples(lm, meter, gathered, scores),
-            }
-            write_text(self.place / KL_NAME, json.dumps(content, ensure_ascii=False) + "\n")
+            found = KLRecord(
+                identity=self.identity,
+                left_out=LeftOut(too_long=gathered.too_long, no_context=gathered.no_context),
+                whole_texts=[name for name in tasks if name not in with_next],
+                samples=_samples(lm, meter, gathered, scores),
+            )
+            write_divergences(self.place, found)
 
     @property
     def _limit(self) -> float | None:
@@ -97,18 +108,18 @@ class StrategyKL:
         return own if ran is None or ran < 1 else min(own, ran)
 
 
-def _samples(lm: ApeHFLM, meter: Meter, gathered: Gathered, scores: Sequence[Sequence[Score]]) -> list[dict[str, Any]]:
+def _samples(lm: ApeHFLM, meter: Meter, gathered: Gathered, scores: Sequence[Sequence[Score]]) -> list[PromptKL]:
     """Each prompt's divergences, with the teacher's tokens that they belong to."""
     found = []
     for sample, (score,) in zip(gathered.samples, scores, strict=True):
         tokens = meter.teacher(sample).tokens.tolist()
         found.append(
-            {
-                "task": sample.task,
-                "doc_id": sample.doc_id,
-                "prompt_sha256": sample.digest,
-                "tokens": [lm.tokenizer.decode([token]) for token in tokens[: score.positions]],
-                "nats": score.divergences,
-            }
+            PromptKL(
+                task=sample.task,
+                doc_id=sample.doc_id,
+                prompt_sha256=sample.digest,
+                tokens=[lm.tokenizer.decode([token]) for token in tokens[: score.positions]],
+                nats=list(score.divergences),
+            )
         )
     return found

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lm_eval_ape.artefacts.board import Bucket, Difference, LengthScore
+from lm_eval_ape.artefacts.board import Lengths as LengthsPart
 from lm_eval_ape.comparison.matching import Matched, averaged
 from lm_eval_ape.comparison.runs import Run
 from lm_eval_ape.comparison.statistics import Floats, estimate, paired
@@ -44,16 +46,16 @@ def measure(matched: Sequence[Matched], runs: Sequence[Run]) -> Lengths:
 
 def _tokens(run: Run, task: Matched) -> list[int | None]:
     longest: dict[int, int] = {}
-    for request in (run.record or {}).get("requests", ()):
-        if request["task"] == task.task:
-            longest[request["doc_id"]] = max(request["tokens"], longest.get(request["doc_id"], 0))
+    for request in run.record.requests if run.record else ():
+        if request.task == task.task:
+            longest[request.doc_id] = max(request.tokens, longest.get(request.doc_id, 0))
     rows = run.tasks[task.task].rows
     return [longest.get(rows[key].doc_id) for key in task.keys]
 
 
 def by_length(
     matched: Sequence[Matched], lengths: Lengths, labels: Sequence[str], baseline: str | None, **chance: int
-) -> dict[str, Any]:
+) -> LengthsPart:
     """Each row's mean score, and difference from the baseline, in buckets from one power of two to the next.
 
     Args:
@@ -65,29 +67,29 @@ def by_length(
     """
     shared = averaged(matched, labels)
     if not shared:
-        return {"unit": lengths.unit, "tasks": [], "buckets": [], "rows": {}}
+        return LengthsPart(unit=lengths.unit, tasks=[], buckets=[], rows={})
     values = np.concatenate([lengths.values[task.task] for task in shared])
     scores = {label: np.concatenate([task.scores[label] for task in shared]) for label in labels}
     powers = np.floor(np.log2(np.maximum(values, 1))).astype(int)
     different = np.unique(powers)
     buckets = [
-        {"from": 2 ** int(power), "below": 2 ** int(power + 1), "documents": int((powers == power).sum())}
+        Bucket(**{"from": 2 ** int(power)}, below=2 ** int(power + 1), documents=int((powers == power).sum()))
         for power in different
     ]
-    rows: dict[str, Any] = {}
+    rows: dict[str, list[LengthScore]] = {}
     for label in labels:
         rows[label] = []
         for power in different:
             inside = powers == power
-            found = estimate(scores[label][inside])._asdict()
+            found: dict[str, Any] = estimate(scores[label][inside])._asdict()
             if baseline is not None and label != baseline:
                 change = scores[label][inside] - scores[baseline][inside]
                 found["difference"] = difference_part(change, **chance)
-            rows[label].append(found)
-    return {"unit": lengths.unit, "tasks": [task.task for task in shared], "buckets": buckets, "rows": rows}
+            rows[label].append(LengthScore(**found))
+    return LengthsPart(unit=lengths.unit, tasks=[task.task for task in shared], buckets=buckets, rows=rows)
 
 
-def difference_part(*differences: Floats, **chance: int) -> dict[str, Any]:
+def difference_part(*differences: Floats, **chance: int) -> Difference:
     """A difference as the board holds it."""
     found = paired(*differences, **chance)
-    return {**found._asdict(), "within_noise": found.within_noise}
+    return Difference(**found._asdict(), within_noise=found.within_noise)

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from lm_eval_ape.artefacts.board import Board
 from lm_eval_ape.comparison.formats import comma_separated
 from lm_eval_ape.comparison.options import Options
 from lm_eval_ape.errors import ApeError
@@ -61,17 +62,15 @@ class Loggers:
         for name in self.asked:
             self._guarded(name, label, lambda harness: _log(harness, results, samples))
 
-    def log_board(self, board: Mapping[str, Any]) -> None:
+    def log_board(self, board: Board) -> None:
         """Log the board: as scores by task and row, and for W&B also as table, and its files with the report."""
         scores = {
             task: {
-                f"{row['label'].replace(',', ';')},none": row["tasks"][task]["score"]
-                for row in board["rows"]
-                if task in row["tasks"]
+                f"{row.label.replace(',', ';')},none": row.tasks[task].score for row in board.rows if task in row.tasks
             }
-            for task in board["tasks"]
+            for task in board.tasks
         }
-        results = {"results": scores, "configs": {}, "config": {"command": board["command"], **board["versions"]}}
+        results = {"results": scores, "configs": {}, "config": {"command": board.command, **board.versions}}
         if "trackio" in self.asked:
             self._guarded("trackio", BOARD, lambda harness: _log(harness, results, {}))
         if "wandb" in self.asked:
@@ -97,7 +96,7 @@ class Loggers:
             return loggers.WandbLogger(arguments, dict(self.options.wandb_config_args))
         return loggers.TrackioLogger(arguments)
 
-    def _wandb_board(self, harness: Any, results: Mapping[str, Any], board: Mapping[str, Any]) -> None:
+    def _wandb_board(self, harness: Any, results: Mapping[str, Any], board: Board) -> None:
         import wandb
 
         _log(harness, results, {})

@@ -136,14 +136,14 @@ def _scored(task: str, run: Run) -> Scored:
     samples = run.tasks[task]
     reported = {
         name.removesuffix(f",{samples.filter}"): value
-        for name, value in run.results["results"].get(task, {}).items()
+        for name, value in run.results.results.get(task, {}).items()
         if name.endswith(f",{samples.filter}")
     }
     return Scored(
         task,
         run.label,
         f"{run.results_file.name} of {run.label}",
-        run.results.get("higher_is_better", {}).get(task) or {},
+        {name: bool(way) for name, way in (run.results.higher_is_better.get(task) or {}).items()},
         {key: Outcome(row.doc_id, row.metrics) for key, row in samples.rows.items()},
         reported,
     )
@@ -172,7 +172,7 @@ def _differences(task: str, runs: Sequence[Run], common: Mapping[Key, None]) -> 
         ours, theirs = run.tasks[task].rows, reference.tasks[task].rows
         if changed := sum(ours[key].prompt_hash != theirs[key].prompt_hash for key in common):
             notes.append(f"{task}: {run.label} read {changed} of {len(common)} documents in another prompt.")
-        versions = [str(one.results.get("versions", {}).get(task)) for one in (reference, run)]
+        versions = [str(one.results.versions.get(task)) for one in (reference, run)]
         if versions[0] != versions[1]:
             notes.append(f"{task}: {run.label} has version {versions[1]} of the task, not {versions[0]}.")
     return notes

@@ -17,6 +17,7 @@ from lm_eval.loggers import EvaluationTracker
 from lm_eval.tasks import TaskManager
 
 from lm_eval_ape.artefacts.identity import check_weights
+from lm_eval_ape.artefacts.run_record import KeptChunks, Record, Request, write_record
 from lm_eval_ape.comparison import folder
 from lm_eval_ape.comparison.command import command
 from lm_eval_ape.comparison.identity import identity, shared_identity
@@ -142,10 +143,10 @@ class Strategies:
         record = folder.finished_record(wanted.place)
         if record is None:
             return None
-        if differences := folder.changes(record["identity"], wanted.identity):
+        if differences := folder.changes(record.identity, wanted.identity):
             logger.info("%s is run again: %s", wanted.spec.label, "; ".join(differences))
             return None
-        results_file = wanted.place / record["results_file"]
+        results_file = wanted.place / record.results_file
         try:
             read_run(results_file)
         except ApeError as error:
@@ -185,20 +186,20 @@ class Strategies:
         # The harness's files change the samples on their way out.
         logged = copy.deepcopy(samples) if self.loggers else {}
         results_file = folder.save(results, samples, tracker)
-        folder.write_record(
+        write_record(
             place,
-            {
-                "label": spec.label,
-                "results_file": str(results_file.relative_to(place)),
-                "identity": own,
-                "command": command(options, spec),
-                "processes": lm.world_size,
-                "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                "peak_memory_bytes": max(peak),
-                "peak_memory_of": _memory_words(memory.own, lm.device.type),
-                "kv_cache": kept,
-                "requests": [asdict(request) for part in measured for request in part],
-            },
+            Record(
+                label=spec.label,
+                results_file=str(results_file.relative_to(place)),
+                identity=dict(own),
+                command=command(options, spec),
+                processes=lm.world_size,
+                created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                peak_memory_bytes=max(peak),
+                peak_memory_of=_memory_words(memory.own, lm.device.type),
+                kv_cache=[KeptChunks(**part) for part in kept],
+                requests=[Request(**asdict(request)) for part in measured for request in part],
+            ),
         )
         self.loggers.log_run(spec.label, results, logged)
         return results_file

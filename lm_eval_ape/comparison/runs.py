@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lm_eval_ape.artefacts.json_schema import Rule, checking, validate
-from lm_eval_ape.artefacts.run_record import KL_NAME, RECORD_NAME, SETTINGS_RULE, read_divergences, read_record
+from lm_eval_ape.artefacts.document import checking
+from lm_eval_ape.artefacts.harness_files import Results
+from lm_eval_ape.artefacts.run_record import KL_NAME, RECORD_NAME, KLRecord, Record, read_divergences, read_record
 from lm_eval_ape.comparison.samples import Samples, read_samples
 from lm_eval_ape.comparison.specs import describe
 from lm_eval_ape.errors import ApeError
@@ -17,40 +18,6 @@ from lm_eval_ape.storage.files import is_draft, read_json
 from lm_eval_ape.storage.strict_reading import writable
 
 _MEND = "Run it again with lm_eval --log_samples."
-_BY_TASK: Rule = {"type": "object", "additionalProperties": {"type": "object"}}
-# What is read of a results file; the harness writes much more, and NaN where a score is none.
-_RESULTS: Rule = {
-    "type": "object",
-    "required": ["config", "results"],
-    "properties": {
-        "config": {
-            "type": "object",
-            "properties": {
-                "model": {"type": ["string", "null"]},
-                "model_args": {"type": ["object", "string", "null"]},
-                "lm_eval_ape": {**SETTINGS_RULE, "type": ["object", "null"]},
-            },
-        },
-        "results": _BY_TASK,
-        "configs": _BY_TASK,
-        "n-samples": {
-            "type": "object",
-            "additionalProperties": {"type": "object", "properties": {"effective": {"type": "integer", "minimum": 0}}},
-        },
-        "n-shot": {"type": "object"},
-        "versions": {"type": "object"},
-        "task_hashes": {"type": "object", "additionalProperties": {"type": ["string", "null"]}},
-        "higher_is_better": {
-            "type": "object",
-            "additionalProperties": {
-                "type": ["object", "null"],
-                "additionalProperties": {"type": ["boolean", "null"]},
-            },
-        },
-        "date": {"type": ["number", "null"]},
-        "model_name": {"type": ["string", "null"]},
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -62,30 +29,29 @@ class Run:
         results_file: Where its results lie.
         results: The harness's results: `config`, versions, environment and scores.
         tasks: Each task's rows.
-        record: What `compare` wrote beside it (`folder.write_record`); None for other runs.
+        record: What `compare` wrote beside it (`run_record.write_record`); None for other runs.
         kl: Its divergences from the sequential model (`kl.StrategyKL`); None where they were not measured.
     """
 
     label: str
     results_file: Path
-    results: dict[str, Any]
+    results: Results
     tasks: dict[str, Samples]
-    record: dict[str, Any] | None
-    kl: dict[str, Any] | None = None
+    record: Record | None
+    kl: KLRecord | None = None
 
     @property
     def settings(self) -> dict[str, Any] | None:
         """How prompts were encoded; None for runs of other models than ape-hf."""
-        settings = self.results["config"].get("lm_eval_ape")
-        return dict(settings) if settings else None
+        return self.results.settings
 
     @property
     def model(self) -> str:
         """Name or path of the model."""
-        arguments = self.results["config"].get("model_args") or {}
+        arguments = self.results.config.get("model_args") or {}
         if isinstance(arguments, dict) and "pretrained" in arguments:
             return str(arguments["pretrained"])
-        return str(self.results.get("model_name") or self.results["config"].get("model"))
+        return str(self.results.model_name or self.results.config.get("model"))
 
     @property
     def folder(self) -> str:
@@ -118,7 +84,7 @@ def read_folders(folders: Sequence[str]) -> list[Run]:
             )
         runs = [read_run(file) for file in _newest(files) if file.resolve() not in found]
         # In the order in which they were made, not that of the folders' names.
-        for run in sorted(runs, key=lambda run: float(run.results.get("date") or 0)):
+        for run in sorted(runs, key=lambda run: float(run.results.date or 0)):
             found[run.results_file.resolve()] = run
     return distinct(list(found.values()))
 
@@ -134,7 +100,7 @@ def read_run(results_file: Path) -> Run:
     """
     results = _results(results_file)
     date = results_file.stem.removeprefix("results_")
-    names = list(results.get("configs") or results.get("n-samples") or results["results"])
+    names = list(results.configs or results.sample_counts or results.results)
     if outside := next((name for name in names if name != Path(name).name or not writable(name)), None):
         raise ApeError(
             f"{results_file} names a task {outside!r}, of which there can be no samples file beside it: a task's name "
@@ -144,33 +110,32 @@ def read_run(results_file: Path) -> Run:
         task: read_samples(results_file.with_name(f"samples_{task}_{date}.jsonl"), task, results) for task in names
     }
     record = _record(results_file)
-    label = str(record["label"]) if record else _label(results)
+    label = record.label if record else _label(results)
     return Run(label, results_file, results, tasks, record, _kl(results_file, record))
 
 
-def _results(path: Path) -> dict[str, Any]:
+def _results(path: Path) -> Results:
     content = read_json(path, "results", _MEND, finite=False)
     with checking(f"{path} is no results file of the harness", _MEND):
-        validate(content, _RESULTS)
-    return dict(content)
+        return Results.model_validate(content)
 
 
-def _record(results_file: Path) -> dict[str, Any] | None:
+def _record(results_file: Path) -> Record | None:
     """The record in the folder above, if it is of this results file."""
     path = results_file.parent.parent / RECORD_NAME
     if not path.is_file():
         return None
     record = read_record(path)
-    return record if record["results_file"] == f"{results_file.parent.name}/{results_file.name}" else None
+    return record if record.results_file == f"{results_file.parent.name}/{results_file.name}" else None
 
 
-def _kl(results_file: Path, record: dict[str, Any] | None) -> dict[str, Any] | None:
+def _kl(results_file: Path, record: Record | None) -> KLRecord | None:
     """The divergences beside the record, if they are of this run."""
     path = results_file.parent.parent / KL_NAME
     if record is None or not path.is_file():
         return None
     content = read_divergences(path)
-    return content if content["identity"]["run"] == record["identity"] else None
+    return content if content.identity.run == record.identity else None
 
 
 def _newest(files: Sequence[Path]) -> list[Path]:
@@ -184,20 +149,20 @@ def _newest(files: Sequence[Path]) -> list[Path]:
                 newest[str(file)] = file
             continue
         content = _results(file)
-        config = {key: value for key, value in (content.get("config") or {}).items() if key != "batch_sizes"}
-        identity = [str(file.parent), config, sorted(content.get("configs") or {}), content.get("chat_template_sha")]
+        config = {key: value for key, value in content.config.items() if key != "batch_sizes"}
+        identity = [str(file.parent), config, sorted(content.configs), content.chat_template_sha]
         newest[json.dumps(identity, sort_keys=True, default=str)] = file
     return list(newest.values())
 
 
-def _label(results: dict[str, Any]) -> str:
-    config = results["config"]
-    if settings := config.get("lm_eval_ape"):
+def _label(results: Results) -> str:
+    config = results.config
+    if settings := results.settings:
         changed = describe(settings)
         return (
             str(settings["strategy"]) if settings["strategy"] == "sequential" else f"{settings['strategy']} {changed}"
         )
-    name = str(results.get("model_name") or (config.get("model_args") or {})).rstrip("/").split("/")[-1]
+    name = str(results.model_name or (config.get("model_args") or {})).rstrip("/").split("/")[-1]
     return f"{config.get('model')} {name}"
 
 

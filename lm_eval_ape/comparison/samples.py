@@ -10,34 +10,14 @@ from typing import Any, NamedTuple
 
 from lm_eval.utils import hash_string
 
-from lm_eval_ape.artefacts.json_schema import Rule, checking, validate
+from lm_eval_ape.artefacts.document import checking
+from lm_eval_ape.artefacts.harness_files import Results, SampleLine
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.storage.files import reason
 from lm_eval_ape.storage.strict_reading import from_json, text_of
 
 # Characters kept of a prompt's end, where the question stands.
 TAIL = 600
-_TEXT: Rule = {"type": "string"}
-_LINE: Rule = {
-    "type": "object",
-    "required": [
-        "doc_id", "doc_hash", "prompt_hash", "target_hash", "metrics", "arguments", "filtered_resps", "target",
-    ],
-    "properties": {
-        "doc_id": {"type": "integer", "minimum": 0},
-        "doc_hash": _TEXT,
-        "prompt_hash": _TEXT,
-        "target_hash": _TEXT,
-        "filter": _TEXT,
-        "metrics": {"type": "array", "items": _TEXT},
-        "arguments": {
-            "type": "object",
-            "minProperties": 1,
-            "additionalProperties": {"type": "object", "required": ["arg_0"]},
-        },
-        "filtered_resps": {"type": "array"},
-    },
-}  # fmt: skip
 
 
 class Key(NamedTuple):
@@ -88,7 +68,7 @@ class Samples(NamedTuple):
     repeated: int
 
 
-def read_samples(path: Path, task: str, results: Mapping[str, Any]) -> Samples:
+def read_samples(path: Path, task: str, results: Results) -> Samples:
     """Read a task's samples file.
 
     Args:
@@ -100,40 +80,40 @@ def read_samples(path: Path, task: str, results: Mapping[str, Any]) -> Samples:
         ApeError: The file is missing, broken off, changed, or of another run.
     """
     lines = _lines(path, task)
-    filters = list(dict.fromkeys(line.get("filter", "none") for line in lines))
-    expected = results.get("n-samples", {}).get(task, {}).get("effective")
+    filters = list(dict.fromkeys(line.filter for line in lines))
+    expected = counted.effective if (counted := results.sample_counts.get(task)) else None
     for name in filters:
-        own = [line for line in lines if line.get("filter", "none") == name]
+        own = [line for line in lines if line.filter == name]
         count = len(own)
         if expected is not None and expected not in (count, _evaluated(own)):
             raise ApeError(
                 f"{path} holds {count} rows, but the run evaluated {expected} documents of {task}: the file is "
                 f"{'broken off' if count < expected else 'not of this run alone, or holds rows twice'}. Run it again."
             )
-    digest = results.get("task_hashes", {}).get(task)
-    if digest and digest != hash_string("".join(x["doc_hash"] + x["prompt_hash"] + x["target_hash"] for x in lines)):
+    digest = results.task_hashes.get(task)
+    if digest and digest != hash_string("".join(x.doc_hash + x.prompt_hash + x.target_hash for x in lines)):
         raise ApeError(
             f"{path} does not hold the rows that {task} was run on (their digest is not the one in the results file): "
             "rows were changed, or are of another run or task. Run it again."
         )
-    counts = Counter((line.get("filter", "none"), line["doc_id"]) for line in lines)
+    counts = Counter((line.filter, line.doc_id) for line in lines)
     if (twice := next((doc_id for (_, doc_id), count in counts.items() if count > 1), None)) is not None:
         raise ApeError(f"{path} holds document {twice} twice, which would count twice: rows were added. Run it again.")
     seen: Counter[str] = Counter()
     rows: dict[Key, Row] = {}
     for line in lines:
-        if line.get("filter", "none") == filters[0]:
-            rows[Key(line["doc_hash"], seen[line["doc_hash"]])] = _row(line)
-            seen[line["doc_hash"]] += 1
+        if line.filter == filters[0]:
+            rows[Key(line.doc_hash, seen[line.doc_hash])] = _row(line)
+            seen[line.doc_hash] += 1
     return Samples(rows, filters[0], sum(seen.values()) - len(seen))
 
 
-def _evaluated(lines: Sequence[Mapping[str, Any]]) -> int:
+def _evaluated(lines: Sequence[SampleLine]) -> int:
     """How many documents the harness says that it evaluated: those of the metric that the most rows have."""
-    return max(Counter(metric for line in lines for metric in line["metrics"]).values(), default=len(lines))
+    return max(Counter(metric for line in lines for metric in line.metrics).values(), default=len(lines))
 
 
-def _lines(path: Path, task: str) -> list[dict[str, Any]]:
+def _lines(path: Path, task: str) -> list[SampleLine]:
     try:
         # Not `splitlines`, which would also part a line at separators that stand in an answer.
         text = text_of(path.read_bytes()).split("\n")
@@ -146,32 +126,32 @@ def _lines(path: Path, task: str) -> list[dict[str, Any]]:
         raise ApeError(f"The samples {path} cannot be read: {reason(error)}. Run {task} again.") from error
     while text and not text[-1].strip():
         del text[-1]
-    lines = []
+    lines: list[SampleLine] = []
     for number, line in enumerate(text, start=1):
         try:
             # The harness writes NaN and infinities, also of metrics that nobody asks for.
-            lines.append(from_json(line, finite=False))
+            content = from_json(line, finite=False)
         except ValueError as error:
             where = "the file is broken off" if number == len(text) else "the file is damaged"
             raise ApeError(
                 f"Line {number} of {path} is no whole sample ({reason(error)}); {where}. Run {task} again."
             ) from error
-        with checking(f"Line {number} of {path} is no sample as the harness writes it", f"Run {task} again."):
-            validate(lines[-1], _LINE, "it")
+        with checking(f"Line {number} of {path} is no sample as the harness writes it", f"Run {task} again.", "it"):
+            lines.append(SampleLine.model_validate(content))
     if not lines:
         raise ApeError(f"{path} holds no sample; run {task} again.")
     return lines
 
 
-def _row(line: Mapping[str, Any]) -> Row:
-    arguments = list(line["arguments"].values())
+def _row(line: SampleLine) -> Row:
+    arguments = list(line.arguments.values())
     prompt = str(arguments[0]["arg_0"])
     return Row(
-        line["doc_id"],
-        line["prompt_hash"],
-        {name: line[name] for name in line["metrics"] if name in line},
-        _prediction(line["filtered_resps"], arguments),
-        str(line["target"]),
+        line.doc_id,
+        line.prompt_hash,
+        line.values,
+        _prediction(line.filtered_resps, arguments),
+        str(line.target),
         len(prompt),
         prompt[-TAIL:],
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
+from lm_eval_ape.artefacts.board import Board, KeptTokens, Middle, Row, Score
 from lm_eval_ape.comparison.specs import changed, temperature_and_scale
 
 BETTER, WORSE, NOISE = "▲", "▼", "≈"
@@ -33,12 +34,12 @@ class Table(NamedTuple):
     rows: list[list[str]]
 
 
-def tables(board: Mapping[str, Any]) -> list[Table]:
+def tables(board: Board) -> list[Table]:
     """The board's tables: scores, costs where they were measured, scores by length."""
     found = [_scores(board)]
-    if any(row["costs"] for row in board["rows"]):
+    if any(row.costs for row in board.rows):
         found.append(_costs(board))
-    if len(board["lengths"]["buckets"]) > 1:
+    if len(board.lengths.buckets) > 1:
         found.append(_lengths(board))
     return found
 
@@ -50,92 +51,88 @@ class _Part(NamedTuple):
     metric: str
     documents: int
     higher_is_better: bool
-    scores: list[Mapping[str, Any] | None]
+    scores: Sequence[Score | None]
 
 
-def _scores(board: Mapping[str, Any]) -> Table:
-    base = board["baseline"]
+def _scores(board: Board) -> Table:
+    base = board.baseline
     headers = ["Tasks", "Strategy", "Settings", "n", "Metric", "Value", "Stderr"]
     headers += ["Difference", "95% interval", "p", "", "Kept"] if base else []
-    measured = next((row["kl"] for row in board["rows"] if row["kl"]), None)
+    measured = next((row.kl for row in board.rows if row.kl), None)
     headers += ["KL"] if measured else []
     common = _common_settings(board)
     rows = []
     for part in [*_average(board), *_tasks(board)]:
         name, metric = part.name, f"{part.metric} {'↑' if part.higher_is_better else '↓'}".strip()
-        for row, score in zip(board["rows"], part.scores, strict=True):
+        for row, score in zip(board.rows, part.scores, strict=True):
             if score is None:
                 continue
-            cells = [name, row["label"], settings_words(row, common), str(part.documents), metric]
+            cells = [name, row.label, settings_words(row, common), str(part.documents), metric]
             higher = part.higher_is_better
-            cells += [_shown(score["score"], higher), f"± {_shown(score['stderr'], higher)}"]
+            cells += [_shown(score.score, higher), f"± {_shown(score.stderr, higher)}"]
             cells += _difference(score, higher) if base else []
             rows.append([*cells, *([_divergence(row, score)] if measured else [])])
             # As in the harness's tables, a task is named once.
             name = ""
-    scores = _unit([fact["higher_is_better"] for fact in board["tasks"].values()])
+    scores = _unit([fact.higher_is_better for fact in board.tasks.values()])
     caption = LEGEND.format(baseline=base, scores=scores) if base else f"{scores} ± standard error."
-    caption += KL.format(**measured) if measured else ""
+    caption += KL.format(num_tokens=measured.num_tokens) if measured else ""
     caption += f" All that cut the context: {', '.join(common)}." if common else ""
     return Table("Scores", caption, headers, rows)
 
 
-def _tasks(board: Mapping[str, Any]) -> Iterator[_Part]:
-    for task, fact in board["tasks"].items():
-        scores = [row["tasks"].get(task) for row in board["rows"]]
-        yield _Part(task, fact["metric"], fact["documents"], fact["higher_is_better"], scores)
+def _tasks(board: Board) -> Iterator[_Part]:
+    for task, fact in board.tasks.items():
+        scores = [row.tasks.get(task) for row in board.rows]
+        yield _Part(task, fact.metric, fact.documents, fact.higher_is_better, scores)
 
 
-def _average(board: Mapping[str, Any]) -> Iterator[_Part]:
-    averages = [row["average"] for row in board["rows"]]
-    tasks = averages[0]["tasks"] if averages[0] else []
+def _average(board: Board) -> Iterator[_Part]:
+    averages = [row.average for row in board.rows]
+    tasks = averages[0].tasks if averages[0] else []
     if len(tasks) < 2:
         return
-    facts = [board["tasks"][task] for task in tasks]
-    metrics = {fact["metric"] for fact in facts}
-    documents = sum(fact["documents"] for fact in facts)
+    facts = [board.tasks[task] for task in tasks]
+    metrics = {fact.metric for fact in facts}
+    documents = sum(fact.documents for fact in facts)
     metric = metrics.pop() if len(metrics) == 1 else ""
-    yield _Part(f"average of {len(tasks)}", metric, documents, facts[0]["higher_is_better"], averages)
+    yield _Part(f"average of {len(tasks)}", metric, documents, facts[0].higher_is_better, averages)
 
 
-def _common_settings(board: Mapping[str, Any]) -> list[str]:
+def _common_settings(board: Board) -> list[str]:
     """What all rows that cut contexts have set alike."""
-    parallel = [
-        row["settings"] for row in board["rows"] if row["settings"] and row["settings"]["strategy"] != "sequential"
-    ]
+    parallel = [row.settings for row in board.rows if row.settings and not row.sequential]
     lists = [changed(settings) for settings in parallel]
     return [word for word in lists[0] if all(word in words for words in lists)] if lists else []
 
 
-def settings_words(row: Mapping[str, Any], common: Sequence[str] = ()) -> str:
+def settings_words(row: Row, common: Sequence[str] = ()) -> str:
     """A row's settings, without those that all rows have."""
-    if not row["settings"]:
-        return str(row["config"].get("model"))
-    own = [word for word in changed(row["settings"]) if word not in common]
-    return " ".join([temperature_and_scale(row["settings"]), *own])
+    if not row.settings:
+        return str(row.config.get("model"))
+    own = [word for word in changed(row.settings) if word not in common]
+    return " ".join([temperature_and_scale(row.settings), *own])
 
 
-def _difference(score: Mapping[str, Any], higher: bool) -> list[str]:
-    kept = "" if score["kept"] is None else f"{100 * score['kept']:.0f}%"
-    found = score["difference"]
+def _difference(score: Score, higher: bool) -> list[str]:
+    kept = "" if score.kept is None else f"{100 * score.kept:.0f}%"
+    found = score.difference
     if found is None:
         return ["", "", "", "", kept]
-    ends = (
-        "" if found["low"] is None else f"[{_shown(found['low'], higher, '+')}, {_shown(found['high'], higher, '+')}]"
-    )
-    p = f"{found['p_value']:.3f}" if found["p_value"] >= 0.001 else "<0.001"
-    mark = NOISE if found["within_noise"] else BETTER if (found["mean"] > 0) == higher else WORSE
-    return [_shown(found["mean"], higher, "+"), ends, p, mark, kept]
+    ends = "" if found.low is None else f"[{_shown(found.low, higher, '+')}, {_shown(found.high, higher, '+')}]"
+    p = f"{found.p_value:.3f}" if found.p_value >= 0.001 else "<0.001"
+    mark = NOISE if found.within_noise else BETTER if (found.mean > 0) == higher else WORSE
+    return [_shown(found.mean, higher, "+"), ends, p, mark, kept]
 
 
-def _divergence(row: Mapping[str, Any], score: Mapping[str, Any]) -> str:
-    if score["kl"]:
-        return f"{score['kl']['mean']:.3g}"
+def _divergence(row: Row, score: Score) -> str:
+    if score.kl:
+        return f"{score.kl.mean:.3g}"
     # The sequential model is the teacher itself.
-    return "0" if (row["settings"] or {}).get("strategy") == "sequential" else ""
+    return "0" if row.sequential else ""
 
 
-def _costs(board: Mapping[str, Any]) -> Table:
+def _costs(board: Board) -> Table:
     headers = [
         "Strategy",
         "Prefill s",
@@ -149,44 +146,47 @@ def _costs(board: Mapping[str, Any]) -> Table:
         "Device",
     ]
     rows = []
-    for row in board["rows"]:
-        cost = row["costs"]
+    for row in board.rows:
+        cost = row.costs
         if cost is None:
             continue
-        cells = [row["label"], _number(cost["prefill_seconds"], "median", "{:.3g}")]
-        cells += [_number(cost["seconds"], "median", "{:.3g}")]
-        rate = cost["decode_tokens_per_second"]
-        cells += ["" if rate is None else f"{rate:.1f}", _number(cost["scoring_seconds"], "median", "{:.3g}")]
-        cells += [f"{cost['peak_memory_bytes'] / _GIB:.2f}"]
-        cells += [_number(cost["chunks"], "mean", "{:.1f}"), _number(cost["tokens"], "mean", "{:.0f}")]
-        rows.append([*cells, str(cost["dropped_tokens"]), str(row["device"])])
-    if any(row["costs"] and row["costs"].get("kv_cache") for row in board["rows"]):
+        cells = [row.label, _number(_median(cost.prefill_seconds), "{:.3g}")]
+        cells += [_number(_median(cost.seconds), "{:.3g}")]
+        rate = cost.decode_tokens_per_second
+        cells += ["" if rate is None else f"{rate:.1f}", _number(_median(cost.scoring_seconds), "{:.3g}")]
+        cells += [f"{cost.peak_memory_bytes / _GIB:.2f}"]
+        cells += [
+            _number(_mean(cost.chunks), "{:.1f}"),
+            _number(_mean(cost.tokens), "{:.0f}"),
+        ]
+        rows.append([*cells, str(cost.dropped_tokens), str(row.device)])
+    if any(row.costs and row.costs.kv_cache for row in board.rows):
         headers.append("Tokens found encoded")
-        measured = [row["costs"] for row in board["rows"] if row["costs"]]
+        measured = [row.costs for row in board.rows if row.costs]
         for cells, cost in zip(rows, measured, strict=True):
-            cells.append(_found(cost.get("kv_cache")))
-    kinds = sorted({row["costs"]["peak_memory_of"] for row in board["rows"] if row["costs"]})
+            cells.append(_found(cost.kv_cache))
+    kinds = sorted({row.costs.peak_memory_of for row in board.rows if row.costs})
     return Table("Costs", f"{COSTS} Peak memory: {', '.join(kinds)}.", headers, rows)
 
 
-def _found(kept: Mapping[str, int] | None) -> str:
+def _found(kept: KeptTokens | None) -> str:
     """Share of the tokens of prefixes and chunks that were found in the store of encoded chunks."""
-    asked = kept["hit_tokens"] + kept["miss_tokens"] if kept else 0
-    return f"{kept['hit_tokens'] / asked:.0%}" if kept and asked else ""
+    asked = kept.hit_tokens + kept.miss_tokens if kept else 0
+    return f"{kept.hit_tokens / asked:.0%}" if kept and asked else ""
 
 
-def _lengths(board: Mapping[str, Any]) -> Table:
-    lengths = board["lengths"]
-    headers = ["Strategy", *(f"{b['from']}-{b['below'] - 1} (n={b['documents']})" for b in lengths["buckets"])]
-    directions = [fact["higher_is_better"] for fact in board["tasks"].values()]
+def _lengths(board: Board) -> Table:
+    lengths = board.lengths
+    headers = ["Strategy", *(f"{b.start}-{b.below - 1} (n={b.documents})" for b in lengths.buckets)]
+    directions = [fact.higher_is_better for fact in board.tasks.values()]
     higher = any(directions)
     rows = []
-    for label, scores in lengths["rows"].items():
-        cells = [f"{_shown(score['mean'], higher)} ± {_shown(score['stderr'], higher)}" for score in scores]
+    for label, scores in lengths.rows.items():
+        cells = [f"{_shown(score.mean, higher)} ± {_shown(score.stderr, higher)}" for score in scores]
         rows.append([label, *cells])
     unit = "Mean score x100" if higher else "Mean loss"
     caption = f"{unit} ± standard error over all documents of the tasks that all rows have."
-    return Table(f"Scores by length of the prompt, {lengths['unit']}", caption, headers, rows)
+    return Table(f"Scores by length of the prompt, {lengths.unit}", caption, headers, rows)
 
 
 def _unit(directions: Sequence[bool]) -> str:
@@ -203,5 +203,13 @@ def _shown(value: float | None, higher_is_better: bool, sign: str = "") -> str:
     return f"{100 * value:{sign}.2f}" if higher_is_better else f"{value:{sign}.4f}"
 
 
-def _number(values: Mapping[str, float] | None, name: str, form: str) -> str:
-    return "" if values is None else form.format(values[name])
+def _mean(values: Middle | None) -> float | None:
+    return values.mean if values else None
+
+
+def _median(values: Middle | None) -> float | None:
+    return values.median if values else None
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lm_eval_ape.artefacts.board import Answer, Board, MeanKL
 from lm_eval_ape.display.plot_style import series, styled
 
 _WIDTH, _HEIGHT, _COLUMNS = 5.4, 3.6, 3
@@ -46,53 +47,53 @@ def _legend(figure: Figure, axes: Axes, count: int) -> None:
 
 
 @styled()
-def score_by_length(board: Mapping[str, Any]) -> Figure:
+def score_by_length(board: Board) -> Figure:
     """Each row's mean score x100 with its standard error, from one bucket of lengths to the next."""
-    lengths = board["lengths"]
-    buckets, rows = lengths["buckets"], lengths["rows"]
+    lengths = board.lengths
+    buckets, rows = lengths.buckets, lengths.rows
     figure, (axes,) = _panels(1)
     figure.set_figwidth(2 * _WIDTH)
     places = np.arange(len(buckets))
     shifts = np.linspace(-0.18, 0.18, len(rows)) if len(rows) > 1 else [0.0]
     for (label, scores), style, shift in zip(rows.items(), series(len(rows)), shifts, strict=True):
-        means = [100 * score["mean"] for score in scores]
-        errors = [100 * (score["stderr"] or 0) for score in scores]
+        means = [100 * score.mean for score in scores]
+        errors = [100 * (score.stderr or 0) for score in scores]
         axes.errorbar(places + shift, means, errors, **style.options, capsize=3, label=label)
-    names = [f"{bucket['from']}-{bucket['below'] - 1}\nn={bucket['documents']}" for bucket in buckets]
+    names = [f"{bucket.start}-{bucket.below - 1}\nn={bucket.documents}" for bucket in buckets]
     axes.set_xticks(places, names)
-    axes.set(xlabel=f"length of the prompt, {lengths['unit']}", ylabel="score x100", xlim=(-0.5, len(buckets) - 0.5))
+    axes.set(xlabel=f"length of the prompt, {lengths.unit}", ylabel="score x100", xlim=(-0.5, len(buckets) - 0.5))
     _legend(figure, axes, len(rows))
     return figure
 
 
-def times(board: Mapping[str, Any]) -> dict[str, dict[str, Times]]:
+def times(board: Board) -> dict[str, dict[str, Times]]:
     """Seconds of every row's documents, by what took them; rows that were not measured have none."""
     found: dict[str, dict[str, Times]] = {}
-    samples = [sample for task in board["samples"].values() for sample in task]
+    samples = [sample for task in board.samples.values() for sample in task]
     for kind in TIMES:
-        for row in board["rows"]:
+        for row in board.rows:
             pairs = [
-                (sample["length"], seconds)
+                (sample.length, seconds)
                 for sample in samples
-                if (seconds := _seconds(sample["runs"].get(row["label"], {}), kind)) is not None
+                if (seconds := _seconds(sample.runs.get(row.label), kind)) is not None
             ]
             if pairs:
-                found.setdefault(kind, {})[row["label"]] = Times(*np.array(pairs, dtype=float).T)
+                found.setdefault(kind, {})[row.label] = Times(*np.array(pairs, dtype=float).T)
     return found
 
 
-def _seconds(run: Mapping[str, Any], kind: str) -> float | None:
-    requests: Iterable[Mapping[str, Any]] = run.get("requests") or ()
+def _seconds(run: Answer | None, kind: str) -> float | None:
+    requests = (run and run.requests) or ()
     name = "seconds" if kind == "scoring" else kind
-    values = [request[name] for request in requests if (request["new_tokens"] is None) == (kind == "scoring")]
+    values = [getattr(request, name) for request in requests if (request.new_tokens is None) == (kind == "scoring")]
     known = [value for value in values if value is not None]
     return sum(known) if known else None
 
 
 @styled()
-def time_by_length(board: Mapping[str, Any], found: Mapping[str, Mapping[str, Times]]) -> Figure:
+def time_by_length(board: Board, found: Mapping[str, Mapping[str, Times]]) -> Figure:
     """Median seconds of a document against its length, with quartiles, in up to six bins of as many documents."""
-    labels = [row["label"] for row in board["rows"]]
+    labels = [row.label for row in board.rows]
     styles = dict(zip(labels, series(len(labels)), strict=True))
     figure, panels = _panels(len(found))
     for axes, (kind, rows) in zip(panels, found.items(), strict=True):
@@ -102,34 +103,30 @@ def time_by_length(board: Mapping[str, Any], found: Mapping[str, Mapping[str, Ti
             low, half, high = np.array([np.quantile(measured.seconds[part], (0.25, 0.5, 0.75)) for part in parts]).T
             ends = [half - low, high - half]
             axes.errorbar(middle, half, ends, **styles[label].options, capsize=3, label=label)
-        axes.set(xlabel=f"length of the prompt, {board['lengths']['unit']}", ylabel="seconds", title=TIMES[kind])
+        axes.set(xlabel=f"length of the prompt, {board.lengths.unit}", ylabel="seconds", title=TIMES[kind])
         axes.set_ylim(bottom=0)
     _legend(figure, panels[0], len(labels))
     return figure
 
 
-def with_kl(board: Mapping[str, Any]) -> list[str]:
+def with_kl(board: Board) -> list[str]:
     """Tasks in which a KL was measured."""
-    return [task for task in board["tasks"] if any((row["tasks"].get(task) or {}).get("kl") for row in board["rows"])]
-
-
-def is_sequential(row: Mapping[str, Any]) -> bool:
-    """Whether a row is the teacher itself."""
-    return (row["settings"] or {}).get("strategy") == "sequential"
+    return [task for task in board.tasks if any(task in row.tasks and row.tasks[task].kl for row in board.rows)]
 
 
 @styled()
-def kl_and_score(board: Mapping[str, Any], tasks: Sequence[str]) -> Figure:
+def kl_and_score(board: Board, tasks: Sequence[str]) -> Figure:
     """Each row's mean KL against its mean score x100, with standard errors, a panel a task."""
-    rows = board["rows"]
+    rows = board.rows
     figure, panels = _panels(len(tasks))
     for axes, task in zip(panels, tasks, strict=True):
         for row, style in zip(rows, series(len(rows)), strict=True):
-            score = row["tasks"].get(task)
-            kl = score and (score["kl"] or ({"mean": 0.0, "stderr": 0.0} if is_sequential(row) else None))
-            if not kl:
+            score = row.tasks.get(task)
+            # The sequential model is the teacher itself.
+            kl = score and (score.kl or (MeanKL(mean=0.0, stderr=0.0) if row.sequential else None))
+            if not score or not kl:
                 continue
-            errors: dict[str, Any] = {"xerr": kl["stderr"] or 0, "yerr": 100 * (score["stderr"] or 0)}
+            errors: dict[str, Any] = {"xerr": kl.stderr or 0, "yerr": 100 * (score.stderr or 0)}
             # Hollow, because strategies may lie on top of one another.
             shape: dict[str, Any] = {
                 "color": style.color,
@@ -137,10 +134,8 @@ def kl_and_score(board: Mapping[str, Any], tasks: Sequence[str]) -> Figure:
                 "linestyle": "none",
                 "markerfacecolor": "none",
             }
-            axes.errorbar(
-                kl["mean"], 100 * score["score"], **errors, **shape, markersize=9, capsize=3, label=row["label"]
-            )
-        axes.set(xlabel="mean KL from the sequential model (nats)", ylabel=f"{board['tasks'][task]['metric']} x100")
+            axes.errorbar(kl.mean, 100 * score.score, **errors, **shape, markersize=9, capsize=3, label=row.label)
+        axes.set(xlabel="mean KL from the sequential model (nats)", ylabel=f"{board.tasks[task].metric} x100")
         axes.set_title(task)
     _legend(figure, panels[0], len(rows))
     return figure

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from lm_eval_ape.artefacts import analysis_file, board_file, calibration_file
+from lm_eval_ape.artefacts.board import Board
 from lm_eval_ape.artefacts.calibration import Calibration
 from lm_eval_ape.errors import ApeError
 
@@ -66,7 +67,7 @@ class Found(Generic[Content]):
 class Material(NamedTuple):
     """All files of a report, in the order in which their folders were named."""
 
-    boards: tuple[Found[dict[str, Any]], ...]
+    boards: tuple[Found[Board], ...]
     calibrations: tuple[Found[Calibration], ...]
     analyses: tuple[Found[dict[str, Any]], ...]
 

@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from lm_eval_ape.artefacts import calibration_file
+from lm_eval_ape.artefacts.board import Board, Row, Score
 from lm_eval_ape.artefacts.calibration import Calibration
 from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL
 from lm_eval_ape.calibration.document import model_args_line
@@ -28,7 +29,7 @@ _LIMITS = (
 )
 
 
-def card(calibration: Calibration, board: Mapping[str, Any] | None = None) -> str:
+def card(calibration: Calibration, board: Board | None = None) -> str:
     """Write the part of a model card.
 
     Args:
@@ -49,7 +50,7 @@ def card(calibration: Calibration, board: Mapping[str, Any] | None = None) -> st
     return "\n".join(part for part in parts if part is not None).lstrip() + "\n"
 
 
-def find_row(calibration: Calibration, board: Mapping[str, Any]) -> dict[str, Any]:
+def find_row(calibration: Calibration, board: Board) -> Row:
     """The board's row with the calibrated model, settings, T and S.
 
     Raises:
@@ -61,15 +62,15 @@ def find_row(calibration: Calibration, board: Mapping[str, Any]) -> dict[str, An
         chosen = {"factors_sha256": choice.factors.digest}
     wanted = {**calibration.settings, **chosen}
     weights = calibration.model.weights_sha256
-    for row in board["rows"]:
-        model = (row["identity"] or {}).get("model", {})
-        settings = row["settings"] or {}
+    for row in board.rows:
+        model = (row.identity or {}).get("model", {})
+        settings = row.settings or {}
         if model.get("weights_sha256") == weights and all(settings.get(key) == wanted[key] for key in wanted):
-            return dict(row)
+            return row
     raise ApeError(
         f"The board has no row of {calibration.model.pretrained} with T={choice.attn_temperature:g}, "
         f"S={choice.attn_scale:g} and the calibration's other settings; it has "
-        f"{', '.join(row['label'] for row in board['rows'])}. Run lm-eval-ape compare with "
+        f"{', '.join(row.label for row in board.rows)}. Run lm-eval-ape compare with "
         "--strategies sequential,ape@CALIBRATION and the calibration's --model_args, or leave out --board."
     )
 
@@ -144,28 +145,28 @@ def _arguments(calibration: Calibration) -> str:
     return f"{pairs},{model_args_line(calibration, calibration_file.FILE_NAME)}"
 
 
-def _scores(board: Mapping[str, Any], row: Mapping[str, Any]) -> Iterator[str]:
-    base = next((other for other in board["rows"] if other["label"] == board["baseline"]), None)
+def _scores(board: Board, row: Row) -> Iterator[str]:
+    base = next((other for other in board.rows if other.label == board.baseline), None)
     yield "### Scores\n"
     yield "| task | metric | documents | sequential | calibrated | difference, paired 95% interval | p |"
     yield "|---|---|---:|---:|---:|---:|---:|"
-    for name, score in row["tasks"].items():
-        task, difference = board["tasks"][name], score["difference"]
-        before = base["tasks"].get(name) if base else None
-        cells = [code(name), markdown(task["metric"]), str(task["documents"]), _percent(before), _percent(score)]
-        if difference is None or difference["low"] is None:
+    for name, score in row.tasks.items():
+        task, difference = board.tasks[name], score.difference
+        before = base.tasks.get(name) if base else None
+        cells = [code(name), markdown(task.metric), str(task.documents), _percent(before), _percent(score)]
+        if difference is None or difference.low is None or difference.high is None:
             cells += ["", ""]
         else:
-            ends = f"[{100 * difference['low']:+.2f}, {100 * difference['high']:+.2f}]"
-            cells += [f"{100 * difference['mean']:+.2f} {ends}", f"{difference['p_value']:.3f}"]
+            ends = f"[{100 * difference.low:+.2f}, {100 * difference.high:+.2f}]"
+            cells += [f"{100 * difference.mean:+.2f} {ends}", f"{difference.p_value:.3f}"]
         yield f"| {' | '.join(cells)} |"
     yield "\nScores x100 ± standard error, through lm-evaluation-harness.\n"
 
 
-def _percent(score: Mapping[str, Any] | None) -> str:
+def _percent(score: Score | None) -> str:
     if score is None:
         return ""
-    return f"{100 * score['score']:.2f}" + ("" if score["stderr"] is None else f" ± {100 * score['stderr']:.2f}")
+    return f"{100 * score.score:.2f}" + ("" if score.stderr is None else f" ± {100 * score.stderr:.2f}")
 
 
 def _versions(calibration: Calibration) -> str:
@@ -173,12 +174,12 @@ def _versions(calibration: Calibration) -> str:
     return markdown(f"Calibrated {calibration.created} on {calibration.device} with {listed}.")
 
 
-def _metadata(calibration: Calibration, board: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+def _metadata(calibration: Calibration, board: Board, row: Row) -> str:
     """The Hub's `model-index`: results on its own data sets, as its specification asks; nothing if there are none."""
     choice, results = calibration.choice, []
-    for name, score in row["tasks"].items():
-        task = board["tasks"][name]
-        if (dataset := _dataset(task.get("config") or {})) is None:
+    for name, score in row.tasks.items():
+        task = board.tasks[name]
+        if (dataset := _dataset(task.config or {})) is None:
             continue
         path, config, split = dataset
         results.append(
@@ -188,9 +189,9 @@ def _metadata(calibration: Calibration, board: Mapping[str, Any], row: Mapping[s
                 dataset_name=f"{path.split('/')[-1]} ({name})",
                 dataset_config=config,
                 dataset_split=split,
-                metric_type=task["metric"],
-                metric_name=f"{task['metric']} x100, APE T={choice.attn_temperature:g} S={choice.attn_scale:g}",
-                metric_value=round(100 * score["score"], 4),
+                metric_type=task.metric,
+                metric_name=f"{task.metric} x100, APE T={choice.attn_temperature:g} S={choice.attn_scale:g}",
+                metric_value=round(100 * score.score, 4),
             )
         )
     if not results:

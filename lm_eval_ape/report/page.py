@@ -70,7 +70,7 @@ def render(material: Material, figures: Figures) -> str:
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "ensure_ascii": False}
     script = (_ASSETS / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    models = [row["model"] for board in material.boards for row in board.content["rows"]]
+    models = [row.model for board in material.boards for row in board.content.rows]
     models += [found.content.model.pretrained for found in material.calibrations]
     models += [found.content["model"]["pretrained"] for found in material.analyses]
     return environment.get_template("page.html").render(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
+from lm_eval_ape.artefacts.board import Board, Row
 from lm_eval_ape.artefacts.calibration import Calibration
 from lm_eval_ape.report.material import Found, Material
 
@@ -21,20 +21,20 @@ def warnings(material: Material) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _board(board: Found[dict[str, Any]], several: bool) -> Iterator[str]:
+def _board(board: Found[Board], several: bool) -> Iterator[str]:
     where = f"{board.name}: " if several else ""
     content = board.content
-    for note in content["notes"]:
+    for note in content.notes:
         yield where + note
-    if not any(row["kl"] for row in content["rows"]):
+    if not any(row.kl for row in content.rows):
         yield f"{where}No KL was measured; lm-eval-ape compare --kl_tokens 8 adds it, and runs no strategy again."
-    unmeasured = [row["label"] for row in content["rows"] if row["costs"] is None]
+    unmeasured = [row.label for row in content.rows if row.costs is None]
     if unmeasured:
         yield f"{where}{', '.join(unmeasured)}: no times and no memory, as lm-eval-ape compare did not run them."
-    versions = {repr(sorted(row["versions"].items())) for row in content["rows"] if row.get("versions")}
+    versions = {repr(sorted(row.versions.items())) for row in content.rows if row.versions}
     if len(versions) > 1:
         yield f"{where}The rows were not all made with the same versions of the software; see Settings."
-    devices = {str(row["device"]) for row in content["rows"] if row.get("device")}
+    devices = {str(row.device) for row in content.rows if row.device}
     if len(devices) > 1:
         yield f"{where}The rows were made on different devices ({', '.join(sorted(devices))}): compare no times."
 
@@ -51,7 +51,7 @@ def _calibration(calibration: Found[Calibration], material: Material) -> Iterato
     unstable = [name for name, parameter in found.items() if not parameter.stable]
     if unstable:
         yield f"{calibration.name}: the choice of {' and '.join(unstable)} is unstable under resampling."
-    models = [facts for board in material.boards for row in board.content["rows"] if (facts := _model(row))]
+    models = [facts for board in material.boards for row in board.content.rows if (facts := _model(row))]
     if models and content.model.weights_sha256 not in models:
         yield (
             f"{calibration.name}: it was made for other weights ({content.model.pretrained}, "
@@ -59,6 +59,6 @@ def _calibration(calibration: Found[Calibration], material: Material) -> Iterato
         )
 
 
-def _model(row: Mapping[str, Any]) -> str | None:
-    facts = (row["identity"] or {}).get("model", {})
+def _model(row: Row) -> str | None:
+    facts = (row.identity or {}).get("model", {})
     return facts.get("weights_sha256")

@@ -149,14 +149,14 @@ def test_anything_else_is_run_again_and_nothing_is_mixed(
     options: Make, board_folder: Path, evaluated: list[str], change: dict[str, Any]
 ) -> None:
     given = options(output_path=str(board_folder), strategies="parallel", **change)
-    board = compare(Options.read(given))
+    board = compare(Options.read(given)).as_json()
     assert evaluated == ["parallel"]
     assert board is not None
     assert list(board["tasks"]) == given["tasks"].split(",")
     assert board["tasks"]["toy_choice"]["documents"] == (change.get("limit") or 12)
     # The older run is kept, and is no row of a board of this folder.
     assert len(list((board_folder / "parallel").glob("*/results_*.json"))) == 2
-    again = compare(Options.read({"sources": [str(board_folder / "parallel")]}))
+    again = compare(Options.read({"sources": [str(board_folder / "parallel")]})).as_json()
     assert again is not None
     assert [row["label"] for row in again["rows"]] == ["parallel"]
 
@@ -187,7 +187,7 @@ def test_a_strategy_that_fails_costs_no_finished_one(options: Make, tmp_path: Pa
     given = options(output_path=str(tmp_path), strategies="sequential,ape[context_field=passage]")
     with pytest.raises(ApeError, match=r"ape\[context_field=passage\]: .*What is finished lies in"):
         compare(Options.read(given))
-    board = compare(Options.read({"sources": [str(tmp_path)]}))
+    board = compare(Options.read({"sources": [str(tmp_path)]})).as_json()
     assert board is not None
     assert [row["label"] for row in board["rows"]] == ["sequential"]
 
@@ -203,7 +203,7 @@ def test_a_calibration_and_a_chat_template_reach_the_model(
     calibrate(CalibrationOptions.read({**base, "resamples": 99}))
     given = options(output_path=str(tmp_path / "board"), limit=2, apply_chat_template=True)
     given["strategies"] = f"sequential,ape@{tmp_path / 'calibration'}"
-    board = compare(Options.read(given))
+    board = compare(Options.read(given)).as_json()
     assert board is not None
     settings = board["rows"][1]["settings"]
     assert (settings["attn_temperature"], settings["attn_scale"]) == (0.7, 0.6)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lm_eval_ape.artefacts.board import Board
 from lm_eval_ape.calibration.grid.scoring import Scorer
 from lm_eval_ape.comparison import running
 from lm_eval_ape.comparison.compare import compare
@@ -41,7 +42,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 
 def board_with_kl(options: Make, folder: Path, **given: Any) -> dict[str, Any]:
-    found = compare(Options.read(options(output_path=str(folder), **{"kl_tokens": 3, **given})))
+    found = compare(Options.read(options(output_path=str(folder), **{"kl_tokens": 3, **given}))).as_json()
     assert found is not None
     return found
 
@@ -58,7 +59,7 @@ def test_asking_for_kl_later_computes_only_that_and_asking_again_nothing(
     assert work == {"runs": 0, "prompts": 24}
     assert again["samples"] == board["samples"]
     # What is there is shown, also where it was not asked for.
-    unasked = compare(Options.read({"sources": [str(board_folder)], "resamples": 199}))
+    unasked = compare(Options.read({"sources": [str(board_folder)], "resamples": 199})).as_json()
     assert unasked is not None
     assert {row["label"] for row in unasked["rows"] if row["kl"]} == {"parallel", APE}
 
@@ -84,7 +85,7 @@ def test_a_boards_kl_is_the_calibrations_token_by_token(options: Make, board_fol
         assert row["tasks"][task]["kl"]["mean"] == pytest.approx(np.mean(means))
         assert row["tasks"][task]["kl"]["documents"] == 12
     assert row["average"]["kl"]["mean"] == pytest.approx(np.mean(list(expected.values())))
-    scores = tables(board)[0]
+    scores = tables(Board.model_validate(board))[0]
     assert scores.headers[-1] == "KL"
     assert [line[-1] for line in scores.rows[:1]] == ["0"]
     assert scores.rows[2][-1] == f"{row['average']['kl']['mean']:.3g}"
@@ -98,13 +99,13 @@ def test_a_kl_of_another_run_or_prompt_is_not_shown(options: Make, board_folder:
     content = json.loads(file.read_text())
     content["samples"][0]["prompt_sha256"] = "0" * 64
     file.write_text(json.dumps(content))
-    found = compare(Options.read({"sources": [str(board_folder)], "resamples": 199}))
+    found = compare(Options.read({"sources": [str(board_folder)], "resamples": 199})).as_json()
     assert found is not None
     assert found["rows"][1]["tasks"]["toy_answer"]["kl"]["documents"] == 11
     assert any("the KL of parallel is over 11 of 12 documents" in note for note in found["notes"])
     content["identity"]["run"] = {}
     file.write_text(json.dumps(content))
-    other = compare(Options.read({"sources": [str(board_folder)], "resamples": 199}))
+    other = compare(Options.read({"sources": [str(board_folder)], "resamples": 199})).as_json()
     assert other is not None
     assert other["rows"][1]["kl"] is None
 
@@ -124,7 +125,7 @@ def test_a_limit_measures_the_first_documents_and_the_board_says_so(
 def test_different_numbers_of_tokens_are_told(options: Make, board_folder: Path) -> None:
     board_with_kl(options, board_folder, strategies="sequential,parallel", kl_tokens=2)
     board_with_kl(options, board_folder, strategies=f"sequential,{APE}")
-    found = compare(Options.read({"sources": [str(board_folder)], "resamples": 199}))
+    found = compare(Options.read({"sources": [str(board_folder)], "resamples": 199})).as_json()
     assert found is not None
     told = f"KLs are over different numbers of tokens (2 of parallel, 3 of {APE}) and cannot be compared."
     assert told in found["notes"]

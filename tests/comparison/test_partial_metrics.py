@@ -125,7 +125,7 @@ def test_lengths_that_share_a_task_are_joined_and_shown_by_length(compared: Path
 
 @pytest.mark.parametrize(("length", "others"), [(4096, 3), (8192, 5)])
 def test_one_length_is_compared_on_its_own_rows(asked: Make, compared: Path, length: int, others: int) -> None:
-    board = compare(Options.read(asked(output_path=str(compared), metric=str(length))))
+    board = compare(Options.read(asked(output_path=str(compared), metric=str(length)))).as_json()
     assert board is not None
     assert board["tasks"]["toy_ruler"]["metric"] == str(length)
     assert board["tasks"]["toy_ruler"]["documents"] == len(board["samples"]["toy_ruler"]) == 8 - others
@@ -141,7 +141,9 @@ def test_boards_of_finished_runs_and_their_reports_know_the_lengths_too(
     compared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = Path(shutil.copytree(compared, tmp_path / "runs"))
-    again = compare(Options.read({"sources": [str(runs)], "output_path": str(tmp_path / "board"), "resamples": "199"}))
+    again = compare(
+        Options.read({"sources": [str(runs)], "output_path": str(tmp_path / "board"), "resamples": "199"})
+    ).as_json()
     assert again is not None
     assert again["tasks"]["toy_ruler"]["metric"] == "4096+8192"
     assert [row["label"] for row in again["rows"]] == STRATEGIES
@@ -154,7 +156,7 @@ def test_boards_of_finished_runs_and_their_reports_know_the_lengths_too(
 
 def test_a_task_of_one_length_is_compared_on_it(asked: Make, tmp_path: Path) -> None:
     given = asked(tasks="toy_long", strategies="sequential,parallel", output_path=str(tmp_path))
-    board = compare(Options.read(given))
+    board = compare(Options.read(given)).as_json()
     assert board is not None
     assert (board["tasks"]["toy_long"]["metric"], board["tasks"]["toy_long"]["documents"]) == ("8192", 3)
     assert board["notes"] == []
@@ -164,7 +166,7 @@ def test_a_task_of_one_length_is_compared_on_it(asked: Make, tmp_path: Path) -> 
 
 def test_rows_may_have_one_metric_alone(asked: Make, compared: Path, tmp_path: Path) -> None:
     given = asked(tasks="toy_bare", strategies="sequential,parallel", output_path=str(tmp_path))
-    board = compare(Options.read(given))
+    board = compare(Options.read(given)).as_json()
     assert board is not None
     assert (board["tasks"]["toy_bare"]["metric"], board["tasks"]["toy_bare"]["documents"]) == ("4096+8192", 8)
     for row in board["rows"]:
@@ -181,7 +183,7 @@ def test_a_first_metric_that_is_no_mean_gives_way_to_one_that_is(
     asked: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     given = asked(tasks="toy_second", strategies="sequential,parallel", output_path=str(tmp_path))
-    board = compare(Options.read(given))
+    board = compare(Options.read(given)).as_json()
     assert board is not None
     assert board["tasks"]["toy_second"]["metric"] == "8192"
     assert board["notes"] == ["toy_second is compared on 8192: 4096 is no mean over documents."]

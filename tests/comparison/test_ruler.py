@@ -63,7 +63,7 @@ def test_a_board_of_three_strategies_by_length(model: str, tmp_path: Path) -> No
             "resamples": 99,
         }
     )
-    board = compare(options)
+    board = compare(options).as_json()
     assert board is not None
     assert board["tasks"]["niah_single_1"]["metric"] == "4096+8192"
     assert [row["label"] for row in board["rows"]] == ["sequential", "sink", "ape"]

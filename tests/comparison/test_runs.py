@@ -20,7 +20,9 @@ DOCS = harness.documents(12, words=3)
 
 
 def board(*folders: Path, **given: Any) -> dict[str, Any]:
-    found = compare(Options.read({"sources": [str(folder) for folder in folders], "resamples": "199", **given}))
+    found = compare(
+        Options.read({"sources": [str(folder) for folder in folders], "resamples": "199", **given})
+    ).as_json()
     assert found is not None
     return found
 
@@ -201,7 +203,7 @@ def test_finished_runs_and_new_strategies_share_a_board(
     options: Callable[..., dict[str, Any]], hf_run: Path, board_folder: Path
 ) -> None:
     given = options(output_path=str(board_folder), strategies="sequential,parallel", sources=[str(hf_run)])
-    found = compare(Options.read(given))
+    found = compare(Options.read(given)).as_json()
     assert found is not None
     assert [entry["label"] for entry in found["rows"]][:2] == ["sequential", "parallel"]
     assert row(found, hf_label(found))["tasks"]["toy_choice"]["difference"]["mean"] == 0

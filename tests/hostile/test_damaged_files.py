@@ -81,6 +81,6 @@ def test_a_wrong_value_in_a_run_is_a_sentence_or_comes_to_a_board(name: str, dat
             board = make_board(read_folders([str(runs)]), resamples=99)
         except ApeError:
             return
-        scores = [row["tasks"]["ape_pocket_twohop_test"]["score"] for row in board["rows"] if row["tasks"]]
+        scores = [row.tasks["ape_pocket_twohop_test"].score for row in board.rows if row.tasks]
         assert all(isinstance(score, float) and math.isfinite(score) for score in scores)
         formats.markdown(board), formats.comma_separated(board)

@@ -21,6 +21,8 @@ from rich.console import Console
 from undrawn import page
 
 from lm_eval_ape.analysis import tables as analysis_tables
+from lm_eval_ape.artefacts.board import Board
+from lm_eval_ape.artefacts.calibration import Calibration
 from lm_eval_ape.cli import main
 from lm_eval_ape.comparison import formats
 from lm_eval_ape.display import escaping
@@ -101,7 +103,9 @@ def test_hostile_text_makes_no_element_no_attribute_no_link_and_no_script(hostil
 def test_a_figure_of_hostile_names_is_whole_xml_with_the_elements_of_any_figure(tmp_path: Path) -> None:
     def elements(text: str) -> set[str]:
         board = planted(damage.valid("board"), text)
-        drawn = Figures(tmp_path).add("f", kl_and_score(board, list(board["tasks"])), alt="", caption="")
+        drawn = Figures(tmp_path).add(
+            "f", kl_and_score(Board.model_validate(board), list(board["tasks"])), alt="", caption=""
+        )
         ElementTree.parse(tmp_path / "figures" / "f.svg")
         return {tag for tag, _ in Structure(str(drawn.svg)).elements}
 
@@ -133,9 +137,9 @@ def test_in_a_browser_nothing_of_it_runs_and_all_of_it_can_be_read(hostile_page:
 def markdowns(text: str) -> Mapping[str, str]:
     contents = {kind: planted(damage.valid(kind), text) for kind in KINDS}
     return {
-        "board": formats.markdown(contents["board"]),
+        "board": formats.markdown(Board.model_validate(contents["board"])),
         "analysis": analysis_tables.markdown(contents["analysis"]),
-        "card": card(contents["calibration"]),
+        "card": card(Calibration.model_validate(contents["calibration"])),
     }
 
 
@@ -167,12 +171,18 @@ def test_any_text_is_one_plain_cell_of_markdown(text: str) -> None:
         assert children <= {"text", "text_special", "code_inline", "em_open", "em_close"}
 
 
+def scores_alone() -> dict[str, Any]:
+    """A board whose rows can be renamed, as nothing else names them."""
+    nothing: dict[str, Any] = {"tasks": [], "buckets": [], "rows": {}}
+    return {**damage.valid("board"), "lengths": {"unit": "tokens", **nothing}, "samples": {}}
+
+
 def test_a_cell_of_a_csv_is_no_formula() -> None:
-    board = damage.valid("board")
+    board = scores_alone()
     for start in ("=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1"):
         board["rows"][1]["label"], board["rows"][1]["model"] = start, start
         board["rows"][1]["tasks"][TASK]["score"] = -0.5
-        lines = csv.DictReader(io.StringIO(formats.comma_separated(board), newline=""))
+        lines = csv.DictReader(io.StringIO(formats.comma_separated(Board.model_validate(board)), newline=""))
         (found,) = [line for line in lines if line["strategy"] == f"'{start}" and line["task"] == TASK]
         assert found["model"] == f"'{start}"
         # A number below zero stays one.
@@ -180,9 +190,9 @@ def test_a_cell_of_a_csv_is_no_formula() -> None:
 
 
 def test_a_control_character_makes_no_line_of_a_csv() -> None:
-    board = damage.valid("board")
+    board = scores_alone()
     board["rows"][1]["label"] = "a\rb\nc\x1b[2J"
-    lines = list(csv.DictReader(io.StringIO(formats.comma_separated(board), newline="")))
+    lines = list(csv.DictReader(io.StringIO(formats.comma_separated(Board.model_validate(board)), newline="")))
     assert {line["strategy"] for line in lines} == {"sequential", "a\\rb\nc\\x1b[2J"}
 
 
@@ -191,7 +201,10 @@ def test_the_terminal_shows_markup_and_escape_sequences_as_text(kind: str) -> No
     buffer = io.StringIO()
     console = Console(file=buffer, force_terminal=True, width=4000, color_system="truecolor", highlight=False)
     content = planted(damage.valid(kind), HOSTILE)
-    (formats.show if kind == "board" else analysis_tables.show)(content, console)
+    if kind == "board":
+        formats.show(Board.model_validate(content), console)
+    else:
+        analysis_tables.show(content, console)
     shown = buffer.getvalue()
     assert "[red]rich[/red]" in shown
     assert r"\[bold]" in shown

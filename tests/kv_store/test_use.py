@@ -45,7 +45,7 @@ def test_strategies_of_a_comparison_share_the_memory(checkpoint: str, tmp_path: 
             "limit": 2,
             "output_path": str(tmp_path / folder),
         }
-        found = compare(Options.read(given))
+        found = compare(Options.read(given)).as_json()
         assert found is not None
         return found
 

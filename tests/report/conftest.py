@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lm_eval_ape.artefacts.board_file import SCHEMA_VERSION
+from lm_eval_ape.artefacts.board import SCHEMA_VERSION, Board
 from lm_eval_ape.comparison.compare import write
 from lm_eval_ape.comparison.lengths import difference_part
 from lm_eval_ape.comparison.statistics import estimate
@@ -39,7 +39,7 @@ def make_board() -> dict[str, Any]:
             "score": found.mean,
             "stderr": found.stderr,
             "kept": found.mean / scores[task]["sequential"].mean(),
-            "difference": None if label == "sequential" else difference_part(change, resamples=99, seed=1),
+            "difference": None if label == "sequential" else difference_part(change, resamples=99, seed=1).as_json(),
             "kl": kl and {**kl._asdict(), "documents": DOCUMENTS},
             "left_out": 0,
             "reported": {},
@@ -160,7 +160,7 @@ def report_folder(
     from lm_eval_ape.report.page import report
 
     folder = tmp_path_factory.mktemp("report")
-    write(folder, whole_board)
+    write(folder, Board.model_validate(whole_board))
     assert json.loads((folder / "board.json").read_text())["rows"]
     report([str(folder), str(calibration_folder)])
     return folder

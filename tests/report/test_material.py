@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lm_eval_ape.artefacts.board import Board
 from lm_eval_ape.cli import main
 from lm_eval_ape.comparison.compare import write
 from lm_eval_ape.errors import ApeError
@@ -19,7 +20,7 @@ from lm_eval_ape.report.warnings import warnings
 def test_boards_and_calibrations_are_found_below_the_folders_each_once(
     board: dict[str, Any], calibration_folder: Path, tmp_path: Path
 ) -> None:
-    write(tmp_path / "deep" / "board", board)
+    write(tmp_path / "deep" / "board", Board.model_validate(board))
     found = find([str(tmp_path), str(tmp_path / "deep" / "board" / "board.json"), str(calibration_folder)])
     assert [one.path.parent for one in found.boards] == [tmp_path / "deep" / "board"]
     assert [one.path.parent for one in found.calibrations] == [calibration_folder]
@@ -54,7 +55,7 @@ def test_nothing_found_says_what_was_looked_for_and_what_makes_it(
 def test_a_board_that_is_damaged_foreign_or_newer_is_a_sentence(
     board: dict[str, Any], tmp_path: Path, change: Callable[[str], str], sentence: str
 ) -> None:
-    write(tmp_path, board)
+    write(tmp_path, Board.model_validate(board))
     file = tmp_path / "board.json"
     file.write_text(change(file.read_text(encoding="utf-8")), encoding="utf-8")
     with pytest.raises(ApeError) as error:
@@ -73,7 +74,7 @@ def test_what_is_missing_or_does_not_fit_is_said(
                 score["kl"] = None
     board["rows"][1]["versions"] = {"lm_eval_ape": "0.0.9"}
     board["rows"][1]["device"] = "cuda"
-    write(tmp_path, board)
+    write(tmp_path, Board.model_validate(board))
     told = "\n".join(warnings(find([str(tmp_path), str(calibration_folder)])))
     assert board["notes"][0] in told
     for part in ("No KL was measured", "not all made with the same versions", "different devices", "other weights"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from lm_eval_ape.artefacts.board import Board, Score
 from lm_eval_ape.comparison import tables
 from lm_eval_ape.display.plot_style import Series, series
 from lm_eval_ape.report.material import Found, Material
@@ -56,11 +57,11 @@ def build(material: Material, figures: Figures) -> Section | None:
     return Section("board", "Board", {"boards": [_board(found) for found in material.boards]})
 
 
-def _board(found: Found[dict[str, Any]]) -> dict[str, Any]:
+def _board(found: Found[Board]) -> dict[str, Any]:
     board = found.content
-    styles = {row["label"]: style for row, style in zip(board["rows"], series(len(board["rows"])), strict=True)}
+    styles = {row.label: style for row, style in zip(board.rows, series(len(board.rows)), strict=True)}
     drawn = tables.tables(board)
-    measured = [row for row in board["rows"] if row["costs"]]
+    measured = [row for row in board.rows if row.costs]
     sortable = [_scores(drawn[0], styles)]
     if measured:
         sortable.append(_plain(drawn[1], styles))
@@ -72,37 +73,38 @@ def _board(found: Found[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _glance(board: Mapping[str, Any], styles: Mapping[str, Series]) -> dict[str, Any]:
+def _glance(board: Board, styles: Mapping[str, Series]) -> dict[str, Any]:
     """The average, or the first task where there is none, in large figures."""
-    averages = [row["average"] for row in board["rows"]]
-    task = next(iter(board["tasks"]))
-    whole = all(averages) and len(averages[0]["tasks"]) > 1
+    first = board.rows[0].average
+    # All rows' averages are over the same tasks.
+    whole = first.tasks if first and len(first.tasks) > 1 else []
+    task = whole[0] if whole else next(iter(board.tasks))
     cards = []
-    for row in board["rows"]:
-        score = row["average"] if whole else row["tasks"].get(task)
+    for row in board.rows:
+        score: Score | None = row.average if whole else row.tasks.get(task)
         if score is None:
             continue
-        higher = board["tasks"][averages[0]["tasks"][0] if whole else task]["higher_is_better"]
-        found = score["difference"]
-        verdict = "" if found is None else "noise" if found["within_noise"] else _direction(found["mean"], higher)
+        higher = board.tasks[task].higher_is_better
+        found = score.difference
+        verdict = "" if found is None else "noise" if found.within_noise else _direction(found.mean, higher)
         cards.append(
             {
-                "label": row["label"],
+                "label": row.label,
                 "settings": tables.settings_words(row),
-                "style": styles[row["label"]],
-                "score": f"{100 * score['score']:.1f}",
-                "stderr": "" if score["stderr"] is None else f"± {100 * score['stderr']:.1f}",
-                "difference": "" if found is None else f"{100 * found['mean']:+.1f}",
+                "style": styles[row.label],
+                "score": f"{100 * score.score:.1f}",
+                "stderr": "" if score.stderr is None else f"± {100 * score.stderr:.1f}",
+                "difference": "" if found is None else f"{100 * found.mean:+.1f}",
                 "ends": ""
-                if found is None or found["low"] is None
-                else f"[{100 * found['low']:+.1f}, {100 * found['high']:+.1f}]",
+                if found is None or found.low is None or found.high is None
+                else f"[{100 * found.low:+.1f}, {100 * found.high:+.1f}]",
                 "verdict": verdict,
                 "words": VERDICT_WORDS.get(verdict, ""),
-                "baseline": row["label"] == board["baseline"],
+                "baseline": row.label == board.baseline,
             }
         )
-    what = f"average of {len(averages[0]['tasks'])} tasks" if whole else task
-    return {"what": what, "cards": cards, "baseline": board["baseline"]}
+    what = f"average of {len(whole)} tasks" if whole else task
+    return {"what": what, "cards": cards, "baseline": board.baseline}
 
 
 def _direction(mean: float, higher: bool) -> str:

@@ -16,13 +16,13 @@ def build(material: Material, figures: Figures) -> Section | None:
         board = found.content
         if not (tasks := with_kl(board)):
             continue
-        objective = next(row["kl"] for row in board["rows"] if row["kl"])
+        objective = next(row.kl for row in board.rows if row.kl)
         drawn = figures.add(
             f"kl_and_score_{number}",
             kl_and_score(board, tasks),
-            alt=f"Mean KL against mean score of {', '.join(row['label'] for row in board['rows'])}.",
+            alt=f"Mean KL against mean score of {', '.join(row.label for row in board.rows)}.",
             caption=f"Mean KL of the next-token distributions from the sequential model's over its first "
-            f"{objective['num_tokens']} greedy tokens, against the mean score; bars are standard errors. The "
+            f"{objective.num_tokens} greedy tokens, against the mean score; bars are standard errors. The "
             "sequential model is 0 from itself by definition.",
         )
         parts.append({"name": found.name, "figures": [drawn]})

@@ -12,9 +12,9 @@ def build(material: Material, figures: Figures) -> Section | None:
     parts = []
     for number, found in enumerate(material.boards, start=1):
         board, drawn = found.content, list[Drawn]()
-        labels = ", ".join(row["label"] for row in board["rows"])
-        if board["lengths"]["buckets"]:
-            tasks = ", ".join(board["lengths"]["tasks"])
+        labels = ", ".join(row.label for row in board.rows)
+        if board.lengths.buckets:
+            tasks = ", ".join(board.lengths.tasks)
             drawn.append(
                 figures.add(
                     f"score_by_length_{number}",

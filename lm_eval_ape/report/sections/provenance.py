@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from lm_eval_ape.artefacts.board import Board
 from lm_eval_ape.artefacts.calibration import Calibration
 from lm_eval_ape.report.material import Found, Material
 from lm_eval_ape.report.section import Figures, Section
@@ -23,8 +24,8 @@ def build(material: Material, figures: Figures) -> Section:
     )
 
 
-def _board(found: Found[dict[str, Any]]) -> dict[str, Any]:
-    board = found.content
+def _board(found: Found[Board]) -> dict[str, Any]:
+    board = found.content.as_json()
     return {
         "name": found.name,
         "file": str(found.path),

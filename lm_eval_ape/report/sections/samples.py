@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lm_eval_ape.artefacts.board import Board, Sample
 from lm_eval_ape.display.plot_style import series
-from lm_eval_ape.report.board_figures import is_sequential
 from lm_eval_ape.report.material import Found, Material
 from lm_eval_ape.report.section import Figures, Section
 
@@ -19,31 +19,29 @@ def build(material: Material, figures: Figures) -> Section | None:
     return Section("samples", "Samples", {"browsers": browsers}) if any(b["count"] for b in browsers) else None
 
 
-def _browser(found: Found[dict[str, Any]]) -> dict[str, Any]:
+def _browser(found: Found[Board]) -> dict[str, Any]:
     board = found.content
-    samples = [_sample(task, sample) for task, part in board["samples"].items() for sample in part]
-    styles = series(len(board["rows"]))
+    samples = [_sample(task, sample) for task, part in board.samples.items() for sample in part]
+    styles = series(len(board.rows))
     rows = [
         {
-            "label": row["label"],
+            "label": row.label,
             "glyph": style.glyph,
             "color": style.color,
-            "teacher": is_sequential(row),
-            "measured": row["kl"] is not None,
+            "teacher": row.sequential,
+            "measured": row.kl is not None,
         }
-        for row, style in zip(board["rows"], styles, strict=True)
+        for row, style in zip(board.rows, styles, strict=True)
     ]
-    tasks = {
-        name: {"metric": task["metric"], "higher": task["higher_is_better"]} for name, task in board["tasks"].items()
-    }
+    tasks = {name: {"metric": task.metric, "higher": task.higher_is_better} for name, task in board.tasks.items()}
     printed = sorted(samples, key=lambda sample: -_disagreement(sample))[:PRINTED]
     return {
         "name": found.name,
         "count": len(samples),
-        "tasks": list(board["tasks"]),
+        "tasks": list(board.tasks),
         "data": {
-            "baseline": board["baseline"],
-            "unit": board["lengths"]["unit"],
+            "baseline": board.baseline,
+            "unit": board.lengths.unit,
             "rows": rows,
             "tasks": tasks,
             "samples": samples,
@@ -53,22 +51,22 @@ def _browser(found: Found[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _sample(task: str, sample: Mapping[str, Any]) -> dict[str, Any]:
+def _sample(task: str, sample: Sample) -> dict[str, Any]:
     return {
         "task": task,
-        "doc": sample["doc_id"],
-        "length": sample["length"],
-        "prompt": sample["prompt_end"],
-        "target": sample["target"],
+        "doc": sample.doc_id,
+        "length": sample.length,
+        "prompt": sample.prompt_end,
+        "target": sample.target,
         "runs": {
             label: {
-                "score": run["score"],
-                "prediction": run["prediction"],
-                "metrics": run.get("metrics"),
-                "kl": run.get("kl"),
-                "chunks": max((len(request["chunk_tokens"]) for request in run.get("requests") or ()), default=None),
+                "score": run.score,
+                "prediction": run.prediction,
+                "metrics": run.metrics,
+                "kl": None if run.kl is None else [prompt.as_json() for prompt in run.kl],
+                "chunks": max((len(request.chunk_tokens) for request in run.requests or ()), default=None),
             }
-            for label, run in sample["runs"].items()
+            for label, run in sample.runs.items()
         },
     }
 
