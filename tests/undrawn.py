@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from lm_eval_ape.artefacts.analysis import Analysis
 from lm_eval_ape.artefacts.board import Board
 from lm_eval_ape.artefacts.calibration import Calibration
 from lm_eval_ape.report.material import Found, Material
@@ -27,9 +28,7 @@ class Undrawn(Figures):
 
 def page(**contents: Any) -> str:
     """The page of a `board`, a `calibration` and an `analysis`, of each at most one."""
-    models = {"board": Board, "calibration": Calibration}
-    typed = {
-        name: models[name].model_validate(content) if name in models else content for name, content in contents.items()
-    }
+    models = {"board": Board, "calibration": Calibration, "analysis": Analysis}
+    typed = {name: models[name].model_validate(content) for name, content in contents.items()}
     found = {name: (Found(Path("x.json"), "x", content),) for name, content in typed.items()}
     return render(Material(*(found.get(name, ()) for name in ("board", "calibration", "analysis"))), Undrawn())

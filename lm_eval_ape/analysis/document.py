@@ -15,7 +15,21 @@ from lm_eval_ape.analysis.heads import heads_part
 from lm_eval_ape.analysis.measure import Looks
 from lm_eval_ape.analysis.options import Options
 from lm_eval_ape.analysis.sweep import Case
-from lm_eval_ape.artefacts.analysis_file import ALL, SCHEMA_VERSION
+from lm_eval_ape.artefacts.analysis import (
+    ALL,
+    SCHEMA_VERSION,
+    Analysis,
+    ByHead,
+    Correlation,
+    Correlations,
+    Look,
+    Mass,
+    MassTables,
+    Model,
+    Score,
+    Statistics,
+)
+from lm_eval_ape.artefacts.analysis import Case as CasePart
 from lm_eval_ape.artefacts.board import Board
 from lm_eval_ape.artefacts.identity import versions
 from lm_eval_ape.attention.row_statistics import ROLES
@@ -26,75 +40,73 @@ def make_document(
     options: Options,
     observed: Sequence[tuple[Case, Looks]],
     board: Board | None,
+    *,
     facts: Mapping[str, Any],
+    device: str,
     command: Sequence[str],
-) -> dict[str, Any]:
+) -> Analysis:
     """Put an analysis together.
 
     Args:
         options: What was asked for.
         observed: Every case with its attention.
         board: Their scores (see `comparison.board.make_board`); None where nothing was scored.
-        facts: The model and the device.
+        facts: The model (see `harness.model_facts`).
+        device: What it ran on, in words.
         command: What was called.
     """
     tasks = list(dict.fromkeys(task for _, looks in observed for task, _ in looks))
     cases = [_case(case, looks, tasks, board) for case, looks in observed]
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": shlex.join(command),
-        "versions": versions(),
-        **facts,
-        "tasks": {name: board.tasks[name].as_json() if board else {} for name in tasks},
-        "offsets": list(OFFSETS),
-        "statistics": {"resamples": options.resamples, "seed": options.seed},
-        "cases": cases,
-        "heads": heads_part([case for case, _ in observed], cases),
-        "correlations": _correlations(options, observed, tasks, board) if board else {},
-    }
+    return Analysis(
+        schema_version=SCHEMA_VERSION,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        command=shlex.join(command),
+        versions=versions(),
+        model=Model(**facts),
+        device=device,
+        tasks={name: board.tasks[name].as_json() if board else {} for name in tasks},
+        offsets=list(OFFSETS),
+        statistics=Statistics(resamples=options.resamples, seed=options.seed),
+        cases=cases,
+        heads=heads_part([case for case, _ in observed], cases),
+        correlations=_correlations(options, observed, tasks, board) if board else {},
+    )
 
 
-def _case(case: Case, looks: Looks, tasks: Sequence[str], board: Board | None) -> dict[str, Any]:
+def _case(case: Case, looks: Looks, tasks: Sequence[str], board: Board | None) -> CasePart:
     row = next((row for row in board.rows if row.label == case.spec.label), None) if board else None
-    return {
-        "label": case.spec.label,
-        "family": case.family,
-        "chunks": case.chunks,
-        "settings": {name: getattr(case.spec.settings, name) for name in SETTINGS},
-        "tasks": {
-            task: {
-                **_mean([look for (name, _), look in looks.items() if name == task]),
-                "score": {"score": row.tasks[task].score, "stderr": row.tasks[task].stderr}
-                if row and task in row.tasks
-                else None,
-            }
-            for task in tasks
+    scores = {name: Score(score=found.score, stderr=found.stderr) for name, found in row.tasks.items()} if row else {}
+    return CasePart(
+        label=case.spec.label,
+        family=case.family,
+        chunks=case.chunks,
+        settings={name: getattr(case.spec.settings, name) for name in SETTINGS},
+        tasks={
+            task: _mean([look for (name, _), look in looks.items() if name == task], scores.get(task)) for task in tasks
         },
-    }
+    )
 
 
-def _mean(looks: Sequence[Attention]) -> dict[str, Any]:
+def _mean(looks: Sequence[Attention], score: Score | None) -> Look:
     """Means over documents of what is by layer and head, and of each whole."""
     roles = list(dict.fromkeys(role for look in looks for role in look.key_norms))
     entropies = np.array([np.mean(look.entropy) for look in looks])
-    return {
-        "documents": len(looks),
-        "mean_chunks": float(np.mean([look.chunks for look in looks])),
-        "query_tokens": float(np.mean([look.tokens for look in looks])),
-        "entropy": float(entropies.mean()),
-        "entropy_stderr": float(entropies.std(ddof=1) / np.sqrt(len(looks))) if len(looks) > 1 else None,
-        "logit": float(np.mean([look.logit for look in looks])),
-        "mass": {role: float(np.mean([look.mass[role] for look in looks])) for role in ROLES},
-        "by_head": {
-            "entropy": np.mean([look.entropy for look in looks], axis=0).tolist(),
-            "logit": np.mean([look.logit for look in looks], axis=0).tolist(),
-            "mass": {role: np.mean([look.mass[role] for look in looks], axis=0).tolist() for role in ROLES},
-        },
-        "key_norms": {
-            role: _norms([look.key_norms[role] for look in looks if role in look.key_norms]) for role in roles
-        },
-    }
+    return Look(
+        documents=len(looks),
+        mean_chunks=float(np.mean([look.chunks for look in looks])),
+        query_tokens=float(np.mean([look.tokens for look in looks])),
+        entropy=float(entropies.mean()),
+        entropy_stderr=float(entropies.std(ddof=1) / np.sqrt(len(looks))) if len(looks) > 1 else None,
+        logit=float(np.mean([look.logit for look in looks])),
+        mass=Mass(**{role: float(np.mean([look.mass[role] for look in looks])) for role in ROLES}),
+        by_head=ByHead(
+            entropy=np.mean([look.entropy for look in looks], axis=0).tolist(),
+            logit=np.mean([look.logit for look in looks], axis=0).tolist(),
+            mass=MassTables(**{role: np.mean([look.mass[role] for look in looks], axis=0).tolist() for role in ROLES}),
+        ),
+        key_norms={role: _norms([look.key_norms[role] for look in looks if role in look.key_norms]) for role in roles},
+        score=score,
+    )
 
 
 def _norms(norms: Sequence[Sequence[Sequence[float | None]]]) -> list[list[float | None]]:
@@ -110,7 +122,7 @@ def _norms(norms: Sequence[Sequence[Sequence[float | None]]]) -> list[list[float
 
 def _correlations(
     options: Options, observed: Sequence[tuple[Case, Looks]], tasks: Sequence[str], board: Board
-) -> dict[str, Any]:
+) -> dict[str, Correlations]:
     """Of entropy and score by task, over all cases and over those of each strategy with the sequential model.
 
     The documents are those whose attention was looked at in every case.
@@ -118,25 +130,24 @@ def _correlations(
     families = dict.fromkeys(case.family for case, _ in observed)
     groups = {ALL: [True] * len(observed)}
     groups |= {name: [case.family in (name, "sequential") for case, _ in observed] for name in families}
-    found: dict[str, Any] = {}
+    found: dict[str, Correlations] = {}
     for task in tasks:
         pair = _aligned(task, observed, board)
         if pair is None:
             continue
         entropies, scores = pair
-        found[task] = {
-            "documents": len(entropies),
-            "groups": {
+        chance = {"resamples": options.resamples, "seed": options.seed}
+        found[task] = Correlations(
+            documents=len(entropies),
+            groups={
                 name: {
-                    kind: correlate(
-                        kind, entropies[:, own], scores[:, own], resamples=options.resamples, seed=options.seed
-                    )._asdict()
+                    kind: Correlation(**correlate(kind, entropies[:, own], scores[:, own], **chance)._asdict())
                     for kind in ("pearson", "spearman")
                 }
                 for name, own in groups.items()
                 if name == ALL or sum(own) > 2
             },
-        }
+        )
     return found
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import stats
 
 from lm_eval_ape.analysis.sweep import Case
 from lm_eval_ape.artefacts import calibration_file
+from lm_eval_ape.artefacts.analysis import ByHead, GoesWith, Heads, Rho
+from lm_eval_ape.artefacts.analysis import Case as CasePart
 from lm_eval_ape.artefacts.moved_heads import moved
 
 
-def heads_part(cases: Sequence[Case], looks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def heads_part(cases: Sequence[Case], looks: Sequence[CasePart]) -> list[Heads]:
     """For every case with T and S of layers or heads, how far they moved and what that goes with.
 
     Args:
@@ -35,26 +36,26 @@ def heads_part(cases: Sequence[Case], looks: Sequence[Mapping[str, Any]]) -> lis
         for part in parts:
             distances[part.layer or 0, part.head or 0] = part.distance
         found.append(
-            {
-                "label": case.spec.label,
-                "granularity": gradient.granularity,
-                "distance": distances.tolist(),
-                "goes_with": {task: _goes_with(distances, look["by_head"]) for task, look in looks[0]["tasks"].items()},
-            }
+            Heads(
+                label=case.spec.label,
+                granularity=gradient.granularity,
+                distance=distances.tolist(),
+                goes_with={task: _goes_with(distances, look.by_head) for task, look in looks[0].tasks.items()},
+            )
         )
     return found
 
 
-def _goes_with(distances: np.ndarray, by_head: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
-    values = {"entropy": by_head["entropy"], "logit": by_head["logit"], "context": by_head["mass"]["context"]}
-    return {name: _spearman(distances, np.array(table)) for name, table in values.items()}
+def _goes_with(distances: np.ndarray, by_head: ByHead) -> GoesWith:
+    values = {"entropy": by_head.entropy, "logit": by_head.logit, "context": by_head.mass.context}
+    return GoesWith(**{name: _spearman(distances, np.array(table)) for name, table in values.items()})
 
 
-def _spearman(distances: np.ndarray, values: np.ndarray) -> dict[str, float | None]:
+def _spearman(distances: np.ndarray, values: np.ndarray) -> Rho:
     """Over layers, of their heads' mean, where heads share T and S."""
     if distances.shape[1] < values.shape[1]:
         values = values.mean(1, keepdims=True)
     if min(np.ptp(distances), np.ptp(values)) == 0:
-        return {"rho": None, "p_value": None}
+        return Rho(rho=None, p_value=None)
     test = stats.spearmanr(distances.ravel(), values.ravel())
-    return {"rho": float(test.statistic), "p_value": float(test.pvalue)}
+    return Rho(rho=float(test.statistic), p_value=float(test.pvalue))

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from lm_eval_ape.analysis.document import make_document
 from lm_eval_ape.analysis.measure import Observer, labelled
 from lm_eval_ape.analysis.options import DEFAULT_STRATEGIES, Options
 from lm_eval_ape.analysis.sweep import cases
 from lm_eval_ape.analysis.tables import comma_separated, markdown
-from lm_eval_ape.artefacts.analysis_file import FILE_NAME
+from lm_eval_ape.artefacts import analysis_file
+from lm_eval_ape.artefacts.analysis import Analysis
 from lm_eval_ape.comparison.board import make_board
 from lm_eval_ape.comparison.compare import write as write_board
 from lm_eval_ape.comparison.loggers import Loggers
@@ -28,7 +27,7 @@ logger = logging.getLogger(__name__)
 BOARD = "board"
 
 
-def analyze(options: Options, command: Sequence[str] = ()) -> dict[str, Any] | None:
+def analyze(options: Options, command: Sequence[str] = ()) -> Analysis | None:
     """Look at a model's attention under several strategies and numbers of chunks, and at how it goes with the score.
 
     Args:
@@ -47,7 +46,7 @@ def analyze(options: Options, command: Sequence[str] = ()) -> dict[str, Any] | N
         return _analyze(options, output, command)
 
 
-def _analyze(options: Options, output: Path, command: Sequence[str]) -> dict[str, Any] | None:
+def _analyze(options: Options, output: Path, command: Sequence[str]) -> Analysis | None:
     found = cases(options, options.strategies or tuple(DEFAULT_STRATEGIES.split(",")))
     compared = replace(
         options.comparison, strategies=tuple(case.spec.label for case in found), output_path=str(output / BOARD)
@@ -71,14 +70,13 @@ def _analyze(options: Options, output: Path, command: Sequence[str]) -> dict[str
     observed = [(case, observer.observe(case, what)) for case, what in labelled(found)]
     if lm.rank != 0:
         return None
-    facts = {"model": model_facts(lm), "device": device_name(lm)}
-    content = make_document(options, observed, board, facts, command)
+    content = make_document(options, observed, board, facts=model_facts(lm), device=device_name(lm), command=command)
     _write(output, content)
     return content
 
 
-def _write(output: Path, content: Mapping[str, Any]) -> None:
-    write_text(output / FILE_NAME, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+def _write(output: Path, content: Analysis) -> None:
+    analysis_file.write(output, content)
     write_text(output / "analysis.md", markdown(content))
     write_text(output / "analysis.csv", comma_separated(content))
     try:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
 
+from lm_eval_ape.artefacts.analysis import Analysis, Correlation
 from lm_eval_ape.attention.row_statistics import ROLES
 from lm_eval_ape.comparison.formats import drawn, made_by, markdown_table
 from lm_eval_ape.comparison.tables import Table
@@ -31,96 +32,89 @@ HEADS = (
 )
 
 
-def tables(content: Mapping[str, Any]) -> list[Table]:
+def tables(content: Analysis) -> list[Table]:
     """The analysis' tables."""
     found = [_cases(content)]
-    if content["correlations"]:
+    if content.correlations:
         found.append(_correlations(content))
-    if content["heads"]:
+    if content.heads:
         found.append(_heads(content))
     return found
 
 
-def _cases(content: Mapping[str, Any]) -> Table:
+def _cases(content: Analysis) -> Table:
     headers = ["Tasks", "Strategy", "Chunks", "n", "Entropy", "Stderr", "|logit|"]
     headers += [role.capitalize() for role in ROLES] + ["Score", "Stderr of score"]
     rows = []
-    for task in content["tasks"]:
+    for task in content.tasks:
         name = task
-        for case in content["cases"]:
-            look = case["tasks"][task]
-            cells = [name, case["label"], f"{look['mean_chunks']:.3g}", str(look["documents"])]
-            cells += [f"{look['entropy']:.4f}", f"± {_number(look['entropy_stderr'], 4)}", f"{look['logit']:.3f}"]
-            cells += [f"{look['mass'][role]:.3f}" for role in ROLES]
-            score = look["score"]
-            cells += [f"{100 * score['score']:.2f}", f"± {_number(score['stderr'], 2, 100)}"] if score else ["", ""]
+        for case in content.cases:
+            look = case.tasks[task]
+            cells = [name, case.label, f"{look.mean_chunks:.3g}", str(look.documents)]
+            cells += [f"{look.entropy:.4f}", f"± {_number(look.entropy_stderr, 4)}", f"{look.logit:.3f}"]
+            cells += [f"{share:.3f}" for share in look.mass.all]
+            score = look.score
+            cells += [f"{100 * score.score:.2f}", f"± {_number(score.stderr, 2, 100)}"] if score else ["", ""]
             rows.append(cells)
             # As in the harness's tables, a task is named once.
             name = ""
     return Table("Attention", CAPTION, headers, rows)
 
 
-def _correlations(content: Mapping[str, Any]) -> Table:
+def _correlations(content: Analysis) -> Table:
     headers = ["Tasks", "Cases of", "Correlation", "Value", "95% interval", "p", "Cases", "Documents"]
     rows = []
-    for task, found in content["correlations"].items():
+    for task, found in content.correlations.items():
         name = task
-        for group, correlations in found["groups"].items():
+        for group, correlations in found.groups.items():
             for kind, one in correlations.items():
-                rows.append([name, group, kind, *_correlation(one), str(one["settings"]), str(found["documents"])])
+                rows.append([name, group, kind, *_correlation(one), str(one.settings), str(found.documents)])
                 name = ""
     return Table("Entropy and score", CORRELATION, headers, rows)
 
 
-def _heads(content: Mapping[str, Any]) -> Table:
+def _heads(content: Analysis) -> Table:
     rows = []
-    for part in content["heads"]:
-        name = part["label"]
-        for task, found in part["goes_with"].items():
-            cells = [
-                "none" if one["rho"] is None else f"{one['rho']:+.3f} (p {one['p_value']:.3f})"
-                for one in found.values()
-            ]
-            rows.append([name, part["granularity"], task, *cells])
+    for part in content.heads:
+        name = part.label
+        for task, found in part.goes_with.items():
+            cells = ["none" if one.rho is None else f"{one.rho:+.3f} (p {one.p_value:.3f})" for one in found.all]
+            rows.append([name, part.granularity, task, *cells])
             name = ""
     headers = ["Strategy", "Granularity", "Tasks", "Entropy", "|logit|", "Share on the context"]
-    first = content["cases"][0]["label"]
+    first = content.cases[0].label
     return Table("What a calibration moved", HEADS.format(first=first), headers, rows)
 
 
-def _rho(found: Mapping[str, Any]) -> str:
-    return "none" if found["rho"] is None else f"{found['rho']:+.3f} (p {found['p_value']:.3f})"
-
-
-def _correlation(found: Mapping[str, Any]) -> list[str]:
+def _correlation(found: Correlation) -> list[str]:
     """Value, interval and p."""
-    if found["value"] is None:
+    if found.value is None:
         return ["none: one of the two is the same for all", "", ""]
-    ends = "" if found["low"] is None else f"[{found['low']:+.3f}, {found['high']:+.3f}]"
-    return [f"{found['value']:+.3f}", ends, f"{found['p_value']:.3f}"]
+    ends = "" if found.low is None else f"[{found.low:+.3f}, {found.high:+.3f}]"
+    return [f"{found.value:+.3f}", ends, f"{found.p_value:.3f}"]
 
 
 def _number(value: float | None, digits: int, times: float = 1.0) -> str:
     return "N/A" if value is None else f"{times * value:.{digits}f}"
 
 
-def show(content: Mapping[str, Any], console: Console) -> None:
+def show(content: Analysis, console: Console) -> None:
     """Print the tables."""
     for table in tables(content):
         console.print(drawn(table, {"Tasks", "Strategy", "Cases of", "Correlation"}))
 
 
-def markdown(content: Mapping[str, Any]) -> str:
+def markdown(content: Analysis) -> str:
     """The tables as Markdown, written as the harness writes its own."""
     return "\n".join(
         [
             *map(markdown_table, tables(content)),
-            made_by(content["command"], content["versions"]["lm_eval_ape"], content["created"]),
+            made_by(content.command, content.versions["lm_eval_ape"], content.created),
         ]
     )
 
 
-def comma_separated(content: Mapping[str, Any]) -> str:
+def comma_separated(content: Analysis) -> str:
     """One line for each case, task, layer and head, with unrounded values."""
     buffer = io.StringIO()
     lines = list(_lines(content))
@@ -130,20 +124,20 @@ def comma_separated(content: Mapping[str, Any]) -> str:
     return buffer.getvalue()
 
 
-def _lines(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for case in content["cases"]:
-        for task, look in case["tasks"].items():
-            score = (look["score"] or {}).get("score")
-            for layer, heads in enumerate(look["by_head"]["entropy"]):
+def _lines(content: Analysis) -> Iterator[dict[str, Any]]:
+    for case in content.cases:
+        for task, look in case.tasks.items():
+            score = look.score.score if look.score else None
+            for layer, heads in enumerate(look.by_head.entropy):
                 for head, entropy in enumerate(heads):
                     yield {
                         "task": csv_cell(task),
-                        "strategy": csv_cell(case["label"]),
-                        "chunks": case["chunks"],
+                        "strategy": csv_cell(case.label),
+                        "chunks": case.chunks,
                         "layer": layer,
                         "head": head,
                         "entropy": entropy,
-                        "logit": look["by_head"]["logit"][layer][head],
-                        **{f"{role}_mass": look["by_head"]["mass"][role][layer][head] for role in ROLES},
+                        "logit": look.by_head.logit[layer][head],
+                        **{f"{role}_mass": getattr(look.by_head.mass, role)[layer][head] for role in ROLES},
                         "score": score,
                     }

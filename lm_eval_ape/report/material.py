@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from lm_eval_ape.artefacts import analysis_file, board_file, calibration_file
+from lm_eval_ape.artefacts.analysis import Analysis
 from lm_eval_ape.artefacts.board import Board
 from lm_eval_ape.artefacts.calibration import Calibration
 from lm_eval_ape.errors import ApeError
@@ -69,7 +70,7 @@ class Material(NamedTuple):
 
     boards: tuple[Found[Board], ...]
     calibrations: tuple[Found[Calibration], ...]
-    analyses: tuple[Found[dict[str, Any]], ...]
+    analyses: tuple[Found[Analysis], ...]
 
 
 def find(folders: Sequence[str]) -> Material:

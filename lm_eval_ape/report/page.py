@@ -72,7 +72,7 @@ def render(material: Material, figures: Figures) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     models = [row.model for board in material.boards for row in board.content.rows]
     models += [found.content.model.pretrained for found in material.calibrations]
-    models += [found.content["model"]["pretrained"] for found in material.analyses]
+    models += [found.content.model.pretrained for found in material.analyses]
     return environment.get_template("page.html").render(
         title="Parallel context encoding: " + ", ".join(dict.fromkeys(models)),
         models=list(dict.fromkeys(models)),

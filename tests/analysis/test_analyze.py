@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,10 @@ from lm_eval_ape.analysis.options import Options
 from lm_eval_ape.analysis.run import analyze
 from lm_eval_ape.analysis.sweep import cases
 from lm_eval_ape.analysis.tables import comma_separated, markdown
+from lm_eval_ape.artefacts.analysis import Analysis, ByHead, MassTables
 from lm_eval_ape.artefacts.analysis_file import read
+from lm_eval_ape.artefacts.calibration import FactorTables
+from lm_eval_ape.artefacts.points import DEFAULT
 from lm_eval_ape.cli import main
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.ape_hf import ApeHFLM
@@ -49,7 +53,7 @@ def small(folder: Path) -> Options:
 @pytest.fixture(scope="module")
 def analysed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     folder = tmp_path_factory.mktemp("analysis")
-    content = analyze(small(folder), ["lm-eval-ape", "analyze"])
+    content = analyze(small(folder), ["lm-eval-ape", "analyze"]).as_json()
     assert content is not None
     return content, folder
 
@@ -102,10 +106,10 @@ def test_scores_are_the_boards_and_shares_sum_to_one(analysed: tuple[dict[str, A
 
 def test_the_files_hold_all_of_it(analysed: tuple[dict[str, Any], Path]) -> None:
     content, folder = analysed
-    assert read(folder / "analysis.json") == json.loads(json.dumps(content))
-    assert (folder / "analysis.md").read_text(encoding="utf-8") == markdown(content)
+    assert read(folder / "analysis.json").as_json() == json.loads(json.dumps(content))
+    assert (folder / "analysis.md").read_text(encoding="utf-8") == markdown(Analysis.model_validate(content))
     layers, heads = np.shape(content["cases"][0]["tasks"]["ape_pocket_twohop_test"]["by_head"]["entropy"])
-    assert len(comma_separated(content).splitlines()) == 1 + 5 * layers * heads
+    assert len(comma_separated(Analysis.model_validate(content)).splitlines()) == 1 + 5 * layers * heads
     names = ("entropy_by_head", "key_norms", "entropy_by_chunks", "score_by_chunks", "entropy_and_score")
     assert {path.stem for path in (folder / "figures").iterdir()} == set(names)
 
@@ -116,7 +120,7 @@ def test_a_second_run_computes_nothing_again(
     content, folder = analysed
     for place in ("analysis.measure.look", "comparison.running.simple_evaluate"):
         monkeypatch.setattr(f"lm_eval_ape.{place}", lambda *_, **__: pytest.fail("computed again"))
-    again = analyze(small(folder), ["lm-eval-ape", "analyze"])
+    again = analyze(small(folder), ["lm-eval-ape", "analyze"]).as_json()
     assert again is not None
     assert again["cases"] == content["cases"]
     assert again["correlations"] == content["correlations"]
@@ -204,7 +208,7 @@ def test_attention_alone_needs_no_score(tmp_path: Path) -> None:
             "output_path": str(tmp_path),
         }
     )
-    content = analyze(options)
+    content = analyze(options).as_json()
     assert content is not None
     assert [case["chunks"] for case in content["cases"]] == [1, None]
     assert content["cases"][1]["tasks"]["ape_pocket_needle_test"]["mean_chunks"] == 3
@@ -219,15 +223,14 @@ def test_heads_that_a_calibration_moved_are_set_against_the_first_cases_attentio
     first, second = cases(options, ("sequential", "sink"))[:2]
     spec = second.spec._replace(arguments={**second.spec.arguments, "calibration": "fitted"})
     temperature = [[0.9, 1.2], [1.5, 0.6]]
-    gradient = {
-        "granularity": "head",
-        "start": [0.9, 0.9],
-        "factors": {"temperature": temperature, "scale": [[0.9] * 2] * 2},
-    }
-    monkeypatch.setattr("lm_eval_ape.analysis.heads.calibration_file.read", lambda _: {"gradient": gradient})
+    factors = FactorTables(temperature=temperature, scale=[[0.9] * 2] * 2)
+    found = SimpleNamespace(gradient=SimpleNamespace(granularity="head", start=DEFAULT, factors=factors))
+    monkeypatch.setattr("lm_eval_ape.analysis.heads.calibration_file.read", lambda _: found)
     entropy, context = [[1.0, 2.0], [4.0, 3.0]], [[0.4, 0.3], [0.1, 0.2]]
-    look = {"by_head": {"entropy": entropy, "logit": [[1.0] * 2] * 2, "mass": {"context": context}}}
-    (part,) = heads_part([first, second._replace(spec=spec)], [{"tasks": {"task": look}}, {}])
+    mass = MassTables(prefix=context, context=context, query=context)
+    look = SimpleNamespace(by_head=ByHead(entropy=entropy, logit=[[1.0] * 2] * 2, mass=mass))
+    looks: list[Any] = [SimpleNamespace(tasks={"task": look})]
+    part = heads_part([first, second._replace(spec=spec)], looks)[0].as_json()
     assert np.allclose(part["distance"], np.abs(np.log(np.array(temperature) / 0.9)))
     expected = stats.spearmanr(np.ravel(part["distance"]), np.ravel(entropy))
     assert part["goes_with"]["task"]["entropy"]["rho"] == pytest.approx(expected.statistic)

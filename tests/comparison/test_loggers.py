@@ -42,7 +42,7 @@ def test_each_strategy_is_a_run_of_the_group_and_so_is_the_board(
     options: Make, tmp_path: Path, trackio: list[tuple[str, Any]]
 ) -> None:
     given = options(output_path=str(tmp_path / "mine"), tasks="toy_choice", limit=2, strategies="sequential,parallel")
-    board = compare(Options.read({**given, "trackio_args": ["project=p", "space_id=s"]}))
+    board = compare(Options.read({**given, "trackio_args": ["project=p", "space_id=s"]})).as_json()
     assert board is not None
     opened = [given for kind, given in trackio if kind == "init"]
     assert [run["name"] for run in opened] == ["sequential", "parallel", "board"]

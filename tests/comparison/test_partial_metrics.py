@@ -101,7 +101,7 @@ def from_samples(folder: Path, label: str, task: str = "toy_ruler") -> dict[int,
 
 
 def test_lengths_that_share_a_task_are_joined_and_shown_by_length(compared: Path) -> None:
-    board = read(compared / "board.json")
+    board = read(compared / "board.json").as_json()
     fact = board["tasks"]["toy_ruler"]
     assert (fact["metric"], fact["higher_is_better"], fact["documents"]) == ("4096+8192", True, 8)
     assert board["notes"] == []

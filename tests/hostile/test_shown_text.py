@@ -21,6 +21,7 @@ from rich.console import Console
 from undrawn import page
 
 from lm_eval_ape.analysis import tables as analysis_tables
+from lm_eval_ape.artefacts.analysis import Analysis
 from lm_eval_ape.artefacts.board import Board
 from lm_eval_ape.artefacts.calibration import Calibration
 from lm_eval_ape.cli import main
@@ -138,7 +139,7 @@ def markdowns(text: str) -> Mapping[str, str]:
     contents = {kind: planted(damage.valid(kind), text) for kind in KINDS}
     return {
         "board": formats.markdown(Board.model_validate(contents["board"])),
-        "analysis": analysis_tables.markdown(contents["analysis"]),
+        "analysis": analysis_tables.markdown(Analysis.model_validate(contents["analysis"])),
         "card": card(Calibration.model_validate(contents["calibration"])),
     }
 
@@ -204,7 +205,7 @@ def test_the_terminal_shows_markup_and_escape_sequences_as_text(kind: str) -> No
     if kind == "board":
         formats.show(Board.model_validate(content), console)
     else:
-        analysis_tables.show(content, console)
+        analysis_tables.show(Analysis.model_validate(content), console)
     shown = buffer.getvalue()
     assert "[red]rich[/red]" in shown
     assert r"\[bold]" in shown

@@ -7,6 +7,7 @@ from typing import Any
 
 from lm_eval_ape.analysis import figures as drawings
 from lm_eval_ape.analysis.tables import tables
+from lm_eval_ape.artefacts.analysis import Analysis
 from lm_eval_ape.report.material import Found, Material
 from lm_eval_ape.report.section import Drawn, Figures, Section
 
@@ -29,20 +30,19 @@ def build(material: Material, figures: Figures) -> Section | None:
     return Section("analysis", "Attention", {"parts": parts})
 
 
-def _part(number: int, found: Found[dict[str, Any]], figures: Figures) -> dict[str, Any]:
+def _part(number: int, found: Found[Analysis], figures: Figures) -> dict[str, Any]:
     content = found.content
     return {
         "name": found.name,
-        "summary": f"{content['model']['pretrained']} on {', '.join(content['tasks'])}; on {content['device']}, "
-        f"{content['created']}.",
-        "command": content["command"],
+        "summary": f"{content.model.pretrained} on {', '.join(content.tasks)}; on {content.device}, {content.created}.",
+        "command": content.command,
         "tables": tables(content),
         "figures": _figures(number, content, figures),
     }
 
 
-def _figures(number: int, content: Mapping[str, Any], figures: Figures) -> list[Drawn]:
-    labels = ", ".join(case["label"] for case in content["cases"])
+def _figures(number: int, content: Analysis, figures: Figures) -> list[Drawn]:
+    labels = ", ".join(case.label for case in content.cases)
     drawn = drawings.figures(content)
     return [
         figures.add(
