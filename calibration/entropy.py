@@ -100,7 +100,7 @@ class EntropyMeter:
         real = [point for point in points if point is not None]
         found: dict[Point | None, float] = {}
         if len(real) < len(points):
-            with self.lm.under(replace(self.lm.settings, **_SEQUENTIAL)):
+            with self.lm.under(self.lm.settings.with_(**_SEQUENTIAL)):
                 found[None] = explained(self.lm, lambda: self._read(sample, [NEUTRAL]))[0]
         if real:
             found.update(zip(real, explained(self.lm, lambda: self._read(sample, real)), strict=True))

@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -194,7 +193,7 @@ def test_responses_serve_what_changes_nothing(windowed: str, windowed_lm: ApeHFL
 def test_responses_of_other_factors_are_refused(lm: ApeHFLM) -> None:
     first, second = with_settings(lm), with_settings(lm)
     for one, value in ((first, 0.9), (second, 0.90001)):
-        one.settings = replace(one.settings, factors=Factors(((0.9, value),) * 3, ((1.0, 1.0),) * 3))
+        one.settings = one.settings.with_(factors=Factors(((0.9, value),) * 3, ((1.0, 1.0),) * 3))
     assert "factors_sha256" in str(refusal(first, second))
 
 

@@ -45,7 +45,7 @@ def test_selective_attention_matches_algorithm_1(family: str, strategy: str, ove
     prompt = prompt_of(MANY, query=LONG_QUERY)
     got, expected = run(model, prompt, settings), reference(model, prompt, settings)
     assert (got - expected).abs().max() < EXACT
-    unselected = run(model, prompt, replace(settings, top_chunks=None))
+    unselected = run(model, prompt, settings.with_(top_chunks=None))
     assert (got - unselected).abs().max() > 1e-3
 
 
@@ -118,7 +118,7 @@ def test_without_reselection_the_querys_choice_stays(over: str) -> None:
     settings = resolve({"strategy": "sink+selective", "select_over": over, "reselect": False})
     prompt = prompt_of(MANY)
     _, logits = generate(model, prompt, settings, 4)
-    anew = generate(model, prompt, replace(settings, reselect=True), 4)[1]
+    anew = generate(model, prompt, settings.with_(reselect=True), 4)[1]
     assert (logits[0] - anew[0]).abs().max() < FLOAT32
     assert (logits[1:] - anew[1:]).abs().max() > 1e-3
 

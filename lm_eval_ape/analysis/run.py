@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +48,8 @@ def analyze(options: Options, command: Sequence[str] = ()) -> dict[str, Any] | N
 
 def _analyze(options: Options, output: Path, command: Sequence[str]) -> dict[str, Any] | None:
     found = cases(options, options.strategies or tuple(DEFAULT_STRATEGIES.split(",")))
-    compared = replace(
-        options.comparison, strategies=tuple(case.spec.label for case in found), output_path=str(output / BOARD)
-    )
+    labels = tuple(case.spec.label for case in found)
+    compared = options.comparison.model_copy(update={"strategies": labels, "output_path": str(output / BOARD)})
     strategies = Strategies(compared, Loggers(compared), scored=options.scores)
     lm = strategies.load()
     board = None

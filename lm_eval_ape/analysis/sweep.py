@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from lm_eval_ape.analysis.options import Options
@@ -67,4 +66,4 @@ def _with_chunks(spec: str, count: int | None) -> str:
 def _probed(settings: Settings) -> Settings:
     if settings.parallel:
         return settings
-    return replace(settings, strategy="sink", chunks=1, chunk_tokens=None, max_chunks=None)
+    return settings.with_(strategy="sink", chunks=1, chunk_tokens=None, max_chunks=None)

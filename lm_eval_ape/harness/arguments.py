@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from lm_eval.models.huggingface import HFLM
@@ -82,7 +81,7 @@ def _calibrated(settings: Settings, given: Mapping[str, Any]) -> Settings:
         return settings
     if fixed := [key for key in ("attn_temperature", "attn_scale") if key in given]:
         raise ApeError(f"calibration={path} and {fixed[0]}={given[fixed[0]]} both say what T and S are; drop one.")
-    return replace(settings, **load_choice(str(path), settings, given)._asdict())
+    return settings.with_(**load_choice(str(path), settings, given)._asdict())
 
 
 def _config_fields(arguments: Mapping[str, Any]) -> list[str]:

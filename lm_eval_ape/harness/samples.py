@@ -156,9 +156,7 @@ def _build(
         samples=numbers,
         rank=0,
         world_size=1,
-        system_instruction=options.system_instruction,
-        apply_chat_template=bool(options.apply_chat_template),
-        fewshot_as_multiturn=options.multiturn,
+        **{**options.prompting, "apply_chat_template": bool(options.apply_chat_template)},
         chat_template=lm.apply_chat_template if options.apply_chat_template else None,
         tokenizer_name=lm.tokenizer_name if options.apply_chat_template else "",
     )

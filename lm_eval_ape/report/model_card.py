@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from lm_eval_ape.calibration.tables import gradient_sentences
 from lm_eval_ape.display.escaping import code, markdown
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.pocket import POCKET
-from lm_eval_ape.settings.strategy import Settings
+from lm_eval_ape.settings.strategy import DEFAULTS
 from lm_eval_ape.tasks.longbench.data import HUB_REPOSITORY
 
 _LIMITS = (
@@ -100,7 +99,7 @@ def _text(calibration: Mapping[str, Any]) -> Iterator[str]:
     changed = {
         name: value
         for name, value in calibration["settings"].items()
-        if value != getattr(Settings(), name, None) and name != "strategy"
+        if value != DEFAULTS.get(name) and name != "strategy"
     }
     yield f"- Settings: {', '.join(code(f'{name}={value}') for name, value in changed.items()) or 'the defaults'}."
     for letter, name in (("T", "temperature"), ("S", "scale")):
@@ -136,7 +135,7 @@ def _arguments(calibration: Mapping[str, Any]) -> str:
     model = calibration["model"]
     named = {name: model[name] for name in ("pretrained", "revision", "peft", "delta")}
     given = {name: value for name, value in named.items() if value not in (None, "main")}
-    defaults = {**asdict(Settings()), "chunk_tokens": 4000}
+    defaults = {**DEFAULTS, "chunk_tokens": 4000}
     settings = calibration["settings"]
     if settings["chunking"] != "tokens":
         defaults["chunk_tokens"] = None
