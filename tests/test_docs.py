@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
+
+from lm_eval_ape.harness.arguments import OWN
+from lm_eval_ape.settings.strategy import SETTINGS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("tasks/**/*.md")])
@@ -38,3 +42,13 @@ def test_make_targets_that_are_named_exist(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     named = set(re.findall(r"\bmake ((?!C\b)[a-z]+(?:-[a-z]+)*)`", page.read_text(encoding="utf-8")))
     assert named <= targets
+
+
+def test_the_readmes_table_of_model_arguments_is_what_the_settings_say() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    made = runpy.run_path(str(ROOT / "docs" / "model_arguments.py"))
+    assert made["updated"](readme) == readme, "run `make readme`"
+    rows = [line.split(" | ") for line in made["table"]().splitlines()[2:]]
+    named = [name.strip("| `") for row in rows for name in row[0].split(",")]
+    assert named == [*SETTINGS, *OWN]
+    assert all(len(row) == 3 and all(cell.strip("| ") for cell in row) for row in rows)

@@ -15,8 +15,30 @@ from lm_eval_ape.pocket import POCKET, pocket_path
 from lm_eval_ape.settings.strategy import SETTINGS, Settings, resolve
 from lm_eval_ape.storage.loading import loading_told
 
-# Arguments of ours that say nothing about how a prompt is read.
-OWN = ("request_log", "calibration", "kv_cache_bytes", "kv_cache_dir", "kv_cache_dir_bytes")
+# Arguments of ours that say nothing about how a prompt is read, each with its values and its default for the README's
+# table of model arguments; an argument without them shares the row of the one before it.
+OWN: Mapping[str, tuple[str, str]] = {
+    "request_log": (
+        "file for one JSON line a request: tokens of prefix, chunks, query, dropped ones, chunks kept",
+        "none",
+    ),
+    "kv_cache_bytes": (
+        "most bytes of encoded chunks kept in memory, such as `2GiB`: another question on a document, or another "
+        "strategy with the same chunks, encodes nothing",
+        "0",
+    ),
+    "kv_cache_dir": (
+        "folder that keeps them from run to run, and most bytes there (`None`: no limit); damaged files are encoded "
+        "again",
+        "none, `50GiB`",
+    ),
+    "kv_cache_dir_bytes": ("", ""),
+    "calibration": (
+        "`calibration.json` of `lm-eval-ape calibrate`, whose T and S (of each layer and head, if it has them) are "
+        "taken",
+        "none",
+    ),
+}
 # Those of them that change no number, only what is kept.
 IDLE = ("request_log", "kv_cache_bytes", "kv_cache_dir", "kv_cache_dir_bytes")
 
