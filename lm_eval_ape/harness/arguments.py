@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lm_eval.models.huggingface import HFLM
-from transformers import AutoConfig
+from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedModel
 
 from lm_eval_ape.artefacts.calibration_file import load_choice
 from lm_eval_ape.errors import ApeError, nearest
@@ -42,17 +42,14 @@ OWN: Mapping[str, tuple[str, str]] = {
 # Those of them that change no number, only what is kept.
 IDLE = ("request_log", "kv_cache_bytes", "kv_cache_dir", "kv_cache_dir_bytes")
 
-# What transformers' `from_pretrained` takes beside fields of the model's configuration.
-FROM_PRETRAINED = frozenset(
+# What transformers' `from_pretrained` takes beside its signature and fields of the model's configuration. Only its code
+# says so: it takes these out of its further keywords, and calls what remains an argument of the model.
+FURTHER = frozenset(
     """
-    adapter_kwargs adapter_name allow_all_kernels attn_implementation bnb_4bit_compute_dtype bnb_4bit_quant_storage
-    bnb_4bit_quant_type bnb_4bit_use_double_quant cache_dir code_revision commit_hash device_map device_mesh
-    disable_mmap distributed_config dtype experts_implementation force_download from_auto fusion_config
-    generation_config ignore_mismatched_sizes key_mapping kernel_config llm_int8_enable_fp32_cpu_offload
-    llm_int8_has_fp16_weight llm_int8_skip_modules llm_int8_threshold load_in_4bit load_in_8bit local_files_only
-    low_cpu_mem_usage max_memory mirror offload_buffers offload_folder offload_state_dict output_loading_info
-    proxies quantization_config state_dict subfolder token torch_dtype tp_plan tp_size use_auth_token use_kernels
-    use_safetensors variant weights_only
+    adapter_kwargs adapter_name allow_all_kernels attn_implementation code_revision device_map device_mesh
+    distributed_config dtype experts_implementation generation_config kernel_config key_mapping low_cpu_mem_usage
+    max_memory mirror offload_buffers offload_folder offload_state_dict output_loading_info proxies quantization_config
+    state_dict subfolder torch_dtype tp_plan tp_size use_kernels variant
     """.split()
 )
 
@@ -80,8 +77,8 @@ def split_arguments(given: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]
         )
     settings = _calibrated(resolve({key: value for key, value in given.items() if key in SETTINGS}), given)
     rest = {key: value for key, value in given.items() if key not in (*SETTINGS, "calibration")}
-    hflm = set(inspect.signature(HFLM.__init__).parameters) - {"self", "kwargs"}
-    known = hflm | FROM_PRETRAINED | set(SETTINGS) | set(OWN)
+    known = _keywords(HFLM.__init__, PreTrainedModel.from_pretrained, BitsAndBytesConfig.__init__) - {"config"}
+    known |= {*FURTHER, *SETTINGS, *OWN}
     unknown = [key for key in rest if key not in known]
     if unknown:
         # transformers also takes fields of the configuration, whose names only the checkpoint knows.
@@ -94,6 +91,13 @@ def split_arguments(given: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]
             f"{', '.join((*SETTINGS, *OWN))}; every argument of the harness's hf works too."
         )
     return settings, rest
+
+
+def _keywords(*functions: Callable[..., Any]) -> set[str]:
+    """Names of the arguments that functions can be given by name."""
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    named = [one for function in functions for one in inspect.signature(function).parameters.values()]
+    return {one.name for one in named if one.kind in by_name} - {"self", "pretrained_model_name_or_path"}
 
 
 def _calibrated(settings: Settings, given: Mapping[str, Any]) -> Settings:
