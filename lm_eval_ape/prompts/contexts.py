@@ -11,19 +11,13 @@ from lm_eval_ape.prompts.chat import messages_of
 from lm_eval_ape.settings.context_table import Entry
 
 CONTEXT = "context"
-# Fields that a task asks or answers with, however long they are. `context_field` can still name them.
-_NO_PASSAGE = frozenset(
-    """
-    answer answer_choices answers best_answer choice choices completion correct_answer endings explanation goal
-    gold inputs instruction instructions label labels multiple_choice_targets option options output outputs problem
-    problems prompt query question questions rationale reference response solution target targets
-    """.split()
-)
-# Words that say so in any part of a name, as in `choices.text`, `question_stem`, `option_a` and `mc_answer1`.
+# Words by which a field's name says that a task asks or answers with it, in any part: `question_stem`, `choices.text`,
+# `option_a`, `mc_answer1`. `context_field` and tables can still name such fields.
 _ASKING = frozenset(
     """
-    answer answers candidate candidates choice choices distractor distractors ending endings hypothesis label labels
-    option options prompt qtext query question questions sol subject target targets
+    answer answers candidate candidates choice choices completion distractor distractors ending endings explanation
+    goal gold hypothesis input inputs instruction instructions label labels option options output outputs problem
+    problems prompt qtext query question questions rationale response sol solution subject target targets
     """.split()
 )
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
@@ -161,9 +155,8 @@ def _fields(doc: Any, before: str = "") -> Iterator[tuple[str, Any]]:
 
 def _asks(name: str) -> bool:
     """Whether a field's name says that it holds a question or answers; those of one letter hold choices."""
-    last = name.rpartition(".")[2]
     words = {word.lower() for word in _WORD.findall(name)}
-    return len(last) == 1 or last.lower() in _NO_PASSAGE or not words.isdisjoint(_ASKING)
+    return len(name.rpartition(".")[2]) == 1 or not words.isdisjoint(_ASKING)
 
 
 def _length(context: Context) -> int:
