@@ -64,7 +64,7 @@ def main() -> None:
         teacher = ask(lm, prompt.ids, args.steps, (), "benchmark")
         for history in args.histories:
             scorer = Scorer(lm, Objective(args.steps, history, "continue"))
-            reader = scorer.read(prompt)
+            reader = scorer.lm.engine.encode(prompt)
             score = partial(scorer.score_reader, reader, prompt, teacher, sample="benchmark")
             encode_and_score = partial(scorer.score, prompt, teacher, sample="benchmark")
             seconds = clock.in_turn(

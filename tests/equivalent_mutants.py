@@ -38,7 +38,7 @@ RESAMPLED = (
 READING = (
     "reading = Reading((replace(reader, rows=len(points)),), "
     "**reading_factors([factors_of(point) for point in points], device, self.lm.model.dtype)._asdict(), "
-    "scale_mode=settings.scale_mode, backend=settings.attn_backend, selection=settings.selection, {}used=self.lm.used)"
+    "scale_mode=settings.scale_mode, backend=settings.attn_backend, selection=settings.selection, {}used=self.lm.engine.used)"
 )
 CACHE = "cache, names = (self._cache(reader, points, wanted={}), [f'the point {{point}}' for point in points])"
 ONE_AXIS = "scores of documents have one axis"

@@ -106,7 +106,7 @@ def changed(checkpoint: str, change: dict[str, Any] | Callable[[ApeHFLM], None])
 def with_settings(lm: ApeHFLM, **given: Any) -> ApeHFLM:
     """The same loaded model under other settings."""
     other = copy.copy(lm)
-    other.settings = resolve(given)
+    other.engine = other.engine.under(resolve(given))
     return other
 
 
@@ -194,7 +194,7 @@ def test_responses_serve_what_changes_nothing(windowed: str, windowed_lm: ApeHFL
 def test_responses_of_other_factors_are_refused(lm: ApeHFLM) -> None:
     first, second = with_settings(lm), with_settings(lm)
     for one, value in ((first, 0.9), (second, 0.90001)):
-        one.settings = replace(one.settings, factors=Factors(((0.9, value),) * 3, ((1.0, 1.0),) * 3))
+        one.engine = one.engine.under(replace(one.settings, factors=Factors(((0.9, value),) * 3, ((1.0, 1.0),) * 3)))
     assert "factors_sha256" in str(refusal(first, second))
 
 

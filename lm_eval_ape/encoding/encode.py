@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -10,7 +9,6 @@ from itertools import groupby
 from typing import Protocol
 
 import torch
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -19,6 +17,7 @@ from lm_eval_ape.attention.segments import Encoded, EncodedLayer, Reader, Readin
 from lm_eval_ape.encoding.piece_layers import Layers, alone
 from lm_eval_ape.encoding.pieces import Piece, Plan, batches, plan
 from lm_eval_ape.prompts.prompt import Prompt
+from lm_eval_ape.runtime.out_of_memory import Room
 from lm_eval_ape.settings.strategy import Settings
 
 # The prefix's number beside the chunks' 0, 1, ...
@@ -142,6 +141,7 @@ class _Encoder:
         self.backend = backend
         self.used = used
         self.on_logits: Callable[[Piece, Tensor], None] | None = None
+        self.room = Room(rows="pieces")
 
     def all(self, layouts: Sequence[Plan], store: Store | None, prefixes: Prefixes) -> dict[str, Layers]:
         """Keys and values of the pieces of some prompts, by the pieces' keys: prefixes first, which the chunks see.
@@ -185,17 +185,9 @@ class _Encoder:
                     store.put(piece, self.backend, layers)
 
     def _batch(self, batch: Sequence[Piece], prefixes: Mapping[tuple[int, ...], Segment]) -> list[Layers]:
-        """Encode pieces in one batch; in halves where memory does not suffice."""
-        try:
-            return self._run(batch, prefixes)
-        except RuntimeError as error:
-            if len(batch) == 1 or not should_reduce_batch_size(error):
-                raise
-        # Outside of the handler, whose traceback would keep the failed batch alive.
-        gc.collect()
-        clear_device_cache()
-        half = len(batch) // 2
-        return self._batch(batch[:half], prefixes) + self._batch(batch[half:], prefixes)
+        """Encode pieces in one batch, or in smaller ones as far as memory asks for it."""
+        parts = self.room.pieces(lambda part: self._run(batch[part], prefixes), len(batch))
+        return [layers for part in parts for layers in part]
 
     @torch.no_grad()
     def _run(self, batch: Sequence[Piece], prefixes: Mapping[tuple[int, ...], Segment]) -> list[Layers]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -104,18 +102,6 @@ def check_lengths(requests: Sequence[Instance], prompts: Mapping[str, Prompt]) -
                 f"document {request.doc_id} of task {request.task_name}: max_length={length} leaves nothing to "
                 f"generate after the prompt's {tokens} tokens; use max_gen_toks, which counts new tokens alone."
             )
-
-
-@contextmanager
-def lengths_unwarned() -> Iterator[None]:
-    """Let transformers not warn of prompts longer than the model's window: it counts tokens, which share positions."""
-    logger = logging.getLogger("transformers.generation.stopping_criteria")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _unfit(options: Mapping[str, Any], parallel: bool, *, of_model: bool = False) -> Iterator[str]:

@@ -65,7 +65,7 @@ def explain(lm: ServedModel, error: NotFiniteError, again: Callable[[], object])
         error: What was met.
         again: Does what met it once more.
     """
-    with lm.encoding_anew(), watching(lm.model) as found, suppress(NotFiniteError):
+    with lm.encoding_anew(), watching(lm.engine.model) as found, suppress(NotFiniteError):
         again()
     return NotFiniteError(error.what, error.dtype, found[0] if found else None, error.request)
 

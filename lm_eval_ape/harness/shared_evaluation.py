@@ -83,7 +83,7 @@ class SharedLM:
                 "in each process (sets of strings do, where PYTHONHASHSEED is not fixed); give it a seed, or run it "
                 "in one process."
             )
-        self.lm.report([tally for _, _, part in gathered for tally in part])
+        self.lm.cutter.report([tally for _, _, part in gathered for tally in part], self.lm.settings)
         pairs = sorted((pair for _, part, _ in gathered for pair in part), key=lambda pair: pair[0])
         return [given for _, given in pairs]
 

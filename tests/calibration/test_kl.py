@@ -130,13 +130,13 @@ def test_scores_are_plain_numbers_that_a_file_can_hold(load: Callable[..., ApeHF
 
 def test_chunks_that_are_kept_are_not_encoded_again(load: Callable[..., ApeHFLM]) -> None:
     lm = load(kv_cache_bytes="1MiB")
-    assert lm.store is not None
+    assert lm.engine.store is not None
     meter = Meter(lm, Objective(2, "own", "stop"), max_rows=None, cache=None)
     first = meter.measure(SAMPLES[:1], POINTS).kl
-    missed = lm.store.counts.misses
+    missed = lm.engine.store.counts.misses
     assert missed
     assert np.array_equal(meter.measure(SAMPLES[:1], POINTS).kl, first)
-    assert lm.store.counts.misses == missed
+    assert lm.engine.store.counts.misses == missed
 
 
 @pytest.mark.parametrize("history", ["own", "teacher"])
@@ -207,14 +207,14 @@ def test_histories_agree_for_one_token_and_part_for_more(load: Callable[..., Ape
 @pytest.mark.parametrize("history", ["own", "teacher"])
 def test_scoring_reads_on_the_kernel_that_was_asked_for(load: Callable[..., ApeHFLM], history: str) -> None:
     lm = load(attn_backend="eager")
-    lm.used.clear()
+    lm.engine.used.clear()
     Meter(lm, Objective(2, history, "stop"), max_rows=None, cache=None).measure(SAMPLES[:1], POINTS)
-    assert set(lm.used) == {"eager"}
-    encoding = lm.used["eager"]
-    lm.used.clear()
+    assert set(lm.engine.used) == {"eager"}
+    encoding = lm.engine.used["eager"]
+    lm.engine.used.clear()
     meter = Meter(lm, Objective(2, history, "stop"), max_rows=None, cache=None)
     meter.scorer.read(SAMPLES[0].prompt)
-    assert 0 < lm.used["eager"] < encoding
+    assert 0 < lm.engine.used["eager"] < encoding
 
 
 def test_every_batch_of_points_is_told_as_it_is_scored(load: Callable[..., ApeHFLM]) -> None:
