@@ -20,7 +20,7 @@ from workload import SHAPES, make_model, make_prompt
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reading, SegmentedCache
 from lm_eval_ape.encoding.encode import encode
-from lm_eval_ape.encoding.kv_store.store import KVStore, open_store
+from lm_eval_ape.encoding.kv_store.store import KVStore, StoreLimits, open_store
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import resolve
 
@@ -66,7 +66,7 @@ def main() -> None:
     for tokens in args.tokens:
         prompt = make_prompt(shape, context=tokens, chunks=args.chunks, query=args.query)
         device = torch.device(args.device)
-        store = open_store(model, device, memory_bytes=2**40, folder=None, folder_bytes=None, facts="")
+        store = open_store(model, device, StoreLimits(2**40, None, None), facts="")
         rivals = {
             "sequential": partial(sequential, model, prompt, args.new),
             "parallel": partial(parallel, model, prompt, args.new),

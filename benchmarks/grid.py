@@ -70,7 +70,7 @@ def main() -> None:
             seconds = clock.in_turn(
                 {
                     "teacher": partial(ask, lm, prompt.ids, args.steps, (), "benchmark"),
-                    "encoding": partial(scorer.read, prompt),
+                    "encoding": partial(scorer.lm.engine.encode, prompt),
                     "scoring": partial(score, points=points),
                     "one_by_one": partial(one_by_one, score, few),
                     "encoding_each": partial(one_by_one, encode_and_score, few),

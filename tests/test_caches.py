@@ -32,7 +32,7 @@ from lm_eval_ape.calibration.objective.objective import Objective
 from lm_eval_ape.calibration.objective.teacher import Teacher, ask
 from lm_eval_ape.cli import main
 from lm_eval_ape.encoding.encode import encode
-from lm_eval_ape.encoding.kv_store.store import KVStore, open_store
+from lm_eval_ape.encoding.kv_store.store import KVStore, StoreLimits, open_store
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.response_cache import guard, identity
@@ -436,7 +436,7 @@ def test_a_teacher_that_ended_is_asked_again_where_it_must_go_on_and_cut_where_i
 
 
 def stored(model: PreTrainedModel, folder: Path, facts: str = "None") -> KVStore:
-    store = open_store(model, torch.device("cpu"), memory_bytes=0, folder=folder, folder_bytes=None, facts=facts)
+    store = open_store(model, torch.device("cpu"), StoreLimits(0, folder, None), facts=facts)
     assert store is not None
     return store
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reader, together
@@ -35,6 +36,12 @@ def whole_prompts(prompts: Sequence[Prompt], padding: int) -> tuple[Tensor, Tens
         ids[number, width - len(row) :] = torch.tensor(row)
         mask[number, width - len(row) :] = 1
     return ids, mask
+
+
+def put_together(pieces: Sequence[Tensor], padding: int) -> Tensor:
+    """What `generate` gave for parts of a batch, which may end after different numbers of tokens."""
+    width = max(piece.shape[1] for piece in pieces)
+    return torch.cat([pad(piece, (0, width - piece.shape[1]), value=padding) for piece in pieces])
 
 
 @contextmanager
