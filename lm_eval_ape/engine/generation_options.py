@@ -66,23 +66,47 @@ def check_generation(requests: Sequence[Instance], own: GenerationConfig, *, par
     Raises:
         ApeError: With the option's name and the reason.
     """
-    known = {*_HARNESS, *vars(GenerationConfig()), *inspect.signature(GenerationMixin.generate).parameters}
-    if parallel and (wrong := next(_unfit(vars(own), parallel, of_model=True), None)):
-        raise ApeError(
-            f"The model's generation_config.json has {wrong}, so only strategy=sequential can generate with it; take "
-            "it out of that file."
-        )
+    check_own(own, parallel=parallel)
     checked: list[Mapping[str, Any]] = []
     for request in requests:
         options = request.args[1]
         if options in checked:
             continue
         checked.append(options)
-        what = f"Task {request.task_name} generates with"
-        if unknown := next((name for name in options if name not in known), None):
-            raise ApeError(f"{what} {unknown!r}, which is no option of generate.{nearest(unknown, known)}")
-        if wrong := next(_unfit(options, parallel), None):
-            raise ApeError(f"{what} {wrong}; drop it from --gen_kwargs or the task's generation_kwargs.")
+        mend = "drop it from --gen_kwargs or the task's generation_kwargs"
+        check_options(f"Task {request.task_name} generates with", options, parallel=parallel, mend=mend)
+
+
+def check_own(own: GenerationConfig, *, parallel: bool) -> None:
+    """Refuse a model's own options that do not go with the strategy.
+
+    Raises:
+        ApeError: With the option's name and the reason.
+    """
+    if parallel and (wrong := next(_unfit(vars(own), parallel, of_model=True), None)):
+        raise ApeError(
+            f"The model's generation_config.json has {wrong}, so only strategy=sequential can generate with it; take "
+            "it out of that file."
+        )
+
+
+def check_options(what: str, options: Mapping[str, Any], *, parallel: bool, mend: str) -> None:
+    """Refuse options that nobody knows, or that do not go with the strategy.
+
+    Args:
+        what: Whose they are: the beginning of a sentence.
+        options: The options.
+        parallel: Whether prompts are read in pieces.
+        mend: What to do about one that does not go.
+
+    Raises:
+        ApeError: With the option's name and the reason.
+    """
+    known = {*_HARNESS, *vars(GenerationConfig()), *inspect.signature(GenerationMixin.generate).parameters}
+    if unknown := next((name for name in options if name not in known), None):
+        raise ApeError(f"{what} {unknown!r}, which is no option of generate.{nearest(unknown, known)}")
+    if wrong := next(_unfit(options, parallel), None):
+        raise ApeError(f"{what} {wrong}; {mend}.")
 
 
 def check_lengths(requests: Sequence[Instance], prompts: Mapping[str, Prompt]) -> None:

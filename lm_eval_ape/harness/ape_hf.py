@@ -19,7 +19,6 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from lm_eval_ape import __version__
 from lm_eval_ape.artefacts.identity import check_weights
 from lm_eval_ape.encoding.encode import input_device
 from lm_eval_ape.encoding.kv_store.store import DEFAULT_DIR_BYTES, StoreLimits, open_store
@@ -41,6 +40,7 @@ from lm_eval_ape.prompts.prompt import Prompt, Source, Tally
 from lm_eval_ape.prompts.request_log import RequestLog
 from lm_eval_ape.runtime.processes import Processes, be_quiet_unless_first, join
 from lm_eval_ape.storage.loading import loading_told
+from lm_eval_ape.version import __version__
 
 Answer = TypeVar("Answer")
 

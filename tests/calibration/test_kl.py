@@ -236,7 +236,7 @@ def test_points_in_batches_of_any_size_score_the_same(load: Callable[..., ApeHFL
 
 
 def test_short_memory_halves_the_batch_until_it_fits(
-    load: Callable[..., ApeHFLM], monkeypatch: pytest.MonkeyPatch
+    load: Callable[..., ApeHFLM], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     lm = load()
     expected = Meter(lm, Objective(2, "own", "stop"), max_rows=None, cache=None).measure(SAMPLES, POINTS).kl
@@ -252,6 +252,7 @@ def test_short_memory_halves_the_batch_until_it_fits(
     monkeypatch.setattr(Tail, "read", with_little_memory)
     got = Meter(lm, Objective(2, "own", "stop"), max_rows=None, cache=None).measure(SAMPLES, POINTS).kl
     assert np.allclose(got, expected, atol=1e-12, rtol=0)
+    assert "document 0 of task task: memory is short; going on with 2 points at a time." in caplog.text
     # Once found, the size that fits is kept.
     assert sizes[:3] == [4, 2, 1]
     assert set(sizes[3:]) == {1}
