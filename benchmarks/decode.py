@@ -20,7 +20,7 @@ from workload import SHAPES, make_model, make_prompt
 
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reading, SegmentedCache
-from lm_eval_ape.encoding.encode import encode
+from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import resolve
 
@@ -73,7 +73,7 @@ def sequential_reader(model: PreTrainedModel, prompt: Prompt, new: int, clock: C
 
 def parallel_reader(model: PreTrainedModel, prompt: Prompt, new: int, clock: Clock) -> Callable[[], float]:
     """Generation that reads the prompt's encoded chunks."""
-    reader = encode(model, prompt, resolve({"strategy": "ape"}))
+    reader = Engine(model, resolve({"strategy": "ape"})).encode(prompt)
     ids = torch.tensor([prompt.query], device=model.device)
     positions = torch.arange(reader.start, reader.start + ids.shape[1], device=model.device)[None]
 

@@ -19,8 +19,8 @@ from workload import SHAPES, make_model, make_prompt
 
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reading, SegmentedCache
-from lm_eval_ape.encoding.encode import encode
 from lm_eval_ape.encoding.kv_store.store import KVStore, StoreLimits, open_store
+from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import resolve
 
@@ -33,7 +33,7 @@ def sequential(model: PreTrainedModel, prompt: Prompt, new: int) -> None:
 
 def parallel(model: PreTrainedModel, prompt: Prompt, new: int, store: KVStore | None = None) -> None:
     """Chunks, encoded or found, and generation that reads them."""
-    reader = encode(model, prompt, resolve({"strategy": "ape"}), store=store)
+    reader = Engine(model, resolve({"strategy": "ape"}), store=store).encode(prompt)
     cache = SegmentedCache(Reading((reader,), temperature=0.9, scale=0.9), model.config.num_hidden_layers)
     ids = torch.tensor([prompt.query], device=model.device)
     with reading_segments(model):

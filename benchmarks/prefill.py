@@ -24,8 +24,8 @@ from workload import SHAPES, Counts, make_model, make_prompt
 
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reading, SegmentedCache
-from lm_eval_ape.encoding.encode import encode
 from lm_eval_ape.encoding.kv_store.store import KVStore
+from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import resolve
 
@@ -40,7 +40,7 @@ def sequential(model: PreTrainedModel, prompt: Prompt) -> None:
 @torch.no_grad()
 def parallel(model: PreTrainedModel, prompt: Prompt, store: KVStore | None = None) -> None:
     """Prefix and chunks, encoded or found, then the query up to the first new token's logits."""
-    reader = encode(model, prompt, resolve({"strategy": "ape"}), store=store)
+    reader = Engine(model, resolve({"strategy": "ape"}), store=store).encode(prompt)
     cache = SegmentedCache(Reading((reader,), temperature=0.9, scale=0.9), model.config.num_hidden_layers)
     ids = torch.tensor([prompt.query], device=model.device)
     positions = torch.arange(reader.start, reader.start + ids.shape[1], device=model.device)[None]

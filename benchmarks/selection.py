@@ -19,7 +19,7 @@ from workload import SHAPES, make_model, make_prompt
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reading, SegmentedCache
 from lm_eval_ape.attention.selection import Selection
-from lm_eval_ape.encoding.encode import encode
+from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.settings.strategy import resolve
 
 RIVALS = {"sink": None, "reselect": Selection(2, "HT"), "kept": Selection(2, "HT", reselect=False)}
@@ -37,7 +37,7 @@ def main() -> None:
     figures: list[dict[str, Any]] = []
     for tokens in args.tokens:
         prompt = make_prompt(shape, context=tokens, chunks=args.chunks, query=args.query)
-        reader = encode(model, prompt, resolve({"strategy": "sink"}))
+        reader = Engine(model, resolve({"strategy": "sink"})).encode(prompt)
         ids = torch.tensor([prompt.query], device=model.device)
         positions = torch.arange(reader.start, reader.start + ids.shape[1], device=model.device)[None]
         seconds: dict[str, list[float]] = {name: [] for name in RIVALS}

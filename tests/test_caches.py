@@ -31,8 +31,8 @@ from lm_eval_ape.calibration.objective import teacher
 from lm_eval_ape.calibration.objective.objective import Objective
 from lm_eval_ape.calibration.objective.teacher import Teacher, ask
 from lm_eval_ape.cli import main
-from lm_eval_ape.encoding.encode import encode
 from lm_eval_ape.encoding.kv_store.store import KVStore, StoreLimits, open_store
+from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.response_cache import guard, identity
@@ -445,10 +445,10 @@ def stored(model: PreTrainedModel, folder: Path, facts: str = "None") -> KVStore
 def test_chunks_of_another_model_are_encoded_again(
     windowed: str, windowed_lm: ApeHFLM, tmp_path: Path, change: Any
 ) -> None:
-    encode(windowed_lm.model, PROMPT, resolve({}), store=stored(windowed_lm.model, tmp_path))
+    Engine(windowed_lm.model, resolve({}), store=stored(windowed_lm.model, tmp_path)).encode(PROMPT)
     lm = changed(windowed, change)
     second = stored(lm.model, tmp_path, str(lm.mixed_precision_dtype))
-    encode(lm.model, PROMPT, resolve({}), store=second)
+    Engine(lm.model, resolve({}), store=second).encode(PROMPT)
     assert second.counts.disk_hits == 0
     assert second.counts.misses == 1 + len(CHUNKS)
 
@@ -477,9 +477,9 @@ def test_chunks_are_found_again_by_what_they_depend_on(
     tmp_path: Path, prompt: Prompt, given: dict[str, Any], hits: int
 ) -> None:
     model = tiny.make_model()
-    encode(model, PROMPT, resolve({}), store=stored(model, tmp_path))
+    Engine(model, resolve({}), store=stored(model, tmp_path)).encode(PROMPT)
     store = stored(model, tmp_path)
-    encode(model, prompt, resolve(given), store=store)
+    Engine(model, resolve(given), store=store).encode(prompt)
     assert store.counts.disk_hits == hits
 
 

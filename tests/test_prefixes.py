@@ -13,9 +13,10 @@ from lm_eval.api.instance import Instance
 from test_exactness import CHUNKS, PREFIX, prompt_of, query_logits, tokens
 
 from lm_eval_ape.encoding import encode as module
-from lm_eval_ape.encoding.encode import Prefixes, encode, encode_all
+from lm_eval_ape.encoding.encode import Prefixes, encode_all
 from lm_eval_ape.encoding.kv_store.store import StoreLimits, open_store
 from lm_eval_ape.encoding.pieces import Piece
+from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.engine.non_finite import NotFiniteError
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.settings.strategy import resolve
@@ -49,7 +50,7 @@ def test_a_kept_prefix_gives_the_same_bits(family: str, given: dict[str, Any]) -
     prompts = [prompt_of(CHUNKS), prompt_of([tokens(5, 91)]), prompt_of(CHUNKS, OTHER), prompt_of(CHUNKS)]
     kept: Prefixes = {}
     for prompt in prompts:
-        readers = [encode(model, prompt, settings), encode_all(model, [prompt], settings, prefixes=kept)[0]]
+        readers = [Engine(model, settings).encode(prompt), encode_all(model, [prompt], settings, prefixes=kept)[0]]
         plain, fast = (query_logits(model, [reader], [prompt], settings)[0] for reader in readers)
         assert torch.equal(fast, plain)
 

@@ -45,35 +45,22 @@ def input_device(model: PreTrainedModel) -> torch.device:
     return model.device if device is None else torch.device(device)
 
 
-def encode(
-    model: PreTrainedModel,
-    prompt: Prompt,
-    settings: Settings,
-    *,
-    used: Counter[str] | None = None,
-    on_logits: OnLogits | None = None,
-    store: Store | None = None,
+def encode_with_logits(
+    model: PreTrainedModel, prompt: Prompt, settings: Settings, on_logits: OnLogits, *, used: Counter[str]
 ) -> Reader:
-    """Encode a prompt's prefix and chunks (see `encode_all`).
+    """Encode a prompt's prefix and chunks, and hand out the logits of their tokens (see `encode_all`).
+
+    Nothing is taken from a store, where there are no logits.
 
     Args:
         model: A causal language model that `support.check` accepts.
-        prompt: The prompt; one without chunks gives a reader without segments.
+        prompt: The prompt, with at least one chunk.
         settings: `positions`, `shared_prefix`, `keys_from`, `values_from` and `attn_backend` are read.
+        on_logits: Called with the number of each prefix (`PREFIX`) and chunk, and its logits.
         used: Counts the attention rungs that served.
-        on_logits: Called with the logits of prefix and chunks, which are not computed otherwise; nothing is then
-            taken from a store.
-        store: Where encoded pieces are looked up and kept.
-
-    Returns:
-        The segments, on the model's devices, and the position at which the query starts.
     """
-    if on_logits is None:
-        return encode_all(model, [prompt], settings, used=used, store=store)[0]
-    if not prompt.chunks:
-        return Reader((), 0)
     layout = plan(prompt, settings)
-    encoder = _Encoder(model, settings.attn_backend, Counter() if used is None else used, logits=True)
+    encoder = _Encoder(model, settings.attn_backend, used, logits=True)
     numbers: dict[str, list[int]] = {}
     for number, piece in enumerate(layout.context):
         numbers.setdefault(piece.key, []).append(number)

@@ -21,7 +21,7 @@ from lm_eval_ape.attention.factors import Factors, reading_factors
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reader, Reading, SegmentedCache, SegmentedLayer
 from lm_eval_ape.attention.token_passes import passes
-from lm_eval_ape.encoding.encode import OnLogits, Prefixes, encode, encode_all, input_device
+from lm_eval_ape.encoding.encode import OnLogits, Prefixes, encode_all, encode_with_logits, input_device
 from lm_eval_ape.encoding.kv_store.store import KVStore
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import Settings
@@ -63,10 +63,14 @@ class Engine:
         """The precision in which the model computes; no change without `autocast_dtype`."""
         return torch.autocast(self.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None)
 
-    def encode(self, prompt: Prompt, on_logits: OnLogits | None = None) -> Reader:
-        """Encode a prompt's prefix and chunks (see `encode.encode`)."""
+    def encode(self, prompt: Prompt) -> Reader:
+        """Encode a prompt's prefix and chunks."""
+        return self.encode_all([prompt])[0]
+
+    def encode_with_logits(self, prompt: Prompt, on_logits: OnLogits) -> Reader:
+        """Encode a prompt's prefix and chunks, and hand out their logits (see `encode.encode_with_logits`)."""
         with self.autocast():
-            return encode(self.model, prompt, self.settings, used=self.used, on_logits=on_logits, store=self.store)
+            return encode_with_logits(self.model, prompt, self.settings, on_logits, used=self.used)
 
     def encode_all(self, prompts: Sequence[Prompt], prefixes: Prefixes | None = None) -> list[Reader]:
         """Encode several prompts' prefixes and chunks together (see `encode.encode_all`)."""

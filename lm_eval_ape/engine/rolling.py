@@ -46,7 +46,7 @@ def rolling_loglikelihood(engine: Engine, prompt: Prompt, prefix_token: int) -> 
         total += score(logits[:-1], piece[1:])
         ends[number] = logits[-1:].clone()
 
-    reader = engine.encode(prompt, score_piece)
+    reader = engine.encode_with_logits(prompt, score_piece)
     for number, chunk in enumerate(prompt.chunks):
         before = ends[PREFIX]
         if number > 0 and not engine.settings.shared_prefix:
