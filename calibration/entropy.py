@@ -34,7 +34,7 @@ from lm_eval_ape.storage.journal import Journal
 
 logger = logging.getLogger(__name__)
 
-# The sequential model, as an oracle's keys and values: the same prompt, its context told from its query.
+# The sequential model, as an oracle's keys and values: the same prompt, its context kept apart from its query.
 _SEQUENTIAL: Mapping[str, Any] = {"keys_from": "sequential", "values_from": "sequential", "top_chunks": None}
 
 

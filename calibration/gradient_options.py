@@ -1,4 +1,4 @@
-"""What a calibration by gradient can be told, beside what every calibration can."""
+"""Options of a calibration by gradient, beside those of every calibration."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class GradientOptions(HarnessOptions):
     )
     validation_share: float = field(
         default=0.25,
-        metadata=about(_share, "gradient: share of the samples that tell when to stop (default: 0.25)", "SHARE"),
+        metadata=about(_share, "gradient: share of the samples that decide when to stop (default: 0.25)", "SHARE"),
     )
     penalty: float | None = field(
         default=None,

@@ -53,8 +53,8 @@ def calibrate(options: Options, command: Sequence[str] = (), lm: ApeHFLM | None 
         The content of `calibration.json`.
 
     Raises:
-        ApeError: Another run holds a folder, or something asked for is impossible; what can be told without the model
-            is told before it is loaded.
+        ApeError: Another run holds a folder, or something asked for is impossible; what can be checked without the
+            model is checked before it is loaded.
     """
     return Calibration(options, command).run(lm)
 

@@ -111,7 +111,7 @@ class ParallelModel:
         finally:
             self.engine = before
 
-    def encoding_anew(self) -> Any:
+    def without_kept_chunks(self) -> Any:
         """Read nothing that was encoded before while the context lasts: nothing is kept here in any case."""
         return self.under(self.settings)
 

@@ -35,7 +35,7 @@ class Rows(NamedTuple):
     Attributes:
         strengths: Of its penalty, `(rows,)`.
         trains: Whether it learns from a sample, `(rows, samples)`.
-        stops: Whether a sample tells when it is best, `(rows, samples)`.
+        stops: Whether a sample decides when it is best, `(rows, samples)`.
         folds: Number of the fold that it leaves out, `(rows,)`; -1 where it learns from all fitting samples.
     """
 
@@ -183,7 +183,7 @@ class Fit:
         try:
             return differentiate(self.contexts)
         except NotFiniteError as error:
-            # Read anew: the keys and values at hand may be where it arose.
+            # Read again: the keys and values at hand may be where it arose.
             raise explain(self.lm, error, lambda: differentiate(Contexts(self.lm, 0))) from None
 
     def _step(self, optimiser: torch.optim.Optimizer, state: FitState, slope: Tensor) -> None:

@@ -73,7 +73,7 @@ class TeacherStore:
 
     Args:
         folder: Where they are kept; None keeps nothing.
-        model: What tells the model from others (see `model_facts.model_key`).
+        model: What distinguishes the model from others (see `model_facts.model_key`).
     """
 
     def __init__(self, folder: Path | None, model: str) -> None:

@@ -92,7 +92,7 @@ def encode_all(
 ) -> list[Reader]:
     """Encode several prompts' prefixes and chunks together.
 
-    What several prompts have in common is encoded once; chunks of about the same length, whosever they are, share a
+    What several prompts have in common is encoded once; chunks of about the same length, of whichever prompts, share a
     batch. Prompts that differ only in their queries get the very same segments.
 
     Args:
@@ -119,7 +119,7 @@ class _Encoder:
 
     def __init__(self, model: PreTrainedModel, backend: str, used: Counter[str], *, logits: bool = False) -> None:
         self.model = model
-        # Without the head over the vocabulary where nobody asks for logits.
+        # Without the head over the vocabulary where no logits are asked for.
         self.network = model if logits else model.get_decoder()
         self.layers = model.config.get_text_config().num_hidden_layers
         # Hooks of accelerate put offloaded weights away after a module's forward pass, so that it must come to its end.

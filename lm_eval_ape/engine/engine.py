@@ -77,7 +77,7 @@ class Engine:
         with self.autocast():
             return encode_all(self.model, prompts, self.settings, used=self.used, store=self.store, prefixes=prefixes)
 
-    def anew(self) -> Engine:
+    def without_store(self) -> Engine:
         """The same, reading nothing that was encoded before."""
         return replace(self, store=None)
 

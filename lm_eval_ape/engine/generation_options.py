@@ -56,7 +56,7 @@ _WHOLE = {
 
 
 def check_generation(requests: Sequence[Instance], own: GenerationConfig, *, parallel: bool) -> None:
-    """Refuse options of `generate` that nobody knows, or that do not go with the strategy.
+    """Refuse options of `generate` that do not exist, or that do not go with the strategy.
 
     Args:
         requests: Requests of `generate_until`.
@@ -91,7 +91,7 @@ def check_own(own: GenerationConfig, *, parallel: bool) -> None:
 
 
 def check_options(what: str, options: Mapping[str, Any], *, parallel: bool, mend: str) -> None:
-    """Refuse options that nobody knows, or that do not go with the strategy.
+    """Refuse options that do not exist, or that do not go with the strategy.
 
     Args:
         what: Whose they are: the beginning of a sentence.

@@ -29,5 +29,5 @@ class ServedModel(Protocol):
     def under(self, settings: Settings) -> AbstractContextManager[None]:
         """Encode and read under other settings while the context lasts."""
 
-    def encoding_anew(self) -> AbstractContextManager[None]:
+    def without_kept_chunks(self) -> AbstractContextManager[None]:
         """Read nothing that was encoded before while the context lasts."""

@@ -1,4 +1,4 @@
-"""Which models can encode in parallel, told before a request is read."""
+"""Which models can encode in parallel, checked before a request is read."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ class ApeHFLM(ChunkReadingHFLM):
                 if id(request) not in scores:
                     prompt = prompts[request.args[0]]
                     with self.engine.autocast():
-                        found = rolling_loglikelihood(self.engine.anew(), prompt, self.prefix_token_id)
+                        found = rolling_loglikelihood(self.engine.without_store(), prompt, self.prefix_token_id)
                     scores[id(request)] = found
                     self.cache_hook.add_partial("loglikelihood_rolling", request.args, found)
             return [scores[id(request)] for request in requests]
@@ -219,7 +219,7 @@ class ApeHFLM(ChunkReadingHFLM):
     def answering_share(self) -> Iterator[list[Tally]]:
         """While the context lasts, requests are a share of what other processes answer too (see `SharedLM`).
 
-        The parent then waits for nobody, and what is out of the ordinary is collected instead of warned of.
+        The parent then does not wait, and what is out of the ordinary is collected instead of warned of.
         """
         self._world_size = 1
         try:

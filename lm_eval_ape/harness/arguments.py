@@ -1,4 +1,4 @@
-"""The model's arguments: which are ours, which the harness's and transformers', and which nobody's."""
+"""The model's arguments: which are ours, which the harness's and transformers', and which do not exist."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FROM_PRETRAINED = frozenset(
 
 
 def split_arguments(given: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:
-    """Tell our arguments from those that go on to the harness's `HFLM`, and refuse those that nobody knows.
+    """Separate our arguments from those that go on to the harness's `HFLM`, and refuse unknown ones.
 
     Args:
         given: All of `--model_args`, parsed, with what the harness adds.

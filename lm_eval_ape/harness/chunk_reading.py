@@ -59,9 +59,9 @@ class ChunkReadingHFLM(HFLM):
         """Encode and read under other settings while the context lasts."""
         return self._with(self.engine.under(settings))
 
-    def encoding_anew(self) -> AbstractContextManager[None]:
+    def without_kept_chunks(self) -> AbstractContextManager[None]:
         """Read nothing that was encoded before, and leave the store alone, while the context lasts."""
-        return self._with(self.engine.anew())
+        return self._with(self.engine.without_store())
 
     def tok_batch_encode(
         self,

@@ -1,4 +1,4 @@
-"""What is said of a loaded model in the files of its runs, and what tells it from every other one."""
+"""What the files of a run say of a loaded model, and what distinguishes it from every other one."""
 
 from __future__ import annotations
 

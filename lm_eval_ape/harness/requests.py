@@ -19,7 +19,7 @@ from lm_eval_ape.settings.strategy import Settings
 logger = logging.getLogger(__name__)
 
 Noted = Callable[[Source, Instance, Prompt], None]
-"""Is told of every request how it was cut."""
+"""Gets every request and how it was cut."""
 
 
 def source_of(request: Instance) -> Source:
@@ -67,7 +67,7 @@ class RequestCutter:
             settings: How prompts are cut.
             window: Positions that one request may use.
             quiet: Whether to show no progress.
-            noted: Is told of every request how it was cut.
+            noted: Gets every request and how it was cut.
 
         Returns:
             The prompts by the requests' texts.

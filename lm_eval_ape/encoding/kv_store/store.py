@@ -149,7 +149,7 @@ def open_store(model: PreTrainedModel, device: torch.device, limits: StoreLimits
         model: The model.
         device: Where its input goes.
         limits: Where chunks are kept.
-        facts: What else tells the model's arithmetic from another's, such as its mixed precision.
+        facts: What else the model's arithmetic depends on, such as its mixed precision.
 
     Raises:
         ApeError: A folder is given and some weights cannot be read.
