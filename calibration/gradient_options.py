@@ -1,4 +1,4 @@
-"""What a calibration by gradient can be told, beside what every calibration can."""
+"""Options of a calibration by gradient, beside those of every calibration."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class GradientOptions(HarnessOptions):
     )
     patience: values.Count = option(12, "gradient: stop after so many steps without improvement", "N")
     validation_share: Share = option(
-        0.25, "gradient: share of the samples that tell when to stop (default: 0.25)", "SHARE"
+        0.25, "gradient: share of the samples that decide when to stop (default: 0.25)", "SHARE"
     )
     penalty: Penalty = option(
         None,

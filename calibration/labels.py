@@ -1,4 +1,4 @@
-"""What labels say: harness scores of the points, the label-tuned oracle, and how well divergence foretells score."""
+"""What labels say: harness scores of the points, the label-tuned oracle, and how well divergence predicts the score."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ from test_selection import CHUNKS, LONG_QUERY, MANY, prompt_of, tokens
 from lm_eval_ape.attention.selection import SELECT_OVER
 from lm_eval_ape.calibration.grid.measure import Meter
 from lm_eval_ape.calibration.objective.objective import Objective
-from lm_eval_ape.encoding.encode import encode
 from lm_eval_ape.engine.decoding import end_tokens
+from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.settings.strategy import resolve
 
@@ -71,7 +71,7 @@ def _selections() -> tuple[Any, list[Any], list[tuple[Any, list[Any], list[torch
     found = []
     for over in SELECT_OVER:
         settings = resolve({"strategy": "sink+selective", "select_over": over})
-        readers = [encode(model, prompt, settings) for prompt in prompts]
+        readers = [Engine(model, settings).encode(prompt) for prompt in prompts]
         found.append((settings, readers, [reference(model, prompt, settings)[0] for prompt in prompts]))
     return model, prompts, found
 

@@ -141,8 +141,8 @@ def test_neither_batch_size_nor_order_nor_kept_chunks_change_an_answer(
         for number, answer in enumerate(expected):
             assert flat(got[number]) == pytest.approx(answer, abs=1e-9)
     if kind != "loglikelihood_rolling":
-        assert kept.store is not None
-        assert kept.store.counts.memory_hits >= kept.store.counts.misses > 0
+        assert kept.engine.store is not None
+        assert kept.engine.store.counts.memory_hits >= kept.engine.store.counts.misses > 0
 
 
 def flat(answer: Any) -> Any:

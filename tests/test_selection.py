@@ -17,7 +17,7 @@ from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reading, SegmentedCache
 from lm_eval_ape.attention.selection import SELECT_OVER, Selection, top_logits
 from lm_eval_ape.attention.token_passes import passes
-from lm_eval_ape.encoding.encode import encode
+from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import Settings, resolve
@@ -74,7 +74,7 @@ def test_padding_of_a_batch_has_no_say(over: str) -> None:
     model = tiny.make_model()
     settings = resolve({"strategy": "sink+selective", "select_over": over})
     prompts = [prompt_of(MANY, query=LONG_QUERY), prompt_of(CHUNKS, query=tokens(2, 36))]
-    readers = [encode(model, prompt, settings) for prompt in prompts]
+    readers = [Engine(model, settings).encode(prompt) for prompt in prompts]
     together = query_logits(model, readers, prompts, settings)
     for prompt, got in zip(prompts, together, strict=True):
         assert (got - run(model, prompt, settings)).abs().max() < EXACT
@@ -82,7 +82,7 @@ def test_padding_of_a_batch_has_no_say(over: str) -> None:
 
 def generate(model: PreTrainedModel, prompt: Prompt, settings: Settings, count: int) -> tuple[list[int], torch.Tensor]:
     """Greedy tokens and the logits that they were taken from."""
-    reader = encode(model, prompt, settings)
+    reader = Engine(model, settings).encode(prompt)
     reading = Reading((reader,), settings.attn_temperature, settings.attn_scale, selection=settings.selection)
     with reading_segments(model):
         generated = model.generate(
@@ -127,7 +127,7 @@ def test_chunks_that_no_layer_keeps_might_never_have_been_there() -> None:
     model = tiny.make_model()
     settings = resolve({"strategy": "sink+selective", "select_over": "LHT", "reselect": False})
     prompt = prompt_of([tokens(6, seed) for seed in range(40, 45)])
-    reader = encode(model, prompt, settings)
+    reader = Engine(model, settings).encode(prompt)
     cache = SegmentedCache(Reading((reader,), selection=settings.selection), model.config.num_hidden_layers)
     positions = torch.arange(reader.start, reader.start + len(QUERY))[None]
     with reading_segments(model), torch.no_grad():
@@ -145,7 +145,7 @@ def test_a_known_continuation_is_read_as_if_it_were_generated(over: str) -> None
     settings = resolve({"strategy": "sink+selective", "select_over": over})
     prompt = prompt_of(MANY)
     new, logits = generate(model, prompt, settings, 4)
-    reader = encode(model, prompt, settings)
+    reader = Engine(model, settings).encode(prompt)
     cache = SegmentedCache(Reading((reader,), selection=settings.selection), model.config.num_hidden_layers)
     ids = torch.tensor([[*prompt.query, *new[:-1]]])
     positions = torch.arange(reader.start, reader.start + ids.shape[1])[None]

@@ -19,7 +19,7 @@ class Case(NamedTuple):
         family: The strategy as it was asked for, without the number of chunks.
         chunks: P; 1 for the sequential model, None where another setting says it.
         probed: The settings under which attention is looked at: the spec's own, or, for the sequential model, one chunk
-            at T=S=1, which is the same model with its context told from its query.
+            at T=S=1, which is the same model with its context kept apart from its query.
     """
 
     spec: Spec

@@ -33,7 +33,7 @@ class Selection:
     Attributes:
         top_chunks: How many stay.
         over: One of `SELECT_OVER`.
-        reselect: Whether every pass chooses anew; otherwise the first one, the query's, decides for all.
+        reselect: Whether every pass chooses again; otherwise the first one, the query's, decides for all.
     """
 
     top_chunks: int

@@ -174,7 +174,7 @@ class Strategies:
         )
         peak = lm.processes.gather(memory.bytes)
         measured = lm.processes.gather(list(lm.requests.values()))
-        kept = [part for part in lm.processes.gather(lm.store and lm.store.record()) if part]
+        kept = [part for part in lm.processes.gather(lm.engine.store and lm.engine.store.record()) if part]
         if results is None:
             return None
         # The harness calls a loaded model CUSTOM, or by its path.

@@ -1,4 +1,4 @@
-"""The model's arguments: which are ours, which the harness's and transformers', and which nobody's."""
+"""The model's arguments: which are ours, which the harness's and transformers', and which do not exist."""
 
 from __future__ import annotations
 
@@ -42,20 +42,29 @@ OWN: Mapping[str, tuple[str, str]] = {
 # Those of them that change no number, only what is kept.
 IDLE = ("request_log", "kv_cache_bytes", "kv_cache_dir", "kv_cache_dir_bytes")
 
+
+def _keywords(*functions: Callable[..., Any]) -> set[str]:
+    """Names of the arguments that functions can be given by name."""
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    named = [one for function in functions for one in inspect.signature(function).parameters.values()]
+    return {one.name for one in named if one.kind in by_name} - {"self", "pretrained_model_name_or_path"}
+
+
 # What transformers' `from_pretrained` takes beside its signature and fields of the model's configuration. Only its code
 # says so: it takes these out of its further keywords, and calls what remains an argument of the model.
-FURTHER = frozenset(
-    """
+_FURTHER = """
     adapter_kwargs adapter_name allow_all_kernels attn_implementation code_revision device_map device_mesh
     distributed_config dtype experts_implementation generation_config kernel_config key_mapping low_cpu_mem_usage
     max_memory mirror offload_buffers offload_folder offload_state_dict output_loading_info proxies quantization_config
     state_dict subfolder torch_dtype tp_plan tp_size use_kernels variant
-    """.split()
-)
+"""
+# All that it takes by name, but for fields of the configuration and the configuration itself.
+FROM_PRETRAINED = _keywords(PreTrainedModel.from_pretrained, BitsAndBytesConfig.__init__) - {"config"}
+FROM_PRETRAINED |= set(_FURTHER.split())
 
 
 def split_arguments(given: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:
-    """Tell our arguments from those that go on to the harness's `HFLM`, and refuse those that nobody knows.
+    """Separate our arguments from those that go on to the harness's `HFLM`, and refuse unknown ones.
 
     Args:
         given: All of `--model_args`, parsed, with what the harness adds.
@@ -77,8 +86,7 @@ def split_arguments(given: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]
         )
     settings = _calibrated(resolve({key: value for key, value in given.items() if key in SETTINGS}), given)
     rest = {key: value for key, value in given.items() if key not in (*SETTINGS, "calibration")}
-    known = _keywords(HFLM.__init__, PreTrainedModel.from_pretrained, BitsAndBytesConfig.__init__) - {"config"}
-    known |= {*FURTHER, *SETTINGS, *OWN}
+    known = _keywords(HFLM.__init__) | FROM_PRETRAINED | {*SETTINGS, *OWN}
     unknown = [key for key in rest if key not in known]
     if unknown:
         # transformers also takes fields of the configuration, whose names only the checkpoint knows.
@@ -91,13 +99,6 @@ def split_arguments(given: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]
             f"{', '.join((*SETTINGS, *OWN))}; every argument of the harness's hf works too."
         )
     return settings, rest
-
-
-def _keywords(*functions: Callable[..., Any]) -> set[str]:
-    """Names of the arguments that functions can be given by name."""
-    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    named = [one for function in functions for one in inspect.signature(function).parameters.values()]
-    return {one.name for one in named if one.kind in by_name} - {"self", "pretrained_model_name_or_path"}
 
 
 def _calibrated(settings: Settings, given: Mapping[str, Any]) -> Settings:

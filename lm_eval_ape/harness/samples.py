@@ -116,7 +116,7 @@ def collect(
     too_long = 0
     for request in candidates:
         text = request.args[0]
-        tokens = len(prompts[text].ids) if text in prompts else lm.tokens(request)
+        tokens = len(prompts[text].ids) if text in prompts else len(lm.cutter.ids.of(request)(text)[0])
         if tokens + num_tokens <= lm.max_length:
             requests.append(request)
         elif on_too_long == "error":

@@ -157,7 +157,7 @@ class Splitter:
         ids, offsets = self.tokenise(text)
         lost = bool(text[found.end :].strip()) and max(last for _, last in offsets) <= found.end
         self._note("lose all text after their context, which the tokenizer cuts off (truncation=True)", lost)
-        starts = _token_starts(offsets)
+        starts = token_starts(offsets)
         last = len(ids) - 1
         first, after = (min(bisect_left(starts, char), last) for char in (start, end))
         room = self.max_length - first - (len(ids) - after) - reserve
@@ -305,7 +305,7 @@ class Splitter:
         return chunks
 
 
-def _token_starts(offsets: Sequence[tuple[int, int]]) -> list[int]:
+def token_starts(offsets: Sequence[tuple[int, int]]) -> list[int]:
     """First character of each token, never falling; tokens without text (BOS) stand before or with their neighbour."""
     leading = next((index for index, (start, end) in enumerate(offsets) if end > start), len(offsets))
     starts = [-1] * leading + [start for start, _ in offsets[leading:]]
