@@ -11,9 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import harness
 import pytest
-import tiny
 import torch
 from lm_eval.__main__ import cli_evaluate
 from lm_eval.api.instance import Instance
@@ -22,6 +20,7 @@ from lm_eval.tasks import TaskManager
 from test_exactness import CHUNKS, PREFIX, QUERY, prompt_of, tokens
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from helpers import harness, tiny
 from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.attention.factors import Factors
 from lm_eval_ape.calibration.grid import measure

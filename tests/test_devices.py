@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import devices
 import pytest
-import tiny
 import torch
 
+from helpers import devices, tiny
 from lm_eval_ape.analysis.attention import look
 from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.calibration.grid.scoring import Scorer

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import dense
 import pytest
-import tiny
 import torch
-from machine import CPU_BACKENDS
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from helpers import dense, tiny
+from helpers.machine import CPU_BACKENDS
 from lm_eval_ape.attention.kernels import BACKENDS
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reader, Reading, SegmentedCache

@@ -6,14 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import harness
 import pytest
-import tiny
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import CachingLM
 from test_exactness import CHUNKS, prompt_of
 
+from helpers import harness, tiny
 from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.calibration.entropy import EntropyMeter
 from lm_eval_ape.calibration.grid.measure import Meter

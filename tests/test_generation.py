@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import dense
 import pytest
-import tiny
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import GenerationConfig, LogitsProcessorList, WatermarkingConfig
 from transformers.generation import NoRepeatNGramLogitsProcessor, RepetitionPenaltyLogitsProcessor
 
+from helpers import dense, tiny
 from lm_eval_ape.engine.generation_options import _NEVER, _WHOLE
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.ape_hf import ApeHFLM

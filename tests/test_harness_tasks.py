@@ -21,11 +21,11 @@ import nltk
 import pytest
 import requests
 import transformers
-from harness_rows import FAMILIES, Family, Row, haystack, question_answering
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
+from helpers.harness_rows import FAMILIES, Family, Row, haystack, question_answering
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.prompts.contexts import by_entry, by_length
 from lm_eval_ape.prompts.prompt import Source, Splitter

@@ -6,16 +6,14 @@ import random
 from dataclasses import replace
 from typing import Any
 
-import dense
-import harness
 import pytest
-import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
-from property_profiles import examples
 from test_exactness import prompt_of, query_logits, reference, run, tokens
 
+from helpers import dense, harness, tiny
+from helpers.property_profiles import examples
 from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.attention.merge import SCALE_MODES
 from lm_eval_ape.calibration.grid.measure import Meter

@@ -6,13 +6,12 @@ import doctest
 import math
 from typing import Any
 
-import harness
 import pytest
-import tiny
 import torch
 from lm_eval.api.instance import Instance
 
 import lm_eval_ape
+from helpers import harness, tiny
 from lm_eval_ape import ParallelModel, calibrate, compare, parallel_model
 from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.calibration.grid.measure import Meter

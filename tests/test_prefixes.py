@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import harness
 import pytest
-import tiny
 import torch
 from lm_eval.api.instance import Instance
 from test_exactness import CHUNKS, PREFIX, prompt_of, query_logits, tokens
 
+from helpers import harness, tiny
 from lm_eval_ape.encoding import encode as module
 from lm_eval_ape.encoding.encode import Prefixes, encode_all
 from lm_eval_ape.encoding.kv_store.store import StoreLimits, open_store

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import dense
 import pytest
-import tiny
 import torch
 from test_exactness import CHUNKS, QUERY, prompt_of, tokens
 from test_selection import MANY
 
+from helpers import dense, tiny
 from lm_eval_ape.attention.row_statistics import Probe
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reading, SegmentedCache

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import dense
 import pytest
-import tiny
 import torch
 from test_exactness import CHUNKS, EXACT, PREFIX, QUERY, prompt_of, query_logits, reference, run, tokens
 from transformers import PreTrainedModel
 
+from helpers import dense, tiny
 from lm_eval_ape.attention import selected_chunks
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reading, SegmentedCache

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import harness
 import numpy as np
 import pytest
 import yaml
 
+from helpers import harness
 from lm_eval_ape.artefacts import calibration_file
 from lm_eval_ape.artefacts.moved_heads import moved
 from lm_eval_ape.attention.factors import Factors

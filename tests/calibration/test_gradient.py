@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import tiny
 import torch
 from torch import Tensor
 
+from helpers import tiny
 from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.attention.segments import Reader
 from lm_eval_ape.calibration.gradient import differentiator

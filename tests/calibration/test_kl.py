@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import dense
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from helpers import dense
 from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.attention.segments import SegmentedCache
 from lm_eval_ape.calibration.grid.measure import Meter

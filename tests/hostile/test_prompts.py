@@ -5,14 +5,13 @@ from __future__ import annotations
 from itertools import accumulate, pairwise
 from typing import Any
 
-import harness
 import pytest
-import tiny
 from hypothesis import given
 from hypothesis import strategies as st
-from property_profiles import examples
 from transformers import AutoTokenizer
 
+from helpers import harness, tiny
+from helpers.property_profiles import examples
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.pocket import pocket_path
 from lm_eval_ape.prompts.chunking import cut_text, cut_tokens, divide

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
 from test_exactness import CHUNKS, QUERY, prompt_of, query_logits, tokens
 from transformers import PreTrainedModel
 
+from helpers import tiny
 from lm_eval_ape.encoding.encode import encode_all
 from lm_eval_ape.encoding.kv_store.store import KVStore, StoreLimits, open_store
 from lm_eval_ape.engine.engine import Engine

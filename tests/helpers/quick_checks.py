@@ -11,11 +11,11 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import tiny
 import torch
 from test_exactness import query_logits, reference
 from test_selection import CHUNKS, LONG_QUERY, MANY, prompt_of, tokens
 
+from helpers import tiny
 from lm_eval_ape.attention.selection import SELECT_OVER
 from lm_eval_ape.calibration.grid.measure import Meter
 from lm_eval_ape.calibration.objective.objective import Objective
@@ -28,7 +28,7 @@ from lm_eval_ape.settings.strategy import resolve
 @cache
 def _divergences() -> ModuleType:
     """The module of tests that has the slow reference."""
-    path = Path(__file__).parent / "calibration" / "test_kl.py"
+    path = Path(__file__).parents[1] / "calibration" / "test_kl.py"
     spec = importlib.util.spec_from_file_location("slow_reference", path)
     assert spec is not None
     assert spec.loader is not None
