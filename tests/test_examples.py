@@ -8,7 +8,8 @@ import pytest
 from templates import TEMPLATES, chat_format, make_tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from lm_eval_ape.prompts.prompt import Prompt, Source, Splitter
+from lm_eval_ape.prompts.prompt import Prompt, Source
+from lm_eval_ape.prompts.splitter import Splitter
 from lm_eval_ape.settings.strategy import resolve
 
 INTRODUCTION = "Answer the questions.\n\n"

@@ -28,7 +28,8 @@ from lm_eval.tasks import TaskManager
 
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.prompts.contexts import by_entry, by_length
-from lm_eval_ape.prompts.prompt import Source, Splitter
+from lm_eval_ape.prompts.prompt import Source
+from lm_eval_ape.prompts.splitter import Splitter
 from lm_eval_ape.settings.context_table import packaged_table
 from lm_eval_ape.settings.strategy import resolve
 from lm_eval_ape.tasks import TASKS_DIR
