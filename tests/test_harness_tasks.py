@@ -163,7 +163,7 @@ def chat_of(lm: ApeHFLM, in_turns: bool) -> dict[str, Any]:
 
 def check(lm: ApeHFLM, family: Family, request: Instance, row: Row) -> None:
     text = request.args[0]
-    splitter = Splitter(lm._tokenise, resolve({"chunk_tokens": 150}), 100_000)
+    splitter = Splitter(lm.cutter.ids.generated, resolve({"chunk_tokens": 150}), 100_000)
     prompt = splitter.split(text, Source(str(request.task_name), int(request.doc_id or 0), request.doc), 8)
     ((_, place),) = splitter.tally().places
     assert family.place in place
