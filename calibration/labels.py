@@ -15,7 +15,8 @@ from lm_eval_ape.calibration.grid.choice import Floats
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.ape_hf import ApeHFLM
-from lm_eval_ape.harness.metrics import ABSENT, Metric, Outcome, Scored, find, join, joinable, leaves_out
+from lm_eval_ape.harness.mean_metrics import joinable, leaves_out
+from lm_eval_ape.harness.metrics import ABSENT, Metric, Outcome, Scored, find, join
 from lm_eval_ape.storage.journal import Journal
 
 Document = tuple[str, int]

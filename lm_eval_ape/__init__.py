@@ -5,17 +5,17 @@ that makes `lm_eval --model ape-hf` work (see `lm_eval_ape.hook`). What it offer
 first asked for.
 """
 
-from typing import TYPE_CHECKING, Any
-
 from lm_eval_ape.version import __version__
 
+# As in `typing`, which would cost every start of Python a millisecond.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lm_eval_ape.parallel_model import ParallelModel, calibrate, compare
 
 __all__ = ["ParallelModel", "__version__", "calibrate", "compare"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from lm_eval_ape import parallel_model

@@ -30,7 +30,8 @@ from lm_eval_ape.engine.generation_options import check_options, check_own
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.arguments import FROM_PRETRAINED, split_arguments
-from lm_eval_ape.prompts.prompt import Prompt, token_starts
+from lm_eval_ape.prompts.prompt import Prompt
+from lm_eval_ape.prompts.splitter import token_starts
 from lm_eval_ape.runtime.processes import Processes
 from lm_eval_ape.settings.strategy import Settings
 from lm_eval_ape.storage.loading import loading_told

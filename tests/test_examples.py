@@ -8,7 +8,8 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from helpers.templates import TEMPLATES, chat_format, make_tokenizer
-from lm_eval_ape.prompts.prompt import Prompt, Source, Splitter
+from lm_eval_ape.prompts.prompt import Prompt, Source
+from lm_eval_ape.prompts.splitter import Splitter
 from lm_eval_ape.settings.strategy import resolve
 
 INTRODUCTION = "Answer the questions.\n\n"

@@ -36,8 +36,9 @@ from lm_eval_ape.harness.requests import RequestCutter, source_of
 from lm_eval_ape.harness.response_cache import FiniteResponses, guard, identity
 from lm_eval_ape.harness.shared_evaluation import share_evaluation
 from lm_eval_ape.prompts.chat import ChatFormat
-from lm_eval_ape.prompts.prompt import Prompt, Source, Tally
+from lm_eval_ape.prompts.prompt import Prompt, Source
 from lm_eval_ape.prompts.request_log import RequestLog
+from lm_eval_ape.prompts.tally import Tally
 from lm_eval_ape.runtime.processes import Processes, be_quiet_unless_first, join
 from lm_eval_ape.storage.loading import loading_told
 from lm_eval_ape.version import __version__

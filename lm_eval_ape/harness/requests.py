@@ -12,8 +12,10 @@ from tqdm import tqdm
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.prompt_ids import PromptIds
 from lm_eval_ape.prompts.chat import ChatFormat, messages_of
-from lm_eval_ape.prompts.prompt import Prompt, Source, Splitter, Tally, Tokenise, warn_of
+from lm_eval_ape.prompts.prompt import Prompt, Source, Tokenise
 from lm_eval_ape.prompts.request_log import RequestLog
+from lm_eval_ape.prompts.splitter import Splitter
+from lm_eval_ape.prompts.tally import Tally, warn_of
 from lm_eval_ape.settings.strategy import Settings
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,8 @@ from helpers.property_profiles import examples
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.pocket import pocket_path
 from lm_eval_ape.prompts.chunking import cut_text, cut_tokens, divide
-from lm_eval_ape.prompts.prompt import Prompt, Source, Splitter
+from lm_eval_ape.prompts.prompt import Prompt, Source
+from lm_eval_ape.prompts.splitter import Splitter
 from lm_eval_ape.settings.strategy import resolve
 
 TOKENIZERS = {"tiny": tiny.make_tokenizer(), "pocket": AutoTokenizer.from_pretrained(pocket_path())}
