@@ -5,7 +5,7 @@ BIN := .venv/bin
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo picture test coverage test-oldest test-newest fuzz mutations check lint types layers format bench bench-full clean
+.PHONY: help setup demo picture readme test coverage test-oldest test-newest fuzz mutations check lint types layers format bench bench-full clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,6 +24,9 @@ demo: .venv/ready ## compare encoding strategies on the shipped model, offline
 
 picture: .venv/ready ## docs/report.png from the demo's report; needs chromium and chromedriver
 	$(BIN)/python docs/report_picture.py
+
+readme: .venv/ready ## the README's table of model arguments, from the settings
+	$(BIN)/python docs/model_arguments.py
 
 test: .venv/ready ## run all tests
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses $(JOBS)

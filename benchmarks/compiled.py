@@ -63,9 +63,11 @@ def main() -> None:
                 model = compiled(model, args.backend)
             scorer = Scorer(make_lm(model, device=args.device), Objective(args.steps, "own", "continue"))
             teacher = ask(scorer.lm, prompt.ids, args.steps, (), "benchmark")
-            score = partial(scorer.score_reader, scorer.read(prompt), prompt, teacher, points, sample="benchmark")
+            score = partial(
+                scorer.score_reader, scorer.lm.engine.encode(prompt), prompt, teacher, points, sample="benchmark"
+            )
             runs[name] = {
-                "encoding, s": partial(clock.time, partial(scorer.read, prompt)),
+                "encoding, s": partial(clock.time, partial(scorer.lm.engine.encode, prompt)),
                 "scoring, s": partial(clock.time, score),
                 "a token, ms": parallel_reader(model, prompt, args.new, clock),
             }

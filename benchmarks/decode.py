@@ -18,9 +18,7 @@ from torch import Tensor
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 from workload import SHAPES, make_model, make_prompt
 
-from lm_eval_ape.attention.segmented_attention import reading_segments
-from lm_eval_ape.attention.segments import Reading, SegmentedCache
-from lm_eval_ape.encoding.encode import encode
+from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import resolve
 
@@ -73,14 +71,14 @@ def sequential_reader(model: PreTrainedModel, prompt: Prompt, new: int, clock: C
 
 def parallel_reader(model: PreTrainedModel, prompt: Prompt, new: int, clock: Clock) -> Callable[[], float]:
     """Generation that reads the prompt's encoded chunks."""
-    reader = encode(model, prompt, resolve({"strategy": "ape"}))
+    engine = Engine(model, resolve({"strategy": "ape"}))
+    reader = engine.encode(prompt)
     ids = torch.tensor([prompt.query], device=model.device)
     positions = torch.arange(reader.start, reader.start + ids.shape[1], device=model.device)[None]
 
     def run() -> float:
-        cache = SegmentedCache(Reading((reader,), temperature=0.9, scale=0.9), model.config.num_hidden_layers)
-        with reading_segments(model):
-            return generate(model, ids, new, clock, past_key_values=cache, position_ids=positions)
+        with engine.tail(reader) as tail:
+            return generate(model, ids, new, clock, past_key_values=tail.cache, position_ids=positions)
 
     return run
 

@@ -17,10 +17,9 @@ from timing import Clock, Spread, Table, finish, ratios
 from transformers import PreTrainedModel
 from workload import SHAPES, make_model, make_prompt
 
-from lm_eval_ape.attention.segmented_attention import reading_segments
-from lm_eval_ape.attention.segments import Reading, SegmentedCache
-from lm_eval_ape.encoding.encode import encode
-from lm_eval_ape.encoding.kv_store.store import KVStore, open_store
+from lm_eval_ape.encoding.kv_store.store import KVStore, StoreLimits, open_store
+from lm_eval_ape.engine.engine import Engine
+from lm_eval_ape.engine.generating import generating, whole_prompts
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import resolve
 
@@ -33,18 +32,10 @@ def sequential(model: PreTrainedModel, prompt: Prompt, new: int) -> None:
 
 def parallel(model: PreTrainedModel, prompt: Prompt, new: int, store: KVStore | None = None) -> None:
     """Chunks, encoded or found, and generation that reads them."""
-    reader = encode(model, prompt, resolve({"strategy": "ape"}), store=store)
-    cache = SegmentedCache(Reading((reader,), temperature=0.9, scale=0.9), model.config.num_hidden_layers)
-    ids = torch.tensor([prompt.query], device=model.device)
-    with reading_segments(model):
-        model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            position_ids=torch.arange(reader.start, reader.start + ids.shape[1], device=model.device)[None],
-            past_key_values=cache,
-            max_new_tokens=new,
-            do_sample=False,
-        )
+    engine = Engine(model, resolve({"strategy": "ape"}), store=store)
+    ids, mask = (tensor.to(model.device) for tensor in whole_prompts([prompt], padding=0))
+    with generating(engine, [prompt], [engine.encode(prompt)], mask) as arguments:
+        model.generate(ids, **arguments, max_new_tokens=new, do_sample=False)
 
 
 def main() -> None:
@@ -66,7 +57,7 @@ def main() -> None:
     for tokens in args.tokens:
         prompt = make_prompt(shape, context=tokens, chunks=args.chunks, query=args.query)
         device = torch.device(args.device)
-        store = open_store(model, device, memory_bytes=2**40, folder=None, folder_bytes=None, facts="")
+        store = open_store(model, device, StoreLimits(2**40, None, None), facts="")
         rivals = {
             "sequential": partial(sequential, model, prompt, args.new),
             "parallel": partial(parallel, model, prompt, args.new),

@@ -196,19 +196,19 @@ class Bench:
         from lm_eval_ape.calibration.grid.candidates import Candidate
         from lm_eval_ape.calibration.grid.measure import Meter
         from lm_eval_ape.calibration.objective.objective import Objective
-        from lm_eval_ape.calibration.options import Options
         from lm_eval_ape.harness.ape_hf import ApeHFLM
         from lm_eval_ape.harness.catalogue import Catalogue
         from lm_eval_ape.harness.samples import gather
+        from lm_eval_ape.settings.options import HarnessOptions
 
         candidates: list[Candidate] = [DEFAULT]
         for fit in ("grid", "head"):
             found = calibration_file.found(calibration_file.read(self.calibrated(fitted, 2, fit)))
             candidates.append(found.factors or Point(found.attn_temperature, found.attn_scale))
         lm = ApeHFLM.create_from_arg_obj(model_args(chunks), {"device": "cpu"})
-        options = Options(metadata={"pocket_passages": passages})
+        options = HarnessOptions(metadata={"pocket_passages": passages})
         tasks = Catalogue(options).load([f"ape_pocket_{tested}_test"])
-        rows = gather(lm, tasks, options, num_tokens=options.num_tokens).samples
+        rows = gather(lm, tasks, options, num_tokens=8).samples
         meter = Meter(lm, Objective(8, "teacher", "stop"), max_rows=None, cache=self.folder / "cache")
         return list(meter.measure(rows, candidates).kl.T)
 

@@ -64,13 +64,13 @@ def main() -> None:
         teacher = ask(lm, prompt.ids, args.steps, (), "benchmark")
         for history in args.histories:
             scorer = Scorer(lm, Objective(args.steps, history, "continue"))
-            reader = scorer.read(prompt)
+            reader = scorer.lm.engine.encode(prompt)
             score = partial(scorer.score_reader, reader, prompt, teacher, sample="benchmark")
             encode_and_score = partial(scorer.score, prompt, teacher, sample="benchmark")
             seconds = clock.in_turn(
                 {
                     "teacher": partial(ask, lm, prompt.ids, args.steps, (), "benchmark"),
-                    "encoding": partial(scorer.read, prompt),
+                    "encoding": partial(scorer.lm.engine.encode, prompt),
                     "scoring": partial(score, points=points),
                     "one_by_one": partial(one_by_one, score, few),
                     "encoding_each": partial(one_by_one, encode_and_score, few),

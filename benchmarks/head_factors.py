@@ -21,7 +21,7 @@ from lm_eval_ape.attention.attend import attend
 from lm_eval_ape.attention.factors import Factors, reading_factors
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reading, SegmentedCache
-from lm_eval_ape.encoding.encode import encode
+from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import resolve
 
@@ -42,7 +42,7 @@ def seconds(context: int, new: int, repeats: int) -> dict[str, float]:
     )
     model = LlamaForCausalLM(config).eval()
     quarter = tuple(torch.randint(5, 1000, (context // 4,)).tolist())
-    reader = encode(model, Prompt((1, 2, 3, 4), (quarter,) * 4, (7,)), resolve({}))
+    reader = Engine(model, resolve({})).encode(Prompt((1, 2, 3, 4), (quarter,) * 4, (7,)))
     tables = Factors(((0.8,) * HEADS,) * LAYERS, ((0.9,) * HEADS,) * LAYERS)
     readings = {
         "one T and S": Reading((reader,), temperature=0.8, scale=0.9),

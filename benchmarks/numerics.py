@@ -27,7 +27,7 @@ from lm_eval_ape.attention.merge import Attended, merge, scale_context
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reading, SegmentedCache
 from lm_eval_ape.calibration.objective.divergence import forward_kl, log_probabilities
-from lm_eval_ape.encoding.encode import encode
+from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import Settings, resolve
 
@@ -56,7 +56,7 @@ class Read(NamedTuple):
 def read(model: PreTrainedModel, prompt: Prompt, settings: Settings) -> Read:
     """Encode a prompt and read its query."""
     watched = Watched()
-    reader = encode(model, prompt, settings)
+    reader = Engine(model, settings).encode(prompt)
     factors = settings.attn_temperature, settings.attn_scale
     reading = Reading((reader,), *factors, scale_mode=settings.scale_mode, probe=watched)  # type: ignore[arg-type]
     ids = torch.tensor([prompt.query], device=model.device)

@@ -38,14 +38,14 @@ def measure(strategy: str, chunks: int, loaded: tuple[Any, Any], limit: int) -> 
     from lm_eval_ape.artefacts.points import Point
     from lm_eval_ape.calibration.grid.measure import Meter
     from lm_eval_ape.calibration.objective.objective import Objective
-    from lm_eval_ape.calibration.options import Options
     from lm_eval_ape.harness.ape_hf import ApeHFLM
     from lm_eval_ape.harness.catalogue import Catalogue
     from lm_eval_ape.harness.samples import gather
+    from lm_eval_ape.settings.options import HarnessOptions
 
     model, tokenizer = loaded
     lm = ApeHFLM(model, tokenizer=tokenizer, batch_size=8, strategy=strategy, chunking="passages", max_chunks=chunks)
-    options = Options(metadata={"pocket_passages": PASSAGES})
+    options = HarnessOptions(metadata={"pocket_passages": PASSAGES})
     catalogue = Catalogue(options)
     meter = Meter(lm, Objective(num_tokens=8, history="own", after_eos="stop"), max_rows=None, cache=None)
     point = Point(lm.settings.attn_temperature, lm.settings.attn_scale)
@@ -58,7 +58,7 @@ def measure(strategy: str, chunks: int, loaded: tuple[Any, Any], limit: int) -> 
             limit=limit,
             log_samples=False,
         )["results"][test]
-        samples = gather(lm, catalogue.load([calibration]), options, num_tokens=options.num_tokens).samples
+        samples = gather(lm, catalogue.load([calibration]), options, num_tokens=8).samples
         kl = meter.measure(samples, [point]).kl.mean()
         cells[kind] = Cell(100 * results["score,none"], 100 * results["score_stderr,none"], float(kl))
     return cells

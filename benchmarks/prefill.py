@@ -22,10 +22,8 @@ from timing import Clock, Spread, Table, finish, ratios
 from transformers import DynamicCache, PreTrainedModel
 from workload import SHAPES, Counts, make_model, make_prompt
 
-from lm_eval_ape.attention.segmented_attention import reading_segments
-from lm_eval_ape.attention.segments import Reading, SegmentedCache
-from lm_eval_ape.encoding.encode import encode
 from lm_eval_ape.encoding.kv_store.store import KVStore
+from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import resolve
 
@@ -40,12 +38,9 @@ def sequential(model: PreTrainedModel, prompt: Prompt) -> None:
 @torch.no_grad()
 def parallel(model: PreTrainedModel, prompt: Prompt, store: KVStore | None = None) -> None:
     """Prefix and chunks, encoded or found, then the query up to the first new token's logits."""
-    reader = encode(model, prompt, resolve({"strategy": "ape"}), store=store)
-    cache = SegmentedCache(Reading((reader,), temperature=0.9, scale=0.9), model.config.num_hidden_layers)
-    ids = torch.tensor([prompt.query], device=model.device)
-    positions = torch.arange(reader.start, reader.start + ids.shape[1], device=model.device)[None]
-    with reading_segments(model):
-        model(ids, position_ids=positions, past_key_values=cache, logits_to_keep=1)
+    engine = Engine(model, resolve({"strategy": "ape"}), store=store)
+    with engine.tail(engine.encode(prompt)) as tail:
+        tail.read(prompt.query, keep=1)
 
 
 def main() -> None:

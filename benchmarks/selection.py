@@ -16,10 +16,8 @@ from flags import parse, parser
 from timing import Clock, Spread, Table, finish, ratios
 from workload import SHAPES, make_model, make_prompt
 
-from lm_eval_ape.attention.segmented_attention import reading_segments
-from lm_eval_ape.attention.segments import Reading, SegmentedCache
 from lm_eval_ape.attention.selection import Selection
-from lm_eval_ape.encoding.encode import encode
+from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.settings.strategy import resolve
 
 RIVALS = {"sink": None, "reselect": Selection(2, "HT"), "kept": Selection(2, "HT", reselect=False)}
@@ -37,15 +35,15 @@ def main() -> None:
     figures: list[dict[str, Any]] = []
     for tokens in args.tokens:
         prompt = make_prompt(shape, context=tokens, chunks=args.chunks, query=args.query)
-        reader = encode(model, prompt, resolve({"strategy": "sink"}))
+        engine = Engine(model, resolve({"strategy": "sink"}))
+        reader = engine.encode(prompt)
         ids = torch.tensor([prompt.query], device=model.device)
         positions = torch.arange(reader.start, reader.start + ids.shape[1], device=model.device)[None]
         seconds: dict[str, list[float]] = {name: [] for name in RIVALS}
         for turn in range(args.repeats + 1):
             for name, selection in RIVALS.items():
-                cache = SegmentedCache(Reading((reader,), selection=selection), model.config.num_hidden_layers)
-                with reading_segments(model):
-                    spent = generate(model, ids, args.new, clock, past_key_values=cache, position_ids=positions)
+                with engine.tail(reader, selection=selection) as tail:
+                    spent = generate(model, ids, args.new, clock, past_key_values=tail.cache, position_ids=positions)
                 if turn:
                     seconds[name].append(spent)
         against = {name: ratios(seconds[name], seconds["sink"]) for name in ("reselect", "kept")}

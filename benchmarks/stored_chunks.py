@@ -20,7 +20,7 @@ from prefill import parallel
 from timing import Clock, Spread, Table, finish, ratios
 from workload import SHAPES, make_model, make_prompt
 
-from lm_eval_ape.encoding.kv_store.store import KVStore, open_store
+from lm_eval_ape.encoding.kv_store.store import KVStore, StoreLimits, open_store
 from lm_eval_ape.prompts.prompt import Prompt
 
 
@@ -46,8 +46,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             device = torch.device(args.device)
             stores = {
-                "memory": open_store(model, device, memory_bytes=2**36, folder=None, folder_bytes=None, facts=""),
-                "disk": open_store(model, device, memory_bytes=0, folder=Path(folder), folder_bytes=None, facts=""),
+                "memory": open_store(model, device, StoreLimits(2**36, None, None), facts=""),
+                "disk": open_store(model, device, StoreLimits(0, Path(folder), None), facts=""),
             }
             for store in stores.values():
                 parallel(model, prompt, store)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from lm_eval_ape.artefacts import calibration as parts
@@ -137,8 +136,7 @@ def run_config(
 def requests_part(options: Options) -> dict[str, Any]:
     """How the requests were built."""
     names = ("limit", "samples", "num_fewshot", "apply_chat_template", "system_instruction", "metadata", "include_path")
-    given = asdict(options)
-    return {**{name: given[name] for name in names}, "fewshot_as_multiturn": options.multiturn}
+    return {**{name: getattr(options, name) for name in names}, "fewshot_as_multiturn": options.multiturn}
 
 
 def chosen_arguments(content: parts.Calibration, path: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,25 +18,23 @@ from tqdm import tqdm
 from lm_eval_ape.artefacts import calibration as parts
 from lm_eval_ape.artefacts.identity import digest, read_settings
 from lm_eval_ape.artefacts.points import NEUTRAL, Point
-from lm_eval_ape.attention.factors import Factors, reading_factors
+from lm_eval_ape.attention.factors import Factors
 from lm_eval_ape.attention.row_statistics import Probe
-from lm_eval_ape.attention.segmented_attention import reading_segments
-from lm_eval_ape.attention.segments import Reader, SegmentedCache
+from lm_eval_ape.attention.segments import Reader
 from lm_eval_ape.calibration.grid.choice import Chosen, Floats, Table, choose
 from lm_eval_ape.calibration.grid.tuning import rank
-from lm_eval_ape.encoding.encode import encode, input_device
-from lm_eval_ape.engine.decoding import check_finite, last_logits
+from lm_eval_ape.engine.decoding import check_finite
 from lm_eval_ape.engine.non_finite import explained
-from lm_eval_ape.engine.out_of_memory import half, in_pieces
+from lm_eval_ape.engine.served_model import ServedModel
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.model_facts import model_key
 from lm_eval_ape.harness.samples import Sample
+from lm_eval_ape.runtime.out_of_memory import Room
 from lm_eval_ape.storage.journal import Journal
 
 logger = logging.getLogger(__name__)
 
-# The sequential model, as an oracle's keys and values: the same prompt, its context told from its query.
+# The sequential model, as an oracle's keys and values: the same prompt, its context kept apart from its query.
 _SEQUENTIAL: Mapping[str, Any] = {"keys_from": "sequential", "values_from": "sequential", "top_chunks": None}
 
 
@@ -67,11 +64,11 @@ class EntropyMeter:
         cache: Folder for results; None keeps nothing.
     """
 
-    def __init__(self, lm: ApeHFLM, max_rows: int | None, cache: Path | None) -> None:
+    def __init__(self, lm: ServedModel, max_rows: int | None, cache: Path | None) -> None:
         self.lm = lm
-        self.max_rows = max_rows
-        self.model = model_key(lm)
-        self.journal = Journal(cache, "entropy", lm.rank)
+        self.room = Room(max_rows, "points")
+        self.model = model_key(lm.engine)
+        self.journal = Journal(cache, "entropy", lm.processes.rank)
         self.known: dict[str, dict[Point | None, float]] = {}
         for record in self.journal.records():
             points = [None if point is None else Point(*point) for point in record["points"]]
@@ -80,14 +77,16 @@ class EntropyMeter:
     def measure(self, samples: Sequence[Sample], points: Sequence[Point]) -> Entropies:
         """Measure all points and the teacher on all samples; every process gets the whole result."""
         own = self.lm.processes.own(len(samples))
-        progress = tqdm(own, f"Attention entropy, {len(points)} points", unit="sample", disable=self.lm.rank != 0)
+        progress = tqdm(
+            own, f"Attention entropy, {len(points)} points", unit="sample", disable=self.lm.processes.rank != 0
+        )
         rows = [(index, self._sample(samples[index], points)) for index in progress]
         values = np.array(self.lm.processes.put_together(rows))
         return Entropies(values[:, 0], values[:, 1:])
 
     def _sample(self, sample: Sample, points: Sequence[Point]) -> list[float]:
         prompt = sample.prompt
-        key = digest([self.model, read_settings(self.lm.settings), prompt.prefix, prompt.chunks, prompt.query])
+        key = digest([self.model, read_settings(self.lm.engine.settings), prompt.prefix, prompt.chunks, prompt.query])
         known = self.known.setdefault(key, {})
         missing: list[Point | None] = [point for point in (None, *points) if point not in known]
         if missing:
@@ -101,7 +100,7 @@ class EntropyMeter:
         real = [point for point in points if point is not None]
         found: dict[Point | None, float] = {}
         if len(real) < len(points):
-            with self.lm.under(replace(self.lm.settings, **_SEQUENTIAL)):
+            with self.lm.under(self.lm.engine.settings.with_(**_SEQUENTIAL)):
                 found[None] = explained(self.lm, lambda: self._read(sample, [NEUTRAL]))[0]
         if real:
             found.update(zip(real, explained(self.lm, lambda: self._read(sample, real)), strict=True))
@@ -113,33 +112,24 @@ class EntropyMeter:
         Raises:
             ApeError: Memory does not suffice for a single point.
         """
-        lm = self.lm
-        with lm.autocast():
-            reader = encode(lm.model, sample.prompt, lm.settings, used=lm.used, store=lm.store)
+        reader = self.lm.engine.encode(sample.prompt)
 
-        def make_room(rows: int, error: RuntimeError) -> None:
-            if rows == 1:
-                raise ApeError(
-                    f"{sample}: memory does not suffice to look at the attention of one (T, S) point over its "
-                    f"{len(sample.prompt.ids)} tokens; free some, calibrate on shorter samples, or drop --entropy."
-                ) from error
-            self.max_rows = half(rows)
-            logger.warning("%s: memory is short; going on with %d points at a time.", sample, self.max_rows)
+        def refusal() -> ApeError:
+            return ApeError(
+                f"{sample}: memory does not suffice to look at the attention of one (T, S) point over its "
+                f"{len(sample.prompt.ids)} tokens; free some, calibrate on shorter samples, or drop --entropy."
+            )
 
-        pieces = in_pieces(
-            lambda part: self._batch(sample, reader, points[part]), len(points), lambda: self.max_rows, make_room
+        pieces = self.room.pieces(
+            lambda part: self._batch(sample, reader, points[part]), len(points), what=str(sample), refusal=refusal
         )
         return [entropy for piece in pieces for entropy in piece]
 
+    @torch.no_grad()
     def _batch(self, sample: Sample, reader: Reader, points: Sequence[Point]) -> list[float]:
-        lm, probe = self.lm, Probe()
-        device = input_device(lm.model)
-        factors = reading_factors([Factors.of(*point) for point in points], device, lm.model.dtype)
-        reading = replace(lm.reading([replace(reader, rows=len(points))]), probe=probe, **factors._asdict())
-        cache = SegmentedCache(reading, lm.model.config.get_text_config().num_hidden_layers)
-        ids = torch.tensor([sample.prompt.query], device=device).expand(len(points), -1)
-        with reading_segments(lm.model):
-            logits = last_logits(lm, ids, reader.start, cache, keep=1)
+        probe = Probe()
+        with self.lm.engine.tail(reader, [Factors.of(*point) for point in points], probe=probe) as tail:
+            logits = tail.read(sample.prompt.query, keep=1)
         check_finite(logits, [f"the point {point}" for point in points], 1, str(sample))
         entropies: list[float] = probe.stacked(0, "entropy").double().mean((0, 2, 3)).tolist()
         return entropies

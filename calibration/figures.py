@@ -62,7 +62,7 @@ def factors(gradient: Gradient) -> Figure:
     rows = len(tables) // 2
     size = max(_WIDTH, 0.35 * heads), rows * max(_HEIGHT / 2, 0.3 * layers)
     figure = Figure(figsize=(2 * size[0], size[1]), layout="constrained")
-    # Orange above 1, purple below: a diverging map that is told apart with any colour vision, white at 1 on a log axis.
+    # Orange above 1, purple below: a diverging map that works with any colour vision, white at 1 on a log axis.
     reach = max(0.05, *(float(np.abs(np.log2(table)).max()) for table in tables.values()))
     images = []
     for number, (name, table) in enumerate(tables.items(), start=1):

@@ -1,10 +1,9 @@
-"""What labels say: harness scores of the points, the label-tuned oracle, and how well divergence foretells score."""
+"""What labels say: harness scores of the points, the label-tuned oracle, and how well divergence predicts the score."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +15,8 @@ from lm_eval_ape.calibration.grid.choice import Floats
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.ape_hf import ApeHFLM
-from lm_eval_ape.harness.metrics import ABSENT, Metric, Outcome, Scored, find, join, joinable, leaves_out
+from lm_eval_ape.harness.mean_metrics import joinable, leaves_out
+from lm_eval_ape.harness.metrics import ABSENT, Metric, Outcome, Scored, find, join
 from lm_eval_ape.storage.journal import Journal
 
 Document = tuple[str, int]
@@ -61,7 +61,7 @@ def find_metric(tasks: Mapping[str, Task], name: str | None) -> Metric:
 @contextmanager
 def at(lm: ApeHFLM, point: Candidate) -> Iterator[None]:
     """Let the model read contexts with a candidate's T and S while the context lasts."""
-    with lm.under(replace(lm.settings, **settings_of(point))):
+    with lm.under(lm.settings.with_(**settings_of(point))):
         yield
 
 
@@ -137,9 +137,7 @@ class Labels:
                 samples={name: picked[name] for name in tasks if name in picked} or None,
                 bootstrap_iters=0,
                 log_samples=True,
-                system_instruction=self.options.system_instruction,
-                apply_chat_template=self.options.apply_chat_template,
-                fewshot_as_multiturn=self.options.multiturn,
+                **self.options.prompting,
             )
         if results is None:
             return Marks([], [])

@@ -3,115 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import model_validator
+from typing_extensions import Self
 
 from lm_eval_ape.calibration.gradient_options import GradientOptions
-from lm_eval_ape.calibration.objective.objective import AFTER_EOS, HISTORIES
+from lm_eval_ape.calibration.objective.objective import AfterEos, History
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.settings import option_values as values
-from lm_eval_ape.settings.options import about
+from lm_eval_ape.settings.options import option
 from lm_eval_ape.storage.files import reason
 from lm_eval_ape.storage.strict_reading import from_yaml
 
-ON_TOO_LONG = ("skip", "error")
-CHOOSE_BY = ("kl", "entropy")
+Samples = Annotated[dict[str, list[int]], values.read_by(values.picked)]
 
 
-@dataclass(frozen=True, kw_only=True)
 class Options(GradientOptions):
     """What to calibrate, on what, and what to write. Fields are the flags of `lm-eval-ape calibrate`."""
 
     COMMAND: ClassVar[str] = "calibrate"
 
-    tasks: tuple[str, ...] = field(
-        default=(), metadata=about(values.names, "harness tasks whose prompts to calibrate on", "TASK,...")
+    tasks: values.Names = option((), "harness tasks whose prompts to calibrate on", "TASK,...")
+    num_tokens: values.Count = option(8, "K: compare the distributions of so many next tokens", "K")
+    history: History | None = option(
+        None,
+        "own: each model continues from its own greedy tokens; teacher: from the teacher's "
+        "(default: own; with a gradient: teacher)",
     )
-    num_tokens: int = field(
-        default=8, metadata=about(values.count(1), "K: compare the distributions of so many next tokens", "K")
+    after_eos: AfterEos = option("stop", "stop: compare up to where either model ends; continue: always K tokens")
+    temperatures: values.Numbers | None = option(None, "values of T", "T,...")
+    scales: values.Numbers | None = option(None, "values of S", "S,...")
+    entropy: values.Switch = option(
+        False, "report every point's attention entropy too, and which is nearest to the sequential model's"
     )
-    history: str | None = field(
-        default=None,
-        metadata=about(
-            values.choice(*HISTORIES),
-            "own: each model continues from its own greedy tokens; teacher: from the teacher's "
-            "(default: own; with a gradient: teacher)",
-            "own|teacher",
-        ),
+    choose_by: Literal["kl", "entropy"] = option(
+        "kl", "what chooses the point: the KL, or the attention entropy's distance"
     )
-    after_eos: str = field(
-        default="stop",
-        metadata=about(
-            values.choice(*AFTER_EOS),
-            "stop: compare up to where either model ends; continue: always K tokens",
-            "stop|continue",
-        ),
+    samples: Samples = option({}, "numbers of the documents to take", '{"TASK":[0,3]}')
+    on_too_long: Literal["skip", "error"] = option("skip", "what to do with samples longer than the model's window")
+    with_labels: values.Switch = option(
+        False, "score every point through the harness too, and the choices on the test tasks"
     )
-    temperatures: tuple[float, ...] | None = field(default=None, metadata=about(values.numbers, "values of T", "T,..."))
-    scales: tuple[float, ...] | None = field(default=None, metadata=about(values.numbers, "values of S", "S,..."))
-    entropy: bool = field(
-        default=False,
-        metadata=about(
-            values.switch, "report every point's attention entropy too, and which is nearest to the sequential model's"
-        ),
+    metric: values.Text | None = option(
+        None, "with labels: the metric (default: each task's first that is a mean)", "NAME"
     )
-    choose_by: str = field(
-        default="kl",
-        metadata=about(
-            values.choice(*CHOOSE_BY),
-            "what chooses the point: the KL, or the attention entropy's distance",
-            "kl|entropy",
-        ),
+    test_tasks: values.Names = option(
+        (), "measure the choices on these tasks too (with labels: by default the ..._test twins)", "TASK,..."
     )
-    samples: dict[str, list[int]] = field(
-        default_factory=dict, metadata=about(values.picked, "numbers of the documents to take", '{"TASK":[0,3]}')
+    test_limit: values.Limit | None = option(None, "the first N documents of each test task", "N")
+    resamples: values.Count = option(1000, "bootstrap resamples", "N")
+    seed: values.CountFrom0 = option(1234, "seed of the bootstrap, and of the order in which samples are parted", "N")
+    output_path: values.Text | None = option(None, "folder for calibration.json, run_config.yaml and figures", "DIR")
+    cache_path: values.Text | None = option(
+        None, "folder for what a later run can use again (default: OUTPUT_PATH/cache)", "DIR"
     )
-    on_too_long: str = field(
-        default="skip",
-        metadata=about(
-            values.choice(*ON_TOO_LONG), "what to do with samples longer than the model's window", "skip|error"
-        ),
-    )
-    with_labels: bool = field(
-        default=False,
-        metadata=about(values.switch, "score every point through the harness too, and the choices on the test tasks"),
-    )
-    metric: str | None = field(
-        default=None,
-        metadata=about(values.text, "with labels: the metric (default: each task's first that is a mean)", "NAME"),
-    )
-    test_tasks: tuple[str, ...] = field(
-        default=(),
-        metadata=about(
-            values.names,
-            "measure the choices on these tasks too (with labels: by default the ..._test twins)",
-            "TASK,...",
-        ),
-    )
-    test_limit: float | None = field(
-        default=None, metadata=about(values.limit, "the first N documents of each test task", "N")
-    )
-    resamples: int = field(default=1000, metadata=about(values.count(1), "bootstrap resamples", "N"))
-    seed: int = field(
-        default=1234,
-        metadata=about(values.count(0), "seed of the bootstrap, and of the order in which samples are parted", "N"),
-    )
-    output_path: str | None = field(
-        default=None, metadata=about(values.text, "folder for calibration.json, run_config.yaml and figures", "DIR")
-    )
-    cache_path: str | None = field(
-        default=None,
-        metadata=about(values.text, "folder for what a later run can use again (default: OUTPUT_PATH/cache)", "DIR"),
-    )
-    max_rows: int | None = field(
-        default=None, metadata=about(values.count(1), "most grid points in one batch (default: all)", "N")
-    )
-    batch_size: int = field(
-        default=1, metadata=about(values.count(1), "with labels: requests generated at a time", "N")
-    )
+    max_rows: values.Count | None = option(None, "most grid points in one batch (default: all)", "N")
+    batch_size: values.Count = option(1, "with labels: requests generated at a time", "N")
 
-    def check(self, given: Mapping[str, Any]) -> None:
+    @model_validator(mode="after")
+    def check(self) -> Self:
         """Refuse a calibration without model or tasks, and options that exclude each other."""
         self.check_named("ape_longbench_2wikimqa_calibration")
         if self.limit is not None and self.samples:
@@ -123,7 +75,12 @@ class Options(GradientOptions):
                 "The attention entropy is that of a grid's points, and --method gradient has no grid: use --method "
                 "grid or grid+gradient, or drop entropy and choose_by."
             )
-        self.check_gradient(given)
+        self.check_gradient()
+        if self.by_gradient and self.history == "own":
+            raise ApeError(
+                "history=own has no gradient: which token is the greedy one changes in jumps with T and S. "
+                "Use --history teacher, which is the default with a gradient, or --method grid."
+            )
         if self.lists_factors and self.output_path is None:
             raise ApeError(
                 "T and S of layers, heads or the prefix do not fit into model_args and are loaded from "
@@ -133,6 +90,7 @@ class Options(GradientOptions):
             raise ApeError(
                 f"model_args cannot name a path with a comma: give another --output_path than {self.output_path}."
             )
+        return self
 
     @property
     def measures_entropy(self) -> bool:

@@ -45,21 +45,22 @@ from lm_eval_ape.storage.files import make_folder
 logger = logging.getLogger(__name__)
 
 
-def calibrate(options: Options, command: Sequence[str] = ()) -> Content:
+def calibrate(options: Options, command: Sequence[str] = (), lm: ApeHFLM | None = None) -> Content:
     """Choose T and S for a model and tasks without a label, and say how sure the choice is.
 
     Args:
         options: What to calibrate, on what, and what to write.
         command: What was called, for another run that finds the folders held.
+        lm: The model that the options name, if it is loaded already.
 
     Returns:
         The content of `calibration.json`.
 
     Raises:
-        ApeError: Another run holds a folder, or something asked for is impossible; what can be told without the model
-            is told before it is loaded.
+        ApeError: Another run holds a folder, or something asked for is impossible; what can be checked without the
+            model is checked before it is loaded.
     """
-    return Calibration(options, command).run()
+    return Calibration(options, command).run(lm)
 
 
 class Calibration:
@@ -98,8 +99,11 @@ class Calibration:
             self.metric = find_metric({**self.tasks, **self.test_tasks}, options.metric)
         self.config_tasks = list(self.test_tasks) or twins or list(self.tasks)
 
-    def run(self) -> Content:
+    def run(self, lm: ApeHFLM | None = None) -> Content:
         """Load the model, measure, choose, and write what was asked for.
+
+        Args:
+            lm: The model, if it is loaded already.
 
         Raises:
             ApeError: Another run holds the folder or the cache, or something asked for is impossible.
@@ -108,13 +112,13 @@ class Calibration:
         with ExitStack() as held:
             for folder in folders.values():
                 held.enter_context(hold(folder, self.command))
-            return self._run()
+            return self._run(lm)
 
-    def _run(self) -> Content:
+    def _run(self, lm: ApeHFLM | None) -> Content:
         options = self.options
         with self._timed("load"):
             extra = {"batch_size": options.batch_size, "device": options.device}
-            self.lm = ApeHFLM.create_from_arg_obj(options.model_args, extra)
+            self.lm = lm or ApeHFLM.create_from_arg_obj(options.model_args, extra)
             self.facts = model_facts(self.lm)
             self.meter = Meter(self.lm, self.objective, max_rows=options.max_rows, cache=self.cache)
         with self._timed("calibrate"):

@@ -1,4 +1,4 @@
-"""A calibration in tables, for the eyes of whoever ran it (on stderr)."""
+"""A calibration in tables, for the person who runs it (on stderr)."""
 
 from __future__ import annotations
 

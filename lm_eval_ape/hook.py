@@ -1,7 +1,7 @@
 """Lets lm_eval find `ape-hf` and this package's tasks.
 
 A `.pth` file in site-packages imports this module when Python starts. It must then cost next to nothing, so it
-imports only `sys` and waits: whoever imports the harness's model registry or its task index gets our entries added
+imports only `sys` and waits: a program that imports the harness's model registry or task index gets our entries added
 right after. `register` does the same at once, for programs that ask for it.
 """
 

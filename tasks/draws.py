@@ -14,7 +14,7 @@ class Draws:
     Python does not guarantee that of `choice`, `shuffle` and `sample`.
 
     Args:
-        seed: Text that tells these choices from all others.
+        seed: Text that distinguishes these choices from all others.
     """
 
     def __init__(self, seed: str) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
 from torch.utils import collect_env
@@ -18,9 +16,9 @@ from torch.utils import collect_env
 # Tiny models gain nothing from threads, and test processes side by side lose much.
 torch.set_num_threads(1)
 
-import property_profiles  # noqa: E402
 import pytest  # noqa: E402
-import tiny  # noqa: E402
+
+from helpers import property_profiles, tiny  # noqa: E402
 
 property_profiles.load()
 

@@ -20,14 +20,14 @@ from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
 os.environ["HF_HUB_OFFLINE"] = "1"
-sys.path.insert(0, str(HERE))
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from equivalent_mutants import EQUIVALENT, reason  # noqa: E402
-from mutants import Mutant, mutants, running, source_of  # noqa: E402
-from quick_checks import scores, selections  # noqa: E402
 from test_mutants import CHECKS  # noqa: E402
+
+from helpers.equivalent_mutants import EQUIVALENT, reason  # noqa: E402
+from helpers.mutants import Mutant, mutants, running, source_of  # noqa: E402
+from helpers.quick_checks import scores, selections  # noqa: E402
 
 # What fails soonest: references are computed once, before the first fork.
 QUICK = {

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from machine import CPU_BACKENDS
 from torch import Tensor
 
+from helpers.machine import CPU_BACKENDS
 from lm_eval_ape.attention import kernels
 from lm_eval_ape.attention.attend import attend
 from lm_eval_ape.attention.kernels import BACKENDS, LADDER, Call

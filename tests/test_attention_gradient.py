@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from machine import CPU_BACKENDS
 from torch import Tensor
 
+from helpers.machine import CPU_BACKENDS
 from lm_eval_ape.attention import kernels
 from lm_eval_ape.attention.attend import attend
 

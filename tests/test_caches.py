@@ -7,14 +7,11 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import harness
 import pytest
-import tiny
 import torch
 from lm_eval.__main__ import cli_evaluate
 from lm_eval.api.instance import Instance
@@ -23,6 +20,7 @@ from lm_eval.tasks import TaskManager
 from test_exactness import CHUNKS, PREFIX, QUERY, prompt_of, tokens
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from helpers import harness, tiny
 from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.attention.factors import Factors
 from lm_eval_ape.calibration.grid import measure
@@ -31,8 +29,8 @@ from lm_eval_ape.calibration.objective import teacher
 from lm_eval_ape.calibration.objective.objective import Objective
 from lm_eval_ape.calibration.objective.teacher import Teacher, ask
 from lm_eval_ape.cli import main
-from lm_eval_ape.encoding.encode import encode
-from lm_eval_ape.encoding.kv_store.store import KVStore, open_store
+from lm_eval_ape.encoding.kv_store.store import KVStore, StoreLimits, open_store
+from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.response_cache import guard, identity
@@ -106,7 +104,7 @@ def changed(checkpoint: str, change: dict[str, Any] | Callable[[ApeHFLM], None])
 def with_settings(lm: ApeHFLM, **given: Any) -> ApeHFLM:
     """The same loaded model under other settings."""
     other = copy.copy(lm)
-    other.settings = resolve(given)
+    other.engine = other.engine.under(resolve(given))
     return other
 
 
@@ -194,7 +192,7 @@ def test_responses_serve_what_changes_nothing(windowed: str, windowed_lm: ApeHFL
 def test_responses_of_other_factors_are_refused(lm: ApeHFLM) -> None:
     first, second = with_settings(lm), with_settings(lm)
     for one, value in ((first, 0.9), (second, 0.90001)):
-        one.settings = replace(one.settings, factors=Factors(((0.9, value),) * 3, ((1.0, 1.0),) * 3))
+        one.engine = one.engine.under(one.settings.with_(factors=Factors(((0.9, value),) * 3, ((1.0, 1.0),) * 3)))
     assert "factors_sha256" in str(refusal(first, second))
 
 
@@ -436,7 +434,7 @@ def test_a_teacher_that_ended_is_asked_again_where_it_must_go_on_and_cut_where_i
 
 
 def stored(model: PreTrainedModel, folder: Path, facts: str = "None") -> KVStore:
-    store = open_store(model, torch.device("cpu"), memory_bytes=0, folder=folder, folder_bytes=None, facts=facts)
+    store = open_store(model, torch.device("cpu"), StoreLimits(0, folder, None), facts=facts)
     assert store is not None
     return store
 
@@ -445,10 +443,10 @@ def stored(model: PreTrainedModel, folder: Path, facts: str = "None") -> KVStore
 def test_chunks_of_another_model_are_encoded_again(
     windowed: str, windowed_lm: ApeHFLM, tmp_path: Path, change: Any
 ) -> None:
-    encode(windowed_lm.model, PROMPT, resolve({}), store=stored(windowed_lm.model, tmp_path))
+    Engine(windowed_lm.model, resolve({}), store=stored(windowed_lm.model, tmp_path)).encode(PROMPT)
     lm = changed(windowed, change)
     second = stored(lm.model, tmp_path, str(lm.mixed_precision_dtype))
-    encode(lm.model, PROMPT, resolve({}), store=second)
+    Engine(lm.model, resolve({}), store=second).encode(PROMPT)
     assert second.counts.disk_hits == 0
     assert second.counts.misses == 1 + len(CHUNKS)
 
@@ -477,9 +475,9 @@ def test_chunks_are_found_again_by_what_they_depend_on(
     tmp_path: Path, prompt: Prompt, given: dict[str, Any], hits: int
 ) -> None:
     model = tiny.make_model()
-    encode(model, PROMPT, resolve({}), store=stored(model, tmp_path))
+    Engine(model, resolve({}), store=stored(model, tmp_path)).encode(PROMPT)
     store = stored(model, tmp_path)
-    encode(model, prompt, resolve(given), store=store)
+    Engine(model, resolve(given), store=store).encode(prompt)
     assert store.counts.disk_hits == hits
 
 

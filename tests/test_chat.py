@@ -7,8 +7,8 @@ import pickle
 from itertools import pairwise
 
 import pytest
-from templates import TEMPLATES, chat_format, make_tokenizer
 
+from helpers.templates import TEMPLATES, chat_format, make_tokenizer
 from lm_eval_ape.prompts.chat import ChatFormat, ChatText, messages_of
 
 SHOTS = [

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
-from templates import TEMPLATES, chat_format, make_tokenizer
 
+from helpers import tiny
+from helpers.templates import TEMPLATES, chat_format, make_tokenizer
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.prompts.contexts import Context, by_fields, by_length
-from lm_eval_ape.prompts.prompt import Prompt, Source, Splitter
+from lm_eval_ape.prompts.prompt import Prompt, Source
+from lm_eval_ape.prompts.splitter import Splitter
 from lm_eval_ape.settings.strategy import resolve
 
 TOKENIZER = tiny.make_tokenizer()

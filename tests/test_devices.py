@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import devices
 import pytest
-import tiny
 import torch
 
+from helpers import devices, tiny
 from lm_eval_ape.analysis.attention import look
 from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.calibration.grid.scoring import Scorer
 from lm_eval_ape.calibration.objective.objective import Objective
 from lm_eval_ape.calibration.objective.teacher import ask
-from lm_eval_ape.encoding.encode import encode, input_device
+from lm_eval_ape.encoding.encode import input_device
 from lm_eval_ape.encoding.kv_store.devices import layer_devices
-from lm_eval_ape.encoding.kv_store.store import open_store
+from lm_eval_ape.encoding.kv_store.store import StoreLimits, open_store
+from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.prompts.prompt import Prompt
 
@@ -66,7 +66,7 @@ def test_keys_and_values_lie_where_their_layer_is() -> None:
     lm = load(keys_from="sequential")
     assert input_device(lm.model) == FIRST
     assert layer_devices(lm.model, FIRST) == WHERE
-    for segment in encode(lm.model, PROMPT, lm.settings).segments:
+    for segment in Engine(lm.model, lm.settings).encode(PROMPT).segments:
         assert [keys.device for keys in segment.keys] == WHERE
         assert [values.device for values in segment.values] == WHERE
 
@@ -74,8 +74,8 @@ def test_keys_and_values_lie_where_their_layer_is() -> None:
 def test_kept_keys_and_values_come_back_to_where_their_layer_is(tmp_path: Path) -> None:
     lm = load()
     for _ in range(2):
-        store = open_store(lm.model, FIRST, memory_bytes=0, folder=tmp_path, folder_bytes=None, facts="")
-        segments = encode(lm.model, PROMPT, lm.settings, store=store).segments
+        store = open_store(lm.model, FIRST, StoreLimits(0, tmp_path, None), facts="")
+        segments = Engine(lm.model, lm.settings, store=store).encode(PROMPT).segments
         assert [[keys.device for keys in segment.keys] for segment in segments] == [WHERE, WHERE]
     assert store is not None
     assert (store.counts.disk_hits, store.counts.misses) == (4, 0)

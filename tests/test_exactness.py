@@ -5,18 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import dense
 import pytest
-import tiny
 import torch
-from machine import CPU_BACKENDS
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from helpers import dense, tiny
+from helpers.machine import CPU_BACKENDS
 from lm_eval_ape.attention.kernels import BACKENDS
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reader, Reading, SegmentedCache
-from lm_eval_ape.encoding.encode import encode
+from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import Settings, resolve
 
@@ -65,7 +64,7 @@ def query_logits(
 
 
 def run(model: PreTrainedModel, prompt: Prompt, settings: Settings) -> Tensor:
-    return query_logits(model, [encode(model, prompt, settings)], [prompt], settings)[0]
+    return query_logits(model, [Engine(model, settings).encode(prompt)], [prompt], settings)[0]
 
 
 def reference(model: PreTrainedModel, prompt: Prompt, settings: Settings, **factors: Any) -> Tensor:
@@ -105,7 +104,7 @@ def test_one_chunk_generates_the_sequential_models_greedy_tokens(family: str) ->
     seen = set()
     for seed in (6, 17, 18):
         prompt = prompt_of([tokens(12, seed)], query=tokens(5, seed + 100))
-        reader = encode(model, prompt, settings)
+        reader = Engine(model, settings).encode(prompt)
         sequential = model.generate(torch.tensor([prompt.ids]), **options)[0, len(prompt.ids) :]
         with reading_segments(model):
             got = model.generate(
@@ -155,7 +154,7 @@ def test_a_padded_batch_of_prompts_matches_each_alone(family: str, backend: str)
         prompt_of([tokens(2, 11), tokens(6, 12)], prefix=[], query=tokens(9, 13)),
         Prompt((), (), tuple(tokens(7, 14))),
     ]
-    readers = [encode(model, prompt, settings) for prompt in prompts]
+    readers = [Engine(model, settings).encode(prompt) for prompt in prompts]
     for prompt, got in zip(prompts, query_logits(model, readers, prompts, settings), strict=True):
         if prompt.chunks:
             expected = reference(model, prompt, settings)
@@ -173,7 +172,7 @@ def test_temperature_and_scale_per_row_layer_and_head_over_shared_keys(family: s
     s = torch.rand(shape, generator=generator, dtype=torch.float64) + 0.5
     settings = resolve({})
     prompt = prompt_of(CHUNKS)
-    reader = replace(encode(model, prompt, settings), rows=3)
+    reader = replace(Engine(model, settings).encode(prompt), rows=3)
     state = Reading((reader,), temperature=t, scale=s)
     with reading_segments(model), torch.no_grad():
         got = model(
@@ -193,7 +192,7 @@ def test_a_temperature_and_scale_of_the_prefix_match_the_dense_reference(as_tabl
     prompt = prompt_of(CHUNKS)
     pair: tuple[Any, Any] = (1.3, 0.6)
     given = [torch.full((1, 3, 4), x, dtype=torch.float64) for x in pair] if as_tables else pair
-    reader = encode(model, prompt, settings)
+    reader = Engine(model, settings).encode(prompt)
     got = query_logits(model, [reader], [prompt], settings, prefix_temperature=given[0], prefix_scale=given[1])[0]
     layout = dense.lay_out(PREFIX, CHUNKS, QUERY, "shared", True)
     expected = dense.dense_logits(model, layout, temperature=0.7, scale=0.8, prefix=pair)
@@ -209,7 +208,7 @@ def test_beams_share_their_rows_segments() -> None:
     options: dict[str, Any] = {"max_new_tokens": 8, "num_beams": 3, "pad_token_id": 0, "eos_token_id": None}
     rows = torch.tensor([prompt.ids for prompt in prompts])
     sequential = model.generate(rows, do_sample=False, **options)[:, rows.shape[1] :]
-    readers = tuple(encode(model, prompt, settings) for prompt in prompts)
+    readers = tuple(Engine(model, settings).encode(prompt) for prompt in prompts)
     with reading_segments(model):
         got = model.generate(
             torch.tensor([prompt.query for prompt in prompts]),

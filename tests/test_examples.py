@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from templates import TEMPLATES, chat_format, make_tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from lm_eval_ape.prompts.prompt import Prompt, Source, Splitter
+from helpers.templates import TEMPLATES, chat_format, make_tokenizer
+from lm_eval_ape.prompts.prompt import Prompt, Source
+from lm_eval_ape.prompts.splitter import Splitter
 from lm_eval_ape.settings.strategy import resolve
 
 INTRODUCTION = "Answer the questions.\n\n"

@@ -6,20 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import harness
 import pytest
-import tiny
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import CachingLM
 from test_exactness import CHUNKS, prompt_of
 
+from helpers import harness, tiny
 from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.calibration.entropy import EntropyMeter
 from lm_eval_ape.calibration.grid.measure import Meter
 from lm_eval_ape.calibration.objective.objective import Objective
-from lm_eval_ape.encoding.encode import encode
-from lm_eval_ape.encoding.kv_store.store import open_store
+from lm_eval_ape.encoding.kv_store.store import StoreLimits, open_store
+from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.engine.non_finite import NotFiniteError
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.response_cache import STAMP
@@ -111,11 +110,11 @@ def test_the_response_cache_keeps_nothing_of_it(load: Callable[..., ApeHFLM], ki
 
 def test_broken_chunks_are_not_kept(tmp_path: Path) -> None:
     model = tiny.make_model()
-    store = open_store(model, torch.device("cpu"), memory_bytes=2**20, folder=tmp_path, folder_bytes=None, facts="None")
+    store = open_store(model, torch.device("cpu"), StoreLimits(2**20, tmp_path, None), facts="None")
     assert store is not None
     with torch.no_grad():
         model.model.layers[0].mlp.up_proj.weight[0] = float("inf")
-    encode(model, prompt_of(CHUNKS), resolve({}), store=store)
+    Engine(model, resolve({}), store=store).encode(prompt_of(CHUNKS))
     assert store.record()["memory_bytes"] == store.record()["dir_bytes"] == 0
 
 

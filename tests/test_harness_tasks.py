@@ -21,14 +21,15 @@ import nltk
 import pytest
 import requests
 import transformers
-from harness_rows import FAMILIES, Family, Row, haystack, question_answering
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
+from helpers.harness_rows import FAMILIES, Family, Row, haystack, question_answering
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.prompts.contexts import by_entry, by_length
-from lm_eval_ape.prompts.prompt import Source, Splitter
+from lm_eval_ape.prompts.prompt import Source
+from lm_eval_ape.prompts.splitter import Splitter
 from lm_eval_ape.settings.context_table import packaged_table
 from lm_eval_ape.settings.strategy import resolve
 from lm_eval_ape.tasks import TASKS_DIR
@@ -162,7 +163,7 @@ def chat_of(lm: ApeHFLM, in_turns: bool) -> dict[str, Any]:
 
 def check(lm: ApeHFLM, family: Family, request: Instance, row: Row) -> None:
     text = request.args[0]
-    splitter = Splitter(lm._tokenise, resolve({"chunk_tokens": 150}), 100_000)
+    splitter = Splitter(lm.cutter.ids.generated, resolve({"chunk_tokens": 150}), 100_000)
     prompt = splitter.split(text, Source(str(request.task_name), int(request.doc_id or 0), request.doc), 8)
     ((_, place),) = splitter.tally().places
     assert family.place in place

@@ -26,7 +26,7 @@ lm_eval_ape.hook.install()
 print(json.dumps({"new": sorted(set(sys.modules) - before)}))
 """
     new = run(script)["new"]
-    assert new == ["lm_eval_ape", "lm_eval_ape.hook"]
+    assert new == ["lm_eval_ape", "lm_eval_ape.hook", "lm_eval_ape.version"]
 
 
 @pytest.mark.parametrize("order", ["before", "after"])

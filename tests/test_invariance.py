@@ -6,16 +6,14 @@ import random
 from dataclasses import replace
 from typing import Any
 
-import dense
-import harness
 import pytest
-import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
-from property_profiles import examples
 from test_exactness import prompt_of, query_logits, reference, run, tokens
 
+from helpers import dense, harness, tiny
+from helpers.property_profiles import examples
 from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.attention.merge import SCALE_MODES
 from lm_eval_ape.calibration.grid.measure import Meter
@@ -141,8 +139,8 @@ def test_neither_batch_size_nor_order_nor_kept_chunks_change_an_answer(
         for number, answer in enumerate(expected):
             assert flat(got[number]) == pytest.approx(answer, abs=1e-9)
     if kind != "loglikelihood_rolling":
-        assert kept.store is not None
-        assert kept.store.counts.memory_hits >= kept.store.counts.misses > 0
+        assert kept.engine.store is not None
+        assert kept.engine.store.counts.memory_hits >= kept.engine.store.counts.misses > 0
 
 
 def flat(answer: Any) -> Any:

@@ -6,13 +6,13 @@ from collections import Counter
 from typing import Any
 
 import pytest
-import tiny
 import torch
 from torch import Tensor
 
+from helpers import tiny
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reader, Reading, SegmentedCache
-from lm_eval_ape.encoding.encode import encode
+from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import resolve
 
@@ -35,7 +35,7 @@ def factors(seed: int) -> dict[str, Tensor]:
 def read(family: str, *, wanted: int | None, **reading: Any) -> list[Tensor]:
     """Logits of the query and then of two more tokens, each a pass of its own."""
     model = tiny.make_model(family)
-    reader = encode(model, PROMPT, resolve({"strategy": "ape"}))
+    reader = Engine(model, resolve({"strategy": "ape"})).encode(PROMPT)
     rows = Reader(reader.segments, reader.start, ROWS)
     cache = SegmentedCache(Reading((rows,), **factors(3), **reading), model.config.num_hidden_layers, wanted=wanted)
     logits, start = [], reader.start
@@ -74,8 +74,8 @@ def test_an_encoding_ends_with_the_last_layers_keys_and_keeps_the_same_ones(fami
     settings = resolve({"strategy": "ape"})
     whole: Counter[str] = Counter()
     short: Counter[str] = Counter()
-    full = encode(model, PROMPT, settings, used=whole, on_logits=lambda number, logits: None)
-    ended = encode(model, PROMPT, settings, used=short)
+    full = Engine(model, settings, used=whole).encode_with_logits(PROMPT, lambda number, logits: None)
+    ended = Engine(model, settings, used=short).encode(PROMPT)
     for one, other in zip(full.segments, ended.segments, strict=True):
         for a, b in zip((*one.keys, *one.values), (*other.keys, *other.values), strict=True):
             assert torch.equal(a, b)
@@ -86,9 +86,9 @@ def test_an_encoding_ends_with_the_last_layers_keys_and_keeps_the_same_ones(fami
 def test_a_model_with_offloaded_layers_is_encoded_to_the_end() -> None:
     from accelerate import cpu_offload
 
-    plain = encode(tiny.make_model(), PROMPT, resolve({"strategy": "ape"}))
+    plain = Engine(tiny.make_model(), resolve({"strategy": "ape"})).encode(PROMPT)
     model = cpu_offload(tiny.make_model(), execution_device=torch.device("cpu"))
-    hooked = encode(model, PROMPT, resolve({"strategy": "ape"}))
+    hooked = Engine(model, resolve({"strategy": "ape"})).encode(PROMPT)
     for one, other in zip(plain.segments, hooked.segments, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one.keys, other.keys, strict=True))
     assert all(parameter.device.type == "meta" for parameter in model.parameters())

@@ -9,9 +9,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from property_profiles import examples
 from torch import Tensor
 
+from helpers.property_profiles import examples
 from lm_eval_ape.attention.merge import SCALE_MODES, Attended, merge, scale_context
 
 EXACT = 1e-12

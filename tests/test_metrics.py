@@ -11,7 +11,8 @@ from lm_eval.api import metrics as aggregations
 from lm_eval.tasks.ruler.common_utils import aggregate_metrics
 
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.harness.metrics import Metric, Outcome, Scored, find, is_mean, joinable, leaves_out, mean_metric
+from lm_eval_ape.harness.mean_metrics import is_mean, joinable, leaves_out, mean_metric
+from lm_eval_ape.harness.metrics import Metric, Outcome, Scored, find
 from lm_eval_ape.tasks.longbench.scoring import mean_of_group
 
 NAN = math.nan

@@ -8,17 +8,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import dense
-import harness
 import pytest
-import tiny
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from machine import CPU_BACKENDS
 from tokenizers import processors
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizer
 
+from helpers import dense, harness, tiny
+from helpers.machine import CPU_BACKENDS
 from lm_eval_ape import __version__
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.ape_hf import ApeHFLM

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import test_merge
 import torch
-from mutants import Mutant, mutants, running, source_of
 from scipy import stats
 from scipy.special import rel_entr
 
+from helpers.mutants import Mutant, mutants, running, source_of
 from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.attention.selection import aggregate, chunk_scores, winners
 from lm_eval_ape.calibration.grid.choice import Table

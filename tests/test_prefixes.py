@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import harness
 import pytest
-import tiny
 import torch
 from lm_eval.api.instance import Instance
 from test_exactness import CHUNKS, PREFIX, prompt_of, query_logits, tokens
 
+from helpers import harness, tiny
 from lm_eval_ape.encoding import encode as module
-from lm_eval_ape.encoding.encode import Prefixes, encode, encode_all
-from lm_eval_ape.encoding.kv_store.store import open_store
+from lm_eval_ape.encoding.encode import Prefixes, encode_all
+from lm_eval_ape.encoding.kv_store.store import StoreLimits, open_store
 from lm_eval_ape.encoding.pieces import Piece
+from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.engine.non_finite import NotFiniteError
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.settings.strategy import resolve
@@ -49,7 +49,7 @@ def test_a_kept_prefix_gives_the_same_bits(family: str, given: dict[str, Any]) -
     prompts = [prompt_of(CHUNKS), prompt_of([tokens(5, 91)]), prompt_of(CHUNKS, OTHER), prompt_of(CHUNKS)]
     kept: Prefixes = {}
     for prompt in prompts:
-        readers = [encode(model, prompt, settings), encode_all(model, [prompt], settings, prefixes=kept)[0]]
+        readers = [Engine(model, settings).encode(prompt), encode_all(model, [prompt], settings, prefixes=kept)[0]]
         plain, fast = (query_logits(model, [reader], [prompt], settings)[0] for reader in readers)
         assert torch.equal(fast, plain)
 
@@ -75,7 +75,7 @@ def test_a_kept_prefix_holds_no_other_memory_than_its_own() -> None:
 
 def test_the_store_is_asked_for_a_prefix_only_where_it_is_not_at_hand() -> None:
     model, kept = tiny.make_model(), {}
-    store = open_store(model, torch.device("cpu"), memory_bytes=2**20, folder=None, folder_bytes=None, facts="")
+    store = open_store(model, torch.device("cpu"), StoreLimits(2**20, None, None), facts="")
     assert store is not None
     for _ in range(2):
         encode_all(model, [prompt_of(CHUNKS)], resolve({}), store=store, prefixes=kept)

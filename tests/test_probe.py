@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import dense
 import pytest
-import tiny
 import torch
 from test_exactness import CHUNKS, QUERY, prompt_of, tokens
 from test_selection import MANY
 
+from helpers import dense, tiny
 from lm_eval_ape.attention.row_statistics import Probe
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reading, SegmentedCache
-from lm_eval_ape.encoding.encode import encode
+from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import resolve
 
@@ -23,7 +22,7 @@ EXACT = 1e-6
 
 def probed(model: Any, prompt: Prompt, settings: Any) -> Probe:
     probe = Probe()
-    reader = encode(model, prompt, settings)
+    reader = Engine(model, settings).encode(prompt)
     reading = Reading(
         (reader,),
         settings.attn_temperature,
@@ -100,7 +99,7 @@ def test_one_chunk_has_the_entropy_of_the_stock_models_own_attention() -> None:
 def test_a_probe_changes_no_answer() -> None:
     model = tiny.make_model()
     settings, prompt = resolve({"strategy": "sink"}), prompt_of(CHUNKS)
-    reader = encode(model, prompt, settings)
+    reader = Engine(model, settings).encode(prompt)
     positions = torch.arange(reader.start, reader.start + len(QUERY))[None]
     logits = []
     for probe in (None, Probe()):

@@ -14,18 +14,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import harness
-import launcher
 import pytest
-import scale_out
 import yaml
 from sqlitedict import SqliteDict
 
+from helpers import harness, launcher, scale_out
 from lm_eval_ape.artefacts import calibration_file
 from lm_eval_ape.harness.response_cache import STAMP
 from lm_eval_ape.runtime.processes import Processes
 
-HERE = Path(__file__).parent
+HELPERS = Path(__file__).parent / "helpers"
 DATA = """
 import json, pathlib, datasets
 def load(**_):
@@ -82,7 +80,7 @@ Done = subprocess.CompletedProcess[str]
 def three(checkpoint: str, tasks: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
     """What three processes write, and print."""
     folder = tmp_path_factory.mktemp("three")
-    done = launcher.run(launcher.torchrun(3), str(HERE / "scale_out.py"), checkpoint, tasks, str(folder))
+    done = launcher.run(launcher.torchrun(3), str(HELPERS / "scale_out.py"), checkpoint, tasks, str(folder))
     return folder, done
 
 
@@ -201,7 +199,7 @@ def failures(checkpoint: str, tasks: str, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("failures")
     flags = ["--model_args", f"pretrained={checkpoint},dtype=float64,chunking=passages", "--include_path", tasks]
     flags += ["--tasks", "toy_choice", "--temperatures", "1.0", "--scales", "1.0", "--num_tokens", "1"]
-    launcher.run([sys.executable], str(HERE / "failing.py"), str(folder), *flags, "--device", "cpu")
+    launcher.run([sys.executable], str(HELPERS / "failing.py"), str(folder), *flags, "--device", "cpu")
     return folder
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import tiny
 
+from helpers import tiny
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.prompts.prompt import Prompt, Retrieval, Source, Splitter, warn_of
+from lm_eval_ape.prompts.prompt import Prompt, Retrieval, Source
+from lm_eval_ape.prompts.splitter import Splitter
+from lm_eval_ape.prompts.tally import warn_of
 from lm_eval_ape.settings.strategy import resolve
 
 TOKENIZER = tiny.make_tokenizer()

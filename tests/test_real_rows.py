@@ -10,11 +10,11 @@ from typing import Any
 
 import lm_eval.tasks
 import pytest
-import tiny
 import yaml
 from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 
+from helpers import tiny
 from lm_eval_ape.tasks import TASKS_DIR
 
 NAMES = ["2wikimqa", "trec", "lcc", "gov_report", "passage_retrieval_en", "multifieldqa_zh", "samsum"]

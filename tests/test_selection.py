@@ -5,19 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import dense
 import pytest
-import tiny
 import torch
 from test_exactness import CHUNKS, EXACT, PREFIX, QUERY, prompt_of, query_logits, reference, run, tokens
 from transformers import PreTrainedModel
 
+from helpers import dense, tiny
 from lm_eval_ape.attention import selected_chunks
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import Reading, SegmentedCache
 from lm_eval_ape.attention.selection import SELECT_OVER, Selection, top_logits
 from lm_eval_ape.attention.token_passes import passes
-from lm_eval_ape.encoding.encode import encode
+from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import Settings, resolve
@@ -45,7 +44,7 @@ def test_selective_attention_matches_algorithm_1(family: str, strategy: str, ove
     prompt = prompt_of(MANY, query=LONG_QUERY)
     got, expected = run(model, prompt, settings), reference(model, prompt, settings)
     assert (got - expected).abs().max() < EXACT
-    unselected = run(model, prompt, replace(settings, top_chunks=None))
+    unselected = run(model, prompt, settings.with_(top_chunks=None))
     assert (got - unselected).abs().max() > 1e-3
 
 
@@ -74,7 +73,7 @@ def test_padding_of_a_batch_has_no_say(over: str) -> None:
     model = tiny.make_model()
     settings = resolve({"strategy": "sink+selective", "select_over": over})
     prompts = [prompt_of(MANY, query=LONG_QUERY), prompt_of(CHUNKS, query=tokens(2, 36))]
-    readers = [encode(model, prompt, settings) for prompt in prompts]
+    readers = [Engine(model, settings).encode(prompt) for prompt in prompts]
     together = query_logits(model, readers, prompts, settings)
     for prompt, got in zip(prompts, together, strict=True):
         assert (got - run(model, prompt, settings)).abs().max() < EXACT
@@ -82,7 +81,7 @@ def test_padding_of_a_batch_has_no_say(over: str) -> None:
 
 def generate(model: PreTrainedModel, prompt: Prompt, settings: Settings, count: int) -> tuple[list[int], torch.Tensor]:
     """Greedy tokens and the logits that they were taken from."""
-    reader = encode(model, prompt, settings)
+    reader = Engine(model, settings).encode(prompt)
     reading = Reading((reader,), settings.attn_temperature, settings.attn_scale, selection=settings.selection)
     with reading_segments(model):
         generated = model.generate(
@@ -118,7 +117,7 @@ def test_without_reselection_the_querys_choice_stays(over: str) -> None:
     settings = resolve({"strategy": "sink+selective", "select_over": over, "reselect": False})
     prompt = prompt_of(MANY)
     _, logits = generate(model, prompt, settings, 4)
-    anew = generate(model, prompt, replace(settings, reselect=True), 4)[1]
+    anew = generate(model, prompt, settings.with_(reselect=True), 4)[1]
     assert (logits[0] - anew[0]).abs().max() < FLOAT32
     assert (logits[1:] - anew[1:]).abs().max() > 1e-3
 
@@ -127,7 +126,7 @@ def test_chunks_that_no_layer_keeps_might_never_have_been_there() -> None:
     model = tiny.make_model()
     settings = resolve({"strategy": "sink+selective", "select_over": "LHT", "reselect": False})
     prompt = prompt_of([tokens(6, seed) for seed in range(40, 45)])
-    reader = encode(model, prompt, settings)
+    reader = Engine(model, settings).encode(prompt)
     cache = SegmentedCache(Reading((reader,), selection=settings.selection), model.config.num_hidden_layers)
     positions = torch.arange(reader.start, reader.start + len(QUERY))[None]
     with reading_segments(model), torch.no_grad():
@@ -145,7 +144,7 @@ def test_a_known_continuation_is_read_as_if_it_were_generated(over: str) -> None
     settings = resolve({"strategy": "sink+selective", "select_over": over})
     prompt = prompt_of(MANY)
     new, logits = generate(model, prompt, settings, 4)
-    reader = encode(model, prompt, settings)
+    reader = Engine(model, settings).encode(prompt)
     cache = SegmentedCache(Reading((reader,), selection=settings.selection), model.config.num_hidden_layers)
     ids = torch.tensor([[*prompt.query, *new[:-1]]])
     positions = torch.arange(reader.start, reader.start + ids.shape[1])[None]

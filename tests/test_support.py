@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-import tiny
 import torch
 import transformers
 from transformers import PreTrainedModel
 
+from helpers import tiny
 from lm_eval_ape.engine import support
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.settings.strategy import resolve

@@ -23,7 +23,7 @@ from lm_eval_ape.calibration.grid.measure import Meter
 from lm_eval_ape.calibration.grid.stability import difference
 from lm_eval_ape.calibration.objective.keys import fit_key
 from lm_eval_ape.calibration.options import Options
-from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.engine.served_model import ServedModel
 from lm_eval_ape.harness.samples import Sample
 
 
@@ -64,7 +64,7 @@ def plan_of(options: Options, start: Point) -> Plan:
 
 
 def descend(
-    lm: ApeHFLM, options: Options, samples: Sequence[Sample], *, start: Point, meter: Meter, cache: Path | None
+    lm: ServedModel, options: Options, samples: Sequence[Sample], *, start: Point, meter: Meter, cache: Path | None
 ) -> Descent:
     """Fit T and S on samples.
 
@@ -84,7 +84,9 @@ def descend(
     parts = part(len(samples), validation_share=options.validation_share, folds=folds, seed=options.seed)
     teachers = {number: meter.teacher(samples[number]) for number in lm.processes.own(len(samples))}
     keep = None if options.keep_gib is None else int(options.keep_gib * GIB)
-    key = fit_key(meter.model, lm.settings, meter.objective, meter.scorer.ends, samples, plan=[asdict(plan), parts])
+    key = fit_key(
+        meter.model, lm.engine.settings, meter.objective, meter.scorer.ends, samples, plan=[asdict(plan), parts]
+    )
     fit = Fit(
         lm,
         plan,

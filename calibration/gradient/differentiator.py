@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,16 +19,15 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from lm_eval_ape.attention.segmented_attention import reading_segments
-from lm_eval_ape.attention.segments import OnePassLayer, Reader, Reading, SegmentedCache
+from lm_eval_ape.attention.segments import OnePassLayer, Reader
 from lm_eval_ape.calibration.objective.divergence import forward_kl, log_probabilities
 from lm_eval_ape.calibration.objective.teacher import Teacher
-from lm_eval_ape.encoding.encode import input_device
-from lm_eval_ape.engine.decoding import check_finite, differentiable_logits
-from lm_eval_ape.engine.out_of_memory import half, in_pieces
+from lm_eval_ape.engine.decoding import check_finite
+from lm_eval_ape.engine.engine import Tail
+from lm_eval_ape.engine.served_model import ServedModel
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.prompts.prompt import Prompt
+from lm_eval_ape.runtime.out_of_memory import Room
 
 logger = logging.getLogger(__name__)
 
@@ -58,10 +56,17 @@ class Differentiator:
             the backward pass instead of keeping them, then the batch is halved; both for good.
     """
 
-    def __init__(self, lm: ApeHFLM, max_rows: int | None = None) -> None:
+    def __init__(self, lm: ServedModel, max_rows: int | None = None) -> None:
         self.lm = lm
-        self.max_rows = max_rows
+        self.room = Room(max_rows, relieve=self._recompute)
         self.recomputes = False
+
+    def _recompute(self) -> str | None:
+        """Let layers compute their activations again in the backward pass, if they do not yet."""
+        if self.recomputes:
+            return None
+        self.recomputes = True
+        return "activations are computed again instead of kept"
 
     def differentiate(
         self, prompt: Prompt, reader: Reader, teacher: Teacher, parameters: Tensor, wanted: Tensor, *, sample: str
@@ -83,38 +88,30 @@ class Differentiator:
         def work(part: slice) -> Gradient:
             return self._batch(prompt, reader, teacher, parameters[part], wanted[part], sample=sample)
 
-        def make_room(rows: int, error: RuntimeError) -> None:
-            if self.recomputes and rows == 1:
-                raise ApeError(
-                    f"{sample}: memory does not suffice to differentiate one pass of its {len(prompt.query)} query "
-                    f"tokens over {len(prompt.ids)} tokens; free some, or calibrate on shorter samples or with a "
-                    "smaller dtype."
-                ) from error
-            if self.recomputes:
-                self.max_rows = half(rows)
-            self.recomputes = True
-            left = self.max_rows or rows
-            logger.warning("%s: memory is short; going on with %d rows, activations not kept.", sample, left)
+        def refusal() -> ApeError:
+            return ApeError(
+                f"{sample}: memory does not suffice to differentiate one pass of its {len(prompt.query)} query "
+                f"tokens over {len(prompt.ids)} tokens; free some, or calibrate on shorter samples or with a "
+                "smaller dtype."
+            )
 
-        parts = in_pieces(work, len(parameters), lambda: self.max_rows, make_room)
+        parts = self.room.pieces(work, len(parameters), what=sample, refusal=refusal)
         return Gradient(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
     def _batch(
         self, prompt: Prompt, reader: Reader, teacher: Teacher, parameters: Tensor, wanted: Tensor, *, sample: str
     ) -> Gradient:
-        device, model = input_device(self.lm.model), self.lm.model
-        precision = torch.promote_types(model.dtype, torch.float32)
-        leaf = parameters.to(device, precision, copy=True).requires_grad_(bool(wanted.any()))
+        engine = self.lm.engine
+        precision = torch.promote_types(engine.model.dtype, torch.float32)
+        leaf = parameters.to(engine.device, precision, copy=True).requires_grad_(bool(wanted.any()))
         steps = len(teacher.tokens)
-        ids = torch.tensor([[*prompt.query, *teacher.tokens[: steps - 1].tolist()]], device=device)
         with ExitStack() as stack:
             stack.enter_context(torch.set_grad_enabled(leaf.requires_grad))
-            stack.enter_context(_frozen(model))
-            stack.enter_context(reading_segments(model))
+            stack.enter_context(_frozen(engine.model))
             if self.recomputes:
-                stack.enter_context(recomputing(model))
-            cache = self._cache(reader, leaf)
-            logits = differentiable_logits(self.lm, ids.expand(len(leaf), -1), reader.start, cache, keep=steps)
+                stack.enter_context(recomputing(engine.model))
+            tail = stack.enter_context(self._tail(reader, leaf))
+            logits = tail.read([*prompt.query, *teacher.tokens[: steps - 1].tolist()], keep=steps)
             names = [f"row {number} of T and S" for number in range(len(leaf))]
             check_finite(logits.detach(), names, 1, sample)
             kl = forward_kl(teacher.log_probs, log_probabilities(logits)).mean(-1)
@@ -123,20 +120,11 @@ class Differentiator:
         slope = torch.zeros_like(parameters) if leaf.grad is None else leaf.grad.to("cpu", torch.float64)
         return Gradient(kl.detach().to("cpu", torch.float64), slope)
 
-    def _cache(self, reader: Reader, parameters: Tensor) -> SegmentedCache:
-        settings = self.lm.settings
+    def _tail(self, reader: Reader, parameters: Tensor) -> AbstractContextManager[Tail]:
         factors = parameters.exp()
         names = ("temperature", "scale", "prefix_temperature", "prefix_scale")
         given: dict[str, Any] = {name: factors[:, number] for number, name in enumerate(names[: factors.shape[1]])}
-        reading = Reading(
-            (replace(reader, rows=len(parameters)),),
-            **given,
-            scale_mode=settings.scale_mode,
-            backend=settings.attn_backend,
-            used=self.lm.used,
-        )
-        layers = self.lm.model.config.get_text_config().num_hidden_layers
-        return SegmentedCache(reading, layers, OnePassLayer)
+        return self.lm.engine.tail(reader, rows=len(parameters), layer=OnePassLayer, selection=None, **given)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from lm_eval_ape.calibration.gradient.penalty import penalised
 from lm_eval_ape.calibration.gradient.plan import Plan
 from lm_eval_ape.calibration.objective.teacher import Teacher
 from lm_eval_ape.engine.non_finite import NotFiniteError, explain
-from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.engine.served_model import ServedModel
 from lm_eval_ape.harness.samples import Sample
 
 
@@ -35,7 +35,7 @@ class Rows(NamedTuple):
     Attributes:
         strengths: Of its penalty, `(rows,)`.
         trains: Whether it learns from a sample, `(rows, samples)`.
-        stops: Whether a sample tells when it is best, `(rows, samples)`.
+        stops: Whether a sample decides when it is best, `(rows, samples)`.
         folds: Number of the fold that it leaves out, `(rows,)`; -1 where it learns from all fitting samples.
     """
 
@@ -102,7 +102,7 @@ class Fit:
 
     def __init__(
         self,
-        lm: ApeHFLM,
+        lm: ServedModel,
         plan: Plan,
         parts: Parts,
         *,
@@ -128,7 +128,7 @@ class Fit:
         optimiser = torch.optim.Adam([state.parameters], lr=plan.learning_rate)
         if state.optimiser:
             optimiser.load_state_dict({**optimiser.state_dict(), "state": {0: state.optimiser}})
-        quiet = self.lm.rank != 0
+        quiet = self.lm.processes.rank != 0
         with tqdm(total=plan.steps + 1, desc="Fitting T and S", unit="step", initial=state.steps, disable=quiet) as bar:
             while not self._finished(state):
                 training, stopping, slope = self._measure(state.parameters)
@@ -139,7 +139,7 @@ class Fit:
                 if not self._finished(state):
                     self._step(optimiser, state, slope)
                 state.optimiser = optimiser.state_dict()["state"].get(0, {})
-                if self.lm.rank == 0:
+                if self.lm.processes.rank == 0:
                     self.file.save(state)
         return self._result(state)
 
@@ -183,7 +183,7 @@ class Fit:
         try:
             return differentiate(self.contexts)
         except NotFiniteError as error:
-            # Read anew: the keys and values at hand may be where it arose.
+            # Read again: the keys and values at hand may be where it arose.
             raise explain(self.lm, error, lambda: differentiate(Contexts(self.lm, 0))) from None
 
     def _step(self, optimiser: torch.optim.Optimizer, state: FitState, slope: Tensor) -> None:
@@ -233,8 +233,8 @@ def factors_from(parameters: Tensor) -> Factors:
     return Factors(**dict(zip(NAMES, tables, strict=False)))
 
 
-def _shape(lm: ApeHFLM, granularity: str) -> tuple[int, int]:
-    config = lm.model.config.get_text_config()
+def _shape(lm: ServedModel, granularity: str) -> tuple[int, int]:
+    config = lm.engine.model.config.get_text_config()
     shapes = {
         "model": (1, 1),
         "layer": (config.num_hidden_layers, 1),

@@ -14,7 +14,7 @@ from lm_eval_ape.storage.files import writing_told
 
 logger = logging.getLogger(__name__)
 
-# Of the files' form; a fit that another version began starts anew.
+# Of the files' form; a fit that another version began starts again.
 FORMAT = "lm-eval-ape fit 1"
 _OPTIMISER = "optimiser."
 

@@ -14,7 +14,7 @@ class Parts(NamedTuple):
 
     Attributes:
         fitting: Those that are learned from.
-        validation: Those that tell when to stop; none to take the least divergence on the fitting samples.
+        validation: Those that decide when to stop; none to take the least divergence on the fitting samples.
         folds: The fitting samples in parts, each of which is held out once to choose the penalty.
     """
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 
 from lm_eval_ape.attention.segments import Reader
-from lm_eval_ape.encoding.encode import encode, input_device
-from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.engine.served_model import ServedModel
 from lm_eval_ape.prompts.prompt import Prompt
 
 GIB = 2**30
@@ -20,9 +19,9 @@ class Contexts:
         limit: Bytes of keys and values to keep; None for half of the GPU's free memory, and for all of them on the CPU.
     """
 
-    def __init__(self, lm: ApeHFLM, limit: int | None) -> None:
+    def __init__(self, lm: ServedModel, limit: int | None) -> None:
         self.lm = lm
-        device = input_device(lm.model)
+        device = lm.engine.device
         if limit is None and device.type == "cuda":
             limit = torch.cuda.mem_get_info(device)[0] // 2
         self.limit = limit
@@ -33,8 +32,7 @@ class Contexts:
         """The encoded context of a sample, given its number."""
         if number in self.kept:
             return self.kept[number]
-        with self.lm.autocast():
-            reader = encode(self.lm.model, prompt, self.lm.settings, used=self.lm.used, store=self.lm.store)
+        reader = self.lm.engine.encode(prompt)
         size = sum(
             tensor.nbytes
             for segment in reader.segments

@@ -12,7 +12,7 @@ from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
 from lm_eval_ape.calibration.grid.grid import Grid
 
 TIE = 1e-6
-"""Mean divergences closer than this, in nats, are equal: float32 tells no more of them apart."""
+"""Mean divergences closer than this, in nats, are equal: float32 cannot separate them."""
 
 Floats = NDArray[np.float64]
 

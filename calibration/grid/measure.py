@@ -20,8 +20,8 @@ from lm_eval_ape.calibration.objective.keys import score_key
 from lm_eval_ape.calibration.objective.objective import Objective
 from lm_eval_ape.calibration.objective.teacher import Teacher, TeacherStore
 from lm_eval_ape.engine.non_finite import explained
+from lm_eval_ape.engine.served_model import ServedModel
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.model_facts import model_key
 from lm_eval_ape.harness.samples import Sample
 from lm_eval_ape.storage.journal import Journal
@@ -49,13 +49,13 @@ class Meter:
         cache: Folder for teachers and results; None keeps nothing.
     """
 
-    def __init__(self, lm: ApeHFLM, objective: Objective, *, max_rows: int | None, cache: Path | None) -> None:
+    def __init__(self, lm: ServedModel, objective: Objective, *, max_rows: int | None, cache: Path | None) -> None:
         self.lm = lm
         self.objective = objective
-        self.model = model_key(lm)
+        self.model = model_key(lm.engine)
         self.scorer = Scorer(lm, objective, max_rows)
         self.teachers = TeacherStore(cache and cache / "teacher", self.model)
-        self.journal = Journal(cache, "kl", lm.rank)
+        self.journal = Journal(cache, "kl", lm.processes.rank)
         self.known: dict[str, dict[Point | str, Score]] = defaultdict(dict)
         for record in self.journal.records():
             points = map(read_key, record["points"])
@@ -81,14 +81,14 @@ class Meter:
         """
         own = self.lm.processes.own(len(samples))
         rows: list[tuple[int, list[Score]]] = []
-        with tqdm(total=len(own) * len(points), unit="point", disable=self.lm.rank != 0) as progress:
+        with tqdm(total=len(own) * len(points), unit="point", disable=self.lm.processes.rank != 0) as progress:
             for number, index in enumerate(own, start=1):
                 progress.set_description(f"Sample {number} of {len(own)}, {len(points)} points each")
                 rows.append((index, self._sample(samples[index], points, progress.update)))
         return self.lm.processes.put_together(rows)
 
     def _sample(self, sample: Sample, points: Sequence[Candidate], on_scored: Callable[[int], Any]) -> list[Score]:
-        key = score_key(self.model, self.lm.settings, self.objective, self.scorer.ends, sample)
+        key = score_key(self.model, self.lm.engine.settings, self.objective, self.scorer.ends, sample)
         known = self.known[key]
         missing = [point for point in points if key_of(point) not in known]
         on_scored(len(points) - len(missing))

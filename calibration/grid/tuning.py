@@ -1,4 +1,4 @@
-"""What labels would choose, and how well divergence foretells the score."""
+"""What labels would choose, and how well divergence predicts the score."""
 
 from __future__ import annotations
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
-HISTORIES = ("own", "teacher")
-AFTER_EOS = ("stop", "continue")
+History = Literal["own", "teacher"]
+AfterEos = Literal["stop", "continue"]
+HISTORIES: tuple[History, ...] = get_args(History)
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from lm_eval_ape.calibration.objective.divergence import log_probabilities
-from lm_eval_ape.encoding.encode import input_device
-from lm_eval_ape.engine.decoding import check_finite, last_logits
-from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.engine.decoding import check_finite
+from lm_eval_ape.engine.served_model import ServedModel
 from lm_eval_ape.storage import tensor_file
 from lm_eval_ape.storage.files import writing_told
 
@@ -43,7 +41,8 @@ class Teacher(NamedTuple):
         return Teacher(self.tokens[:length], self.log_probs[:length]) if ended or length == num_tokens else None
 
 
-def ask(lm: ApeHFLM, ids: tuple[int, ...], num_tokens: int, ends: tuple[int, ...], sample: str) -> Teacher:
+@torch.no_grad()
+def ask(lm: ServedModel, ids: tuple[int, ...], num_tokens: int, ends: tuple[int, ...], sample: str) -> Teacher:
     """Let the sequential model continue a prompt greedily, to `num_tokens` tokens or its end of sequence.
 
     Args:
@@ -56,19 +55,17 @@ def ask(lm: ApeHFLM, ids: tuple[int, ...], num_tokens: int, ends: tuple[int, ...
     Raises:
         ApeError: The logits are not finite.
     """
-    device = input_device(lm.model)
-    inputs = torch.tensor([ids], device=device)
-    cache, start = DynamicCache(), 0
+    engine = lm.engine
+    tail, inputs = engine.sequential_tail(), list(ids)
     tokens: list[int] = []
     log_probs: list[Tensor] = []
     while len(tokens) < num_tokens and not (tokens and tokens[-1] in ends):
-        logits = last_logits(lm, inputs, start, cache, keep=1)
+        logits = tail.read(inputs, keep=1)
         check_finite(logits, ["the sequential teacher"], len(tokens) + 1, sample)
         log_probs.append(log_probabilities(logits[0, 0]))
         tokens.append(int(logits[0, 0].argmax()))
-        start += inputs.shape[1]
-        inputs = torch.tensor([tokens[-1:]], device=device)
-    return Teacher(torch.tensor(tokens, device=device), torch.stack(log_probs))
+        inputs = tokens[-1:]
+    return Teacher(torch.tensor(tokens, device=engine.device), torch.stack(log_probs))
 
 
 class TeacherStore:
@@ -76,14 +73,16 @@ class TeacherStore:
 
     Args:
         folder: Where they are kept; None keeps nothing.
-        model: What tells the model from others (see `model_facts.model_key`).
+        model: What distinguishes the model from others (see `model_facts.model_key`).
     """
 
     def __init__(self, folder: Path | None, model: str) -> None:
         self.folder = folder
         self.model = model
 
-    def get(self, lm: ApeHFLM, ids: tuple[int, ...], num_tokens: int, ends: tuple[int, ...], sample: str) -> Teacher:
+    def get(
+        self, lm: ServedModel, ids: tuple[int, ...], num_tokens: int, ends: tuple[int, ...], sample: str
+    ) -> Teacher:
         """The teacher of a prompt, from disk if a whole file is there (see `ask`).
 
         Raises:
@@ -93,7 +92,7 @@ class TeacherStore:
             return ask(lm, ids, num_tokens, ends, sample)
         key = hashlib.sha256(f"{self.model} {' '.join(map(str, ids))}".encode()).hexdigest()
         path = self.folder / f"{key}.safetensors"
-        kept = self._load(path, key, input_device(lm.model))
+        kept = self._load(path, key, lm.engine.device)
         if kept is not None and (teacher := kept.cut(num_tokens, ends)) is not None:
             return teacher
         teacher = ask(lm, ids, num_tokens, ends, sample)

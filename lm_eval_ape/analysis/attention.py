@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 
 from lm_eval_ape.attention.row_statistics import ROLES, Probe
-from lm_eval_ape.attention.segmented_attention import reading_segments
-from lm_eval_ape.attention.segments import Segment, SegmentedCache
-from lm_eval_ape.encoding.encode import encode, input_device
-from lm_eval_ape.engine.decoding import check_finite, last_logits
-from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.attention.segments import Segment
+from lm_eval_ape.engine.decoding import check_finite
+from lm_eval_ape.engine.served_model import ServedModel
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import Settings
 
@@ -41,7 +38,8 @@ class Attention(NamedTuple):
     tokens: int
 
 
-def look(lm: ApeHFLM, prompt: Prompt, settings: Settings, sample: str = "a prompt") -> Attention:
+@torch.no_grad()
+def look(lm: ServedModel, prompt: Prompt, settings: Settings, sample: str = "a prompt") -> Attention:
     """Read a prompt's query once and look at its attention.
 
     Args:
@@ -53,16 +51,11 @@ def look(lm: ApeHFLM, prompt: Prompt, settings: Settings, sample: str = "a promp
     Raises:
         NotFiniteError: The logits are not finite.
     """
-    probe = Probe()
-    with lm.under(settings):
-        with lm.autocast():
-            reader = encode(lm.model, prompt, settings, used=lm.used, store=lm.store)
-        reading = replace(lm.reading([reader]), probe=probe)
-        cache = SegmentedCache(reading, lm.model.config.get_text_config().num_hidden_layers)
-        ids = torch.tensor([prompt.query], device=input_device(lm.model))
-        with reading_segments(lm.model):
-            logits = last_logits(lm, ids, reader.start, cache, keep=1)
-        check_finite(logits, [settings.strategy], 1, sample)
+    probe, engine = Probe(), lm.engine.under(settings)
+    reader = engine.encode(prompt)
+    with engine.tail(reader, probe=probe) as tail:
+        logits = tail.read(prompt.query, keep=1)
+    check_finite(logits, [settings.strategy], 1, sample)
 
     def mean(name: str) -> list[list[float]]:
         return [[float(x) for x in heads] for heads in probe.stacked(0, name)[:, 0].mean(-1).tolist()]

@@ -39,7 +39,7 @@ class Observer:
         self.lm = lm
         self.options = options
         self.tasks = tasks
-        self.model = model_key(lm)
+        self.model = model_key(lm.engine)
         self.journal = Journal(cache, "attention", lm.rank)
         self.known = {record["key"]: Attention(**record["attention"]) for record in self.journal.records()}
 

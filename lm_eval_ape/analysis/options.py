@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from typing import ClassVar
+
+from pydantic import model_validator
+from typing_extensions import Self
 
 from lm_eval_ape.comparison.options import Options as ComparisonOptions
-from lm_eval_ape.comparison.options import StrategyOptions, strategies_option
+from lm_eval_ape.comparison.options import Strategies, StrategyOptions, strategies_option
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.settings import option_values as values
-from lm_eval_ape.settings.options import about
+from lm_eval_ape.settings.options import option
 
 DEFAULT_STRATEGIES = "sequential,parallel,sink,selective,sink+selective"
 DEFAULT_CHUNKS = (2, 4, 8, 16)
@@ -18,36 +19,26 @@ DEFAULT_CHUNKS = (2, 4, 8, 16)
 _CUTS = ("chunks", "chunk_tokens", "max_chunks", "preset")
 
 
-@dataclass(frozen=True, kw_only=True)
 class Options(StrategyOptions):
     """What to analyse, on what, and where to write. Fields are the flags of `lm-eval-ape analyze`."""
 
     COMMAND: ClassVar[str] = "analyze"
 
-    strategies: tuple[str, ...] = strategies_option(DEFAULT_STRATEGIES)
-    chunks: tuple[int, ...] | None = field(
-        default=None,
-        metadata=about(
-            values.counts(1),
-            "P: cut contexts into so many chunks, once for each number (default: "
-            f"{','.join(map(str, DEFAULT_CHUNKS))}, or as model_args says)",
-            "P,...",
-        ),
+    strategies: Strategies = strategies_option(DEFAULT_STRATEGIES)
+    chunks: values.Counts | None = option(
+        None,
+        "P: cut contexts into so many chunks, once for each number (default: "
+        f"{','.join(map(str, DEFAULT_CHUNKS))}, or as model_args says)",
+        "P,...",
     )
-    probe_limit: int = field(
-        default=32,
-        metadata=about(values.count(1), "look at the attention of the first N documents of each task", "N"),
-    )
-    scores: bool = field(
-        default=True, metadata=about(values.switch, "score every setting too, as `lm-eval-ape compare` does")
-    )
-    output_path: str | None = field(
-        default=None, metadata=about(values.text, "folder for analysis.json, tables, figures and runs", "DIR")
-    )
-    resamples: int = field(default=1000, metadata=about(values.count(99), "bootstrap resamples", "N"))
-    seed: int = field(default=1234, metadata=about(values.count(0), "seed of the bootstrap", "N"))
+    probe_limit: values.Count = option(32, "look at the attention of the first N documents of each task", "N")
+    scores: values.Switch = option(True, "score every setting too, as `lm-eval-ape compare` does")
+    output_path: values.Text | None = option(None, "folder for analysis.json, tables, figures and runs", "DIR")
+    resamples: values.CountFrom99 = option(1000, "bootstrap resamples", "N")
+    seed: values.CountFrom0 = option(1234, "seed of the bootstrap", "N")
 
-    def check(self, given: Mapping[str, Any]) -> None:
+    @model_validator(mode="after")
+    def check(self) -> Self:
         """Refuse an analysis without model, tasks or folder, and options that exclude each other."""
         self.check_named("ape_longbench_2wikimqa_test")
         if self.output_path is None:
@@ -58,6 +49,7 @@ class Options(StrategyOptions):
             raise ApeError(f"model_args has {cut} and --chunks cuts contexts too; drop one.")
         if self.metric is not None and not self.scores:
             raise ApeError("metric says what is scored, but --no-scores scores nothing; drop one.")
+        return self
 
     @property
     def counts(self) -> tuple[int | None, ...]:
@@ -69,5 +61,5 @@ class Options(StrategyOptions):
     @property
     def comparison(self) -> ComparisonOptions:
         """The comparison that gives the scores, but for its strategies."""
-        names = {option.name for option in fields(ComparisonOptions)} & {option.name for option in fields(self)}
+        names = ComparisonOptions.model_fields.keys() & type(self).model_fields.keys()
         return ComparisonOptions(**{name: getattr(self, name) for name in names})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from lm_eval_ape.analysis.document import make_document
@@ -48,9 +47,8 @@ def analyze(options: Options, command: Sequence[str] = ()) -> Analysis | None:
 
 def _analyze(options: Options, output: Path, command: Sequence[str]) -> Analysis | None:
     found = cases(options, options.strategies or tuple(DEFAULT_STRATEGIES.split(",")))
-    compared = replace(
-        options.comparison, strategies=tuple(case.spec.label for case in found), output_path=str(output / BOARD)
-    )
+    labels = tuple(case.spec.label for case in found)
+    compared = options.comparison.model_copy(update={"strategies": labels, "output_path": str(output / BOARD)})
     strategies = Strategies(compared, Loggers(compared), scored=options.scores)
     lm = strategies.load()
     board = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from lm_eval_ape.analysis.options import Options
@@ -20,7 +19,7 @@ class Case(NamedTuple):
         family: The strategy as it was asked for, without the number of chunks.
         chunks: P; 1 for the sequential model, None where another setting says it.
         probed: The settings under which attention is looked at: the spec's own, or, for the sequential model, one chunk
-            at T=S=1, which is the same model with its context told from its query.
+            at T=S=1, which is the same model with its context kept apart from its query.
     """
 
     spec: Spec
@@ -67,4 +66,4 @@ def _with_chunks(spec: str, count: int | None) -> str:
 def _probed(settings: Settings) -> Settings:
     if settings.parallel:
         return settings
-    return replace(settings, strategy="sink", chunks=1, chunk_tokens=None, max_chunks=None)
+    return settings.with_(strategy="sink", chunks=1, chunk_tokens=None, max_chunks=None)

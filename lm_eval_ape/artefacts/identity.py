@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from lm_eval_ape import __version__
 from lm_eval_ape.artefacts.calibration_file import read
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.settings.strategy import SETTINGS, Settings
+from lm_eval_ape.version import __version__
 
 # Values read of each weight tensor for a calibration's record: enough to tell any two trainings apart, few enough to
 # cost nothing. What is kept from run to run is known by `model_digest.full_digest`.

@@ -16,8 +16,8 @@ import xxhash
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lm_eval_ape import __version__
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.version import __version__
 
 # Fields of a configuration that say where a model comes from or how it is run, not what it computes.
 _IDLE = frozenset(

@@ -65,7 +65,7 @@ class Factors:
 
     @cached_property
     def digest(self) -> str:
-        """Digest of all numbers: what tells these tables from others."""
+        """Digest of all numbers: what distinguishes these tables from others."""
         return hashlib.sha256(json.dumps(self.json).encode()).hexdigest()
 
     def __str__(self) -> str:
@@ -78,7 +78,7 @@ class Factors:
 
 
 class ReadingFactors(NamedTuple):
-    """What `segments.Reading` takes: each `(rows, layers or 1, heads or 1)`, or 1.0 for a prefix read as ever."""
+    """What `segments.Reading` takes: each `(rows, layers or 1, heads or 1)`, or 1.0 for a prefix read as usual."""
 
     temperature: Tensor
     scale: Tensor

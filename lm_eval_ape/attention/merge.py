@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-SCALE_MODES = ("lse", "value", "additive")
+ScaleMode = Literal["lse", "value", "additive"]
+SCALE_MODES: tuple[ScaleMode, ...] = get_args(ScaleMode)
 
 
 class Attended(NamedTuple):

@@ -65,62 +65,86 @@ def segmented_attention(  # noqa: PLR0917 (transformers passes these by position
             f"{type(module).__name__} changes the cached keys before it attends to them, so parallel encoding cannot "
             "read them; this model can only run with strategy=sequential."
         )
-    reading, length = layer.reading, query.shape[2]
-    if layer.wanted is not None and layer.wanted < length:
-        if attention_mask is None:
-            visible = torch.ones(length, key.shape[2], dtype=torch.bool, device=query.device)
-            attention_mask = visible.tril(key.shape[2] - length)[None, None]
-        last = slice(length - layer.wanted, None)
-        arguments = scaling, softcap, sliding_window, s_aux
-        out, _ = segmented_attention(module, query[:, :, last], key, value, attention_mask[:, :, last], *arguments)
-        return pad(out, (0, 0, 0, 0, last.start, 0)), None
+    length = query.shape[2]
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    causal = attention_mask is None and query.shape[2] > 1
-    tail = attend(
+    first = 0 if layer.wanted is None else max(0, length - layer.wanted)
+    if first:
+        # Only the last tokens' outputs are wanted; those of the others are left at zero.
+        attention_mask = _causal(query, key) if attention_mask is None else attention_mask
+        query, attention_mask = query[:, :, first:], attention_mask[:, :, first:]
+    asked = Asked(query, scaling, softcap)
+    own, tail = _tail(layer.reading, asked, key, value, mask=attention_mask, sinks=s_aux)
+    outputs = [
+        rows.merged(segments, Attended(tail.out[part], tail.lse[part]), Attended(own.out[part], own.lse[part]))
+        for rows, segments, part in _readers(layer, asked, key, attention_mask, sliding_window)
+    ]
+    out = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    out = pad(out, (0, 0, first, 0)) if first else out
+    return out.to(query.dtype).transpose(1, 2).contiguous(), None
+
+
+def _causal(query: Tensor, key: Tensor) -> Tensor:
+    """The mask of plainly causal attention, `(1, 1, query, tail)`."""
+    visible = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device)
+    return visible.tril(key.shape[2] - query.shape[2])[None, None]
+
+
+def _tail(
+    reading: Reading, asked: Asked, key: Tensor, value: Tensor, *, mask: Tensor | None, sinks: Tensor | None
+) -> tuple[Attended, Attended]:
+    """Attend to the live tail.
+
+    Args:
+        reading: How the batch reads.
+        asked: The queries.
+        key: The tail's keys.
+        value: The tail's values.
+        mask: Over the tail; None where it is plainly causal.
+        sinks: Learned attention-sink logits, one a head.
+
+    Returns:
+        The tail alone, and the tail with the learned sinks, which are no keys.
+    """
+    query = asked.query
+    alone = attend(
         query,
         key,
         value,
-        scaling=scaling,
-        causal=causal,
-        mask=attention_mask,
-        softcap=softcap,
+        scaling=asked.scaling,
+        causal=mask is None and query.shape[2] > 1,
+        mask=mask,
+        softcap=asked.softcap,
         backend=reading.backend,
         used=reading.used,
     )
-    own = tail
-    if s_aux is not None:
-        sink = s_aux.to(tail.lse.dtype).view(1, -1, 1).expand_as(tail.lse)
-        tail = merge([tail, Attended(torch.zeros_like(tail.out), sink)])
+    if sinks is None:
+        return alone, alone
+    sink = sinks.to(alone.lse.dtype).view(1, -1, 1).expand_as(alone.lse)
+    return alone, merge([alone, Attended(torch.zeros_like(alone.out), sink)])
 
+
+def _readers(
+    layer: SegmentedLayer, asked: Asked, key: Tensor, mask: Tensor | None, window: int | None
+) -> Iterator[tuple[_Rows, Sequence[Segment], slice]]:
+    """The rows of each reader, the segments that they read, and which rows of the batch they are."""
+    reading = layer.reading
     # `generate` repeats each row for its beams or samples; a reader's rows then come in as many more.
-    repeats = query.shape[0] // reading.rows
-    outputs, first = [], 0
+    repeats = asked.query.shape[0] // reading.rows
+    first = 0
     for number, reader in enumerate(reading.readers):
-        rows = slice(first, first + reader.rows * repeats)
-        first = rows.stop
-        asked = _Rows(
+        part = slice(first, first + reader.rows * repeats)
+        first = part.stop
+        rows = _Rows(
             layer,
             number,
-            Asked(query[rows], scaling, softcap),
-            None if attention_mask is None else attention_mask[rows],
-            _Window(sliding_window, reader.start, key.shape[2]),
-            _factors(reading, layer.index, rows, repeats, query.device),
-            alike=reading.alike and layer.index == 0 and key.shape[2] == length,
+            asked._replace(query=asked.query[part]),
+            key[part],
+            None if mask is None else mask[part],
+            _Window(window, reader.start, key.shape[2]),
+            _factors(reading, layer.index, part, repeats, asked.query.device),
+            alike=reading.alike and layer.index == 0 and key.shape[2] == asked.query.shape[2],
         )
-        groups, parts = [Attended(tail.out[rows], tail.lse[rows])], []
-        for segment in reader.segments:
-            if part := asked.read(segment, groups):
-                groups.append(part.weighed)
-                parts.append(part)
-        merged = merge(groups)
-        outputs.append(merged.out)
-        if reading.probe is not None:
-            # Without the learned sink, which is no key.
-            alone = Attended(own.out[rows], own.lse[rows])
-            parts.append(Part("query", key[rows], 1.0, asked.mask, alone, alone))
-            reading.probe.record((layer.index, number), asked.asked, parts, merged.lse)
-    out = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-    return out.to(query.dtype).transpose(1, 2).contiguous(), None
+        yield rows, reader.segments, part
 
 
 @dataclass(frozen=True)
@@ -131,6 +155,7 @@ class _Rows:
         layer: The layer's cache.
         number: The reader's number.
         asked: The queries, and how the layer attends.
+        keys: The tail's keys.
         mask: Boolean `(rows, 1, query, tail)` over the tail, or None where it is plainly causal.
         window: The layer's sliding window.
         factors: T and S by role, each a number or `(rows or 1, heads or 1, 1)`.
@@ -140,10 +165,33 @@ class _Rows:
     layer: SegmentedLayer
     number: int
     asked: Asked
+    keys: Tensor
     mask: Tensor | None
     window: _Window
     factors: Mapping[Role, tuple[float | Tensor, float | Tensor]]
     alike: bool
+
+    def merged(self, segments: Sequence[Segment], tail: Attended, alone: Attended) -> Tensor:
+        """Attend to segments and merge them with the tail.
+
+        Args:
+            segments: The segments, in order.
+            tail: What the tail gave, with learned sinks.
+            alone: What it gave without them.
+
+        Returns:
+            `(rows, heads, query, head_dim)`.
+        """
+        groups, parts = [tail], []
+        for segment in segments:
+            if part := self.read(segment, groups):
+                groups.append(part.weighed)
+                parts.append(part)
+        together = merge(groups)
+        if (probe := self.layer.reading.probe) is not None:
+            parts.append(Part("query", self.keys, 1.0, self.mask, alone, alone))
+            probe.record((self.layer.index, self.number), self.asked, parts, together.lse)
+        return together.out
 
     def read(self, segment: Segment, others: Sequence[Attended]) -> Part | None:
         """Attend to a segment; None where its window hides it.

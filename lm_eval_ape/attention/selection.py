@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-SELECT_OVER = ("none", "T", "HT", "LHT")
+SelectOver = Literal["none", "T", "HT", "LHT"]
+SELECT_OVER: tuple[SelectOver, ...] = get_args(SelectOver)
 """What shares one choice: nothing (each layer, head and token chooses), tokens, heads and tokens, or layers too."""
 
 # How many of the largest probabilities are summed, of a chunk and of what shares a choice (the paper's top-5).
@@ -31,7 +33,7 @@ class Selection:
     Attributes:
         top_chunks: How many stay.
         over: One of `SELECT_OVER`.
-        reselect: Whether every pass chooses anew; otherwise the first one, the query's, decides for all.
+        reselect: Whether every pass chooses again; otherwise the first one, the query's, decides for all.
     """
 
     top_chunks: int

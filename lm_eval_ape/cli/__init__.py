@@ -9,9 +9,9 @@ from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
 
-from lm_eval_ape import __version__
 from lm_eval_ape.runtime.exit_status import exit_status
 from lm_eval_ape.runtime.processes import be_quiet_unless_first
+from lm_eval_ape.version import __version__
 
 # Subcommand to its one line of help; the module of the same name adds the arguments and runs it.
 COMMANDS = {

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from typing import TYPE_CHECKING
 
 from lm_eval_ape.analysis.options import Options
-from lm_eval_ape.cli.progress import messages
+from lm_eval_ape.cli.work import carry_out
 from lm_eval_ape.settings.flags import add_flags, command_parser
+
+if TYPE_CHECKING:
+    from lm_eval_ape.artefacts.analysis import Analysis
 
 DESCRIPTION = """\
 Say why parallel encoding hurts: run strategies with more and more chunks on the same prompts, look at the attention of
@@ -60,24 +63,22 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         ApeError: Something asked for is impossible.
     """
-    parser = build_parser()
-    if not arguments:
-        parser.print_help()
-        return 0
-    options = Options.read(vars(parser.parse_args(arguments)))
-    # The harness and what it imports print to stdout now and then.
-    with redirect_stdout(sys.stderr), messages():
-        from lm_eval_ape.analysis.run import analyze
+    return carry_out(build_parser(), arguments, Options.read, _analyze, _show)
 
-        content = analyze(options, command=["lm-eval-ape", "analyze", *arguments])
-    if content is not None:
-        from rich.console import Console
 
-        from lm_eval_ape.analysis.tables import show
+def _analyze(options: Options, command: list[str]) -> Analysis | None:
+    from lm_eval_ape.analysis.run import analyze
 
-        show(content, Console(width=None if sys.stdout.isatty() else 180))
-        print(
-            f"All of it is in {options.output_path}; lm-eval-ape report {options.output_path} makes a page of it.",
-            file=sys.stderr,
-        )
-    return 0
+    return analyze(options, command)
+
+
+def _show(content: Analysis, options: Options) -> None:
+    from rich.console import Console
+
+    from lm_eval_ape.analysis.tables import show
+
+    show(content, Console(width=None if sys.stdout.isatty() else 180))
+    print(
+        f"All of it is in {options.output_path}; lm-eval-ape report {options.output_path} makes a page of it.",
+        file=sys.stderr,
+    )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from typing import Any
 
 from lm_eval_ape.calibration.flags import add_calibration_flags
 from lm_eval_ape.calibration.options import Options, merge, read_file
+from lm_eval_ape.cli.work import carry_out
 from lm_eval_ape.settings.flags import command_parser
 
 DESCRIPTION = """\
@@ -87,22 +87,17 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         ApeError: Something asked for is impossible.
     """
-    parser = build_parser()
-    if not arguments:
-        parser.print_help()
-        return 0
-    flags = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
-    config = flags.pop("config", None)
-    options = Options.read(merge(read_file(config) if config else {}, flags))
-    # The harness and what it imports print to stdout now and then.
-    with redirect_stdout(sys.stderr):
-        line = _calibrate(options, ["lm-eval-ape", "calibrate", *arguments])
-    if line:
-        print(line)
-    return 0
+    return carry_out(build_parser(), arguments, _read, _calibrate, lambda line, options: print(line))
 
 
-def _calibrate(options: Options, command: Sequence[str]) -> str | None:
+def _read(flags: dict[str, Any]) -> Options:
+    """Options from flags, over those of the file that `--config` names."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    config = given.pop("config", None)
+    return Options.read(merge(read_file(config) if config else {}, given))
+
+
+def _calibrate(options: Options, command: list[str]) -> str | None:
     """The choice as a line; None on every process but the first."""
     from lm_eval_ape.calibration import document, tables
     from lm_eval_ape.calibration.run import Calibration

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lm_eval_ape.cli.progress import messages
+from lm_eval_ape.cli.work import carry_out
 from lm_eval_ape.comparison.options import Options
 from lm_eval_ape.settings.flags import add_flags, command_parser
 
@@ -84,19 +83,13 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         ApeError: Something asked for is impossible.
     """
-    parser = build_parser()
-    if not arguments:
-        parser.print_help()
-        return 0
-    options = Options.read(vars(parser.parse_args(arguments)))
-    # The harness and what it imports print to stdout now and then.
-    with redirect_stdout(sys.stderr), messages():
-        from lm_eval_ape.comparison.compare import compare
+    return carry_out(build_parser(), arguments, Options.read, _compare, _show)
 
-        board = compare(options, ["lm-eval-ape", "compare", *arguments], _report)
-    if board is not None:
-        _show(board, options.output_path)
-    return 0
+
+def _compare(options: Options, command: list[str]) -> Board | None:
+    from lm_eval_ape.comparison.compare import compare
+
+    return compare(options, command, _report)
 
 
 def _report(folders: Sequence[str]) -> Path:
@@ -105,14 +98,14 @@ def _report(folders: Sequence[str]) -> Path:
     return report(folders)
 
 
-def _show(board: Board, output: str | None) -> None:
+def _show(board: Board, options: Options) -> None:
     from rich.console import Console
 
     from lm_eval_ape.comparison.formats import show
 
     # A file or a pipe has no width of its own, and rich would take 80.
     show(board, Console(width=None if sys.stdout.isatty() else 180))
-    if output:
+    if output := options.output_path:
         print(
             f"The board is in {Path(output) / 'board.md'}, board.csv and board.json; lm-eval-ape report {output} makes "
             "a page of it.",

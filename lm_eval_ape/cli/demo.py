@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lm_eval_ape.pocket import POCKET
-from lm_eval_ape.settings.option_values import count
+from lm_eval_ape.settings import option_values as values
+from lm_eval_ape.settings.flags import add_flags, command_parser
+from lm_eval_ape.settings.options import Options, option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,10 +22,26 @@ if TYPE_CHECKING:
 STRATEGIES = ("sequential", "parallel", "sink", "ape")
 TASKS = ("ape_pocket_onehop_test", "ape_pocket_twohop_test")
 KL_TOKENS, KL_LIMIT = 8, 32
+DESCRIPTION = """\
+Calibrate the shipped model, compare encoding strategies on its test questions through the harness, and make a report of
+both.
+"""
 EPILOG = """\
 The same evaluation of one strategy with the harness's own command line:
   lm_eval --model ape-hf --model_args pretrained=pocket,strategy=ape,chunking=passages --tasks ape_pocket_twohop_test
 """
+
+
+class Demo(Options):
+    """Fields are the flags of `lm-eval-ape demo`."""
+
+    COMMAND: ClassVar[str] = "demo"
+
+    limit: values.Count = option(168, "questions of each task; the default is all", "N")
+    passages: values.Count = option(10, "passages of each context", "N")
+    chunks: values.Count = option(2, "chunks that they are joined into", "N")
+    batch_size: values.Count = option(8, "questions at a time", "N")
+    output_path: values.Text = option("out/demo", "folder for all results", "DIR")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -33,21 +50,9 @@ def main(arguments: Sequence[str]) -> int:
     Args:
         arguments: What follows `lm-eval-ape demo`.
     """
-    parser = argparse.ArgumentParser(
-        prog="lm-eval-ape demo",
-        description="Calibrate the shipped model, compare encoding strategies on its test questions through the "
-        "harness, and make a report of both.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--limit", type=int, default=168, help="questions of each task (default: all %(default)s)")
-    parser.add_argument("--passages", type=int, default=10, help="passages of each context (default: %(default)s)")
-    parser.add_argument("--chunks", type=int, default=2, help="chunks that they are joined into (default: %(default)s)")
-    parser.add_argument("--batch_size", type=int, default=8, help="questions at a time (default: %(default)s)")
-    parser.add_argument("--output_path", default="out/demo", help="folder for all results (default: %(default)s)")
-    args = parser.parse_args(arguments)
-    for name in ("limit", "passages", "chunks", "batch_size"):
-        count(1)(name, getattr(args, name))
+    parser = command_parser("demo", DESCRIPTION, EPILOG)
+    add_flags(parser, Demo)
+    args = Demo.read(vars(parser.parse_args(arguments)))
     # Nothing here comes from the hub; without this the harness would ask it for the model's commit.
     os.environ["HF_HUB_OFFLINE"] = "1"
     from rich.console import Console
@@ -68,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _options(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def _options(args: Demo, folder: Path) -> dict[str, Any]:
     return {
         "model_args": {"pretrained": POCKET, "chunking": "passages", "max_chunks": args.chunks},
         "metadata": {"pocket_passages": args.passages},
@@ -76,7 +81,7 @@ def _options(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
 
 
-def compare(args: argparse.Namespace, folder: Path, command: Sequence[str]) -> Board | None:
+def compare(args: Demo, folder: Path, command: Sequence[str]) -> Board | None:
     """Run every strategy on the same questions and measure its KL from the sequential model.
 
     Args:
@@ -88,15 +93,15 @@ def compare(args: argparse.Namespace, folder: Path, command: Sequence[str]) -> B
         The board; None on every process but the first.
     """
     from lm_eval_ape.comparison.compare import compare as run
-    from lm_eval_ape.comparison.options import Options
+    from lm_eval_ape.comparison.options import Options as ComparisonOptions
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     given = {"tasks": TASKS, "strategies": STRATEGIES, "limit": args.limit, "batch_size": args.batch_size}
-    options = Options.read({**_options(args, folder), **given, "kl_tokens": KL_TOKENS, "kl_limit": KL_LIMIT})
+    options = ComparisonOptions.read({**_options(args, folder), **given, "kl_tokens": KL_TOKENS, "kl_limit": KL_LIMIT})
     return run(options, command)
 
 
-def show(board: Board, args: argparse.Namespace, console: Console) -> None:
+def show(board: Board, args: Demo, console: Console) -> None:
     """Print the table of all strategies."""
     from rich.table import Table
 
@@ -119,7 +124,7 @@ def show(board: Board, args: argparse.Namespace, console: Console) -> None:
     console.print(table)
 
 
-def calibrate(args: argparse.Namespace, folder: Path, command: Sequence[str]) -> Calibration:
+def calibrate(args: Demo, folder: Path, command: Sequence[str]) -> Calibration:
     """Choose (T, S) without labels on other questions of the second kind.
 
     Args:
@@ -127,10 +132,10 @@ def calibrate(args: argparse.Namespace, folder: Path, command: Sequence[str]) ->
         folder: Where to write.
         command: What was called, for another run that finds the folder held.
     """
-    from lm_eval_ape.calibration.options import Options
+    from lm_eval_ape.calibration.options import Options as CalibrationOptions
     from lm_eval_ape.calibration.run import calibrate as run
 
-    return run(Options.read({**_options(args, folder), "tasks": ["ape_pocket_twohop_calibration"]}), command)
+    return run(CalibrationOptions.read({**_options(args, folder), "tasks": ["ape_pocket_twohop_calibration"]}), command)
 
 
 def tell(content: Calibration, console: Console) -> None:

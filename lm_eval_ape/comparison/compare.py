@@ -12,6 +12,7 @@ from lm_eval_ape.artefacts.board import Board
 from lm_eval_ape.comparison.board import make_board
 from lm_eval_ape.comparison.formats import comma_separated, markdown
 from lm_eval_ape.comparison.loggers import Loggers, Report
+from lm_eval_ape.comparison.measured import MeasuredApeHFLM
 from lm_eval_ape.comparison.options import Options
 from lm_eval_ape.comparison.running import Strategies
 from lm_eval_ape.comparison.runs import distinct, read_folders
@@ -22,13 +23,19 @@ from lm_eval_ape.storage.files import write_text
 logger = logging.getLogger(__name__)
 
 
-def compare(options: Options, command: Sequence[str] = (), report: Report | None = None) -> Board | None:
+def compare(
+    options: Options,
+    command: Sequence[str] = (),
+    report: Report | None = None,
+    lm: MeasuredApeHFLM | None = None,
+) -> Board | None:
     """Run what is to be run, read what is to be read, and put all of it on one board.
 
     Args:
         options: What to compare, on what, and where to write.
         command: What was called, for the record.
         report: Makes the report that goes to W&B with the board (`report.page.report`); None for none.
+        lm: The model that the options name, if it is loaded already.
 
     Returns:
         The board (see `board.make_board`); None on every process but the first.
@@ -38,10 +45,12 @@ def compare(options: Options, command: Sequence[str] = (), report: Report | None
             model is told before it is loaded.
     """
     with hold(options.output_path, command) if options.output_path else nullcontext():
-        return _compare(options, command, report)
+        return _compare(options, command, report, lm)
 
 
-def _compare(options: Options, command: Sequence[str], report: Report | None) -> Board | None:
+def _compare(
+    options: Options, command: Sequence[str], report: Report | None, lm: MeasuredApeHFLM | None
+) -> Board | None:
     loggers = Loggers(options, report)
     strategies = Strategies(options, loggers) if options.runs else None
     runs = read_folders(options.sources)
@@ -51,7 +60,7 @@ def _compare(options: Options, command: Sequence[str], report: Report | None) ->
             raise ApeError(
                 f"There is no row {options.baseline!r} to be the baseline; there are {', '.join(map(repr, labels))}."
             )
-        own = strategies.run()
+        own = strategies.run(lm)
         if not own:
             return None
         runs = distinct([*own, *runs])

@@ -59,16 +59,15 @@ class MeasuredApeHFLM(ApeHFLM):
 
     def begin(self, settings: Settings) -> PeakMemory:
         """Read what follows with these settings, with nothing measured yet."""
-        self.settings = settings
-        self.used.clear()
-        if self.store:
-            self.store.counts = Counts()
+        self.engine = self.engine.under(settings)
+        self.engine.used.clear()
+        if self.engine.store:
+            self.engine.store.counts = Counts()
         self.requests = {}
         return PeakMemory.begin(self.device)
 
     def note(self, source: Source, request: Instance, prompt: Prompt) -> None:
         """Note how a request was cut, and that it will be measured."""
-        super().note(source, request, prompt)
         # A prompt that is read as one sequence has all its tokens in the query.
         chunks = [len(chunk) for chunk in prompt.chunks]
         tokens = len(prompt.prefix) + sum(chunks) + len(prompt.query) + prompt.dropped
@@ -102,7 +101,7 @@ class MeasuredApeHFLM(ApeHFLM):
         return answers
 
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **generation_kwargs: Any) -> Tensor:
-        batch = [self._prompts[text] for text in self._batch]
+        batch = [self._asked.prompts[text] for text in self._asked.batch]
         first = _FirstLogits(self._now)
         start = self._now()
         rows = super()._model_generate(

@@ -30,7 +30,7 @@ from lm_eval_ape.comparison.specs import Spec, describe, read_specs
 from lm_eval_ape.engine import support
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.catalogue import Catalogue
-from lm_eval_ape.harness.metrics import mean_metric
+from lm_eval_ape.harness.mean_metrics import mean_metric
 from lm_eval_ape.runtime.processes import OtherProcessError
 from lm_eval_ape.storage.files import make_folder
 
@@ -167,9 +167,7 @@ class Strategies:
             device=options.device,
             limit=options.limit,
             num_fewshot=options.num_fewshot,
-            apply_chat_template=options.apply_chat_template,
-            fewshot_as_multiturn=options.multiturn,
-            system_instruction=options.system_instruction,
+            **options.prompting,
             gen_kwargs=options.gen_kwargs or None,
             evaluation_tracker=tracker,
             log_samples=True,
@@ -177,7 +175,7 @@ class Strategies:
         )
         peak = lm.processes.gather(memory.bytes)
         measured = lm.processes.gather(list(lm.requests.values()))
-        kept = [part for part in lm.processes.gather(lm.store and lm.store.record()) if part]
+        kept = [part for part in lm.processes.gather(lm.engine.store and lm.engine.store.record()) if part]
         if results is None:
             return None
         # The harness calls a loaded model CUSTOM, or by its path.

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 from lm_eval.utils import simple_parse_args_string
 
 from lm_eval_ape.errors import ApeError, nearest
 from lm_eval_ape.harness.arguments import split_arguments
-from lm_eval_ape.settings.strategy import PRESETS, SETTINGS, STRATEGIES, Settings
+from lm_eval_ape.settings.strategy import DEFAULTS, PRESETS, SETTINGS, STRATEGIES, Settings
 
 _SPEC = re.compile(r"(?P<name>[^\[\]@]+)(\[(?P<settings>[^\[\]]*)\])?(@(?P<calibration>.+))?")
 _COMMA = re.compile(r",(?![^\[\]]*\])")
@@ -64,7 +63,7 @@ def read_specs(specs: Sequence[str], model_args: Mapping[str, Any]) -> list[Spec
     same: dict[Settings, str] = {}
     for spec in found:
         # A preset is a name for other settings, and these are what counts.
-        if (other := same.setdefault(replace(spec.settings, preset="none"), spec.label)) != spec.label:
+        if (other := same.setdefault(spec.settings.with_(preset="none"), spec.label)) != spec.label:
             raise ApeError(f"strategies names {other!r} and {spec.label!r}, whose settings are the same; drop one.")
     return found
 
@@ -126,7 +125,7 @@ def changed(settings: Mapping[str, Any]) -> list[str]:
     if name == "sequential" and settings.get("retriever", "none") == "none":
         return []
     preset = PRESETS.get(settings.get("preset", "none"), {})
-    defaults = asdict(Settings(**{"strategy": name, **STRATEGIES.get(name, {}), **preset}))
+    defaults = {**DEFAULTS, **STRATEGIES.get(name, {}), **preset}
     names = [name for name in SETTINGS if name not in ("strategy", "attn_temperature", "attn_scale", "attn_backend")]
     differing = {name: settings[name] for name in names if settings.get(name, defaults[name]) != defaults[name]}
     return [f"{name}={_typed(value)}" for name, value in differing.items()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -10,7 +9,6 @@ from itertools import groupby
 from typing import Protocol
 
 import torch
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -19,6 +17,7 @@ from lm_eval_ape.attention.segments import Encoded, EncodedLayer, Reader, Readin
 from lm_eval_ape.encoding.piece_layers import Layers, alone
 from lm_eval_ape.encoding.pieces import Piece, Plan, batches, plan
 from lm_eval_ape.prompts.prompt import Prompt
+from lm_eval_ape.runtime.out_of_memory import Room
 from lm_eval_ape.settings.strategy import Settings
 
 # The prefix's number beside the chunks' 0, 1, ...
@@ -46,35 +45,22 @@ def input_device(model: PreTrainedModel) -> torch.device:
     return model.device if device is None else torch.device(device)
 
 
-def encode(
-    model: PreTrainedModel,
-    prompt: Prompt,
-    settings: Settings,
-    *,
-    used: Counter[str] | None = None,
-    on_logits: OnLogits | None = None,
-    store: Store | None = None,
+def encode_with_logits(
+    model: PreTrainedModel, prompt: Prompt, settings: Settings, on_logits: OnLogits, *, used: Counter[str]
 ) -> Reader:
-    """Encode a prompt's prefix and chunks (see `encode_all`).
+    """Encode a prompt's prefix and chunks, and hand out the logits of their tokens (see `encode_all`).
+
+    Nothing is taken from a store, where there are no logits.
 
     Args:
         model: A causal language model that `support.check` accepts.
-        prompt: The prompt; one without chunks gives a reader without segments.
+        prompt: The prompt, with at least one chunk.
         settings: `positions`, `shared_prefix`, `keys_from`, `values_from` and `attn_backend` are read.
+        on_logits: Called with the number of each prefix (`PREFIX`) and chunk, and its logits.
         used: Counts the attention rungs that served.
-        on_logits: Called with the logits of prefix and chunks, which are not computed otherwise; nothing is then
-            taken from a store.
-        store: Where encoded pieces are looked up and kept.
-
-    Returns:
-        The segments, on the model's devices, and the position at which the query starts.
     """
-    if on_logits is None:
-        return encode_all(model, [prompt], settings, used=used, store=store)[0]
-    if not prompt.chunks:
-        return Reader((), 0)
     layout = plan(prompt, settings)
-    encoder = _Encoder(model, settings.attn_backend, Counter() if used is None else used, logits=True)
+    encoder = _Encoder(model, settings.attn_backend, used, logits=True)
     numbers: dict[str, list[int]] = {}
     for number, piece in enumerate(layout.context):
         numbers.setdefault(piece.key, []).append(number)
@@ -106,7 +92,7 @@ def encode_all(
 ) -> list[Reader]:
     """Encode several prompts' prefixes and chunks together.
 
-    What several prompts have in common is encoded once; chunks of about the same length, whosever they are, share a
+    What several prompts have in common is encoded once; chunks of about the same length, of whichever prompts, share a
     batch. Prompts that differ only in their queries get the very same segments.
 
     Args:
@@ -133,7 +119,7 @@ class _Encoder:
 
     def __init__(self, model: PreTrainedModel, backend: str, used: Counter[str], *, logits: bool = False) -> None:
         self.model = model
-        # Without the head over the vocabulary where nobody asks for logits.
+        # Without the head over the vocabulary where no logits are asked for.
         self.network = model if logits else model.get_decoder()
         self.layers = model.config.get_text_config().num_hidden_layers
         # Hooks of accelerate put offloaded weights away after a module's forward pass, so that it must come to its end.
@@ -142,6 +128,7 @@ class _Encoder:
         self.backend = backend
         self.used = used
         self.on_logits: Callable[[Piece, Tensor], None] | None = None
+        self.room = Room(rows="pieces")
 
     def all(self, layouts: Sequence[Plan], store: Store | None, prefixes: Prefixes) -> dict[str, Layers]:
         """Keys and values of the pieces of some prompts, by the pieces' keys: prefixes first, which the chunks see.
@@ -185,17 +172,9 @@ class _Encoder:
                     store.put(piece, self.backend, layers)
 
     def _batch(self, batch: Sequence[Piece], prefixes: Mapping[tuple[int, ...], Segment]) -> list[Layers]:
-        """Encode pieces in one batch; in halves where memory does not suffice."""
-        try:
-            return self._run(batch, prefixes)
-        except RuntimeError as error:
-            if len(batch) == 1 or not should_reduce_batch_size(error):
-                raise
-        # Outside of the handler, whose traceback would keep the failed batch alive.
-        gc.collect()
-        clear_device_cache()
-        half = len(batch) // 2
-        return self._batch(batch[:half], prefixes) + self._batch(batch[half:], prefixes)
+        """Encode pieces in one batch, or in smaller ones as far as memory asks for it."""
+        parts = self.room.pieces(lambda part: self._run(batch[part], prefixes), len(batch))
+        return [layers for part in parts for layers in part]
 
     @torch.no_grad()
     def _run(self, batch: Sequence[Piece], prefixes: Mapping[tuple[int, ...], Segment]) -> list[Layers]:

@@ -1,1 +1,1 @@
-"""What a model does with encoded chunks: which can be served, how texts are scored, and what stops it."""
+"""A model under settings: it encodes prompts, and reads, generates and scores what follows them."""

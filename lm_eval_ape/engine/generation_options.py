@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -58,7 +56,7 @@ _WHOLE = {
 
 
 def check_generation(requests: Sequence[Instance], own: GenerationConfig, *, parallel: bool) -> None:
-    """Refuse options of `generate` that nobody knows, or that do not go with the strategy.
+    """Refuse options of `generate` that do not exist, or that do not go with the strategy.
 
     Args:
         requests: Requests of `generate_until`.
@@ -68,23 +66,47 @@ def check_generation(requests: Sequence[Instance], own: GenerationConfig, *, par
     Raises:
         ApeError: With the option's name and the reason.
     """
-    known = {*_HARNESS, *vars(GenerationConfig()), *inspect.signature(GenerationMixin.generate).parameters}
-    if parallel and (wrong := next(_unfit(vars(own), parallel, of_model=True), None)):
-        raise ApeError(
-            f"The model's generation_config.json has {wrong}, so only strategy=sequential can generate with it; take "
-            "it out of that file."
-        )
+    check_own(own, parallel=parallel)
     checked: list[Mapping[str, Any]] = []
     for request in requests:
         options = request.args[1]
         if options in checked:
             continue
         checked.append(options)
-        what = f"Task {request.task_name} generates with"
-        if unknown := next((name for name in options if name not in known), None):
-            raise ApeError(f"{what} {unknown!r}, which is no option of generate.{nearest(unknown, known)}")
-        if wrong := next(_unfit(options, parallel), None):
-            raise ApeError(f"{what} {wrong}; drop it from --gen_kwargs or the task's generation_kwargs.")
+        mend = "drop it from --gen_kwargs or the task's generation_kwargs"
+        check_options(f"Task {request.task_name} generates with", options, parallel=parallel, mend=mend)
+
+
+def check_own(own: GenerationConfig, *, parallel: bool) -> None:
+    """Refuse a model's own options that do not go with the strategy.
+
+    Raises:
+        ApeError: With the option's name and the reason.
+    """
+    if parallel and (wrong := next(_unfit(vars(own), parallel, of_model=True), None)):
+        raise ApeError(
+            f"The model's generation_config.json has {wrong}, so only strategy=sequential can generate with it; take "
+            "it out of that file."
+        )
+
+
+def check_options(what: str, options: Mapping[str, Any], *, parallel: bool, mend: str) -> None:
+    """Refuse options that do not exist, or that do not go with the strategy.
+
+    Args:
+        what: Whose they are: the beginning of a sentence.
+        options: The options.
+        parallel: Whether prompts are read in pieces.
+        mend: What to do about one that does not go.
+
+    Raises:
+        ApeError: With the option's name and the reason.
+    """
+    known = {*_HARNESS, *vars(GenerationConfig()), *inspect.signature(GenerationMixin.generate).parameters}
+    if unknown := next((name for name in options if name not in known), None):
+        raise ApeError(f"{what} {unknown!r}, which is no option of generate.{nearest(unknown, known)}")
+    if wrong := next(_unfit(options, parallel), None):
+        raise ApeError(f"{what} {wrong}; {mend}.")
 
 
 def check_lengths(requests: Sequence[Instance], prompts: Mapping[str, Prompt]) -> None:
@@ -104,18 +126,6 @@ def check_lengths(requests: Sequence[Instance], prompts: Mapping[str, Prompt]) -
                 f"document {request.doc_id} of task {request.task_name}: max_length={length} leaves nothing to "
                 f"generate after the prompt's {tokens} tokens; use max_gen_toks, which counts new tokens alone."
             )
-
-
-@contextmanager
-def lengths_unwarned() -> Iterator[None]:
-    """Let transformers not warn of prompts longer than the model's window: it counts tokens, which share positions."""
-    logger = logging.getLogger("transformers.generation.stopping_criteria")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _unfit(options: Mapping[str, Any], parallel: bool, *, of_model: bool = False) -> Iterator[str]:

@@ -36,7 +36,7 @@ class NotFiniteError(ApeError):
     Args:
         what: What is not finite, and of which sample: the beginning of a sentence.
         dtype: The numbers' precision.
-        place: Where the first such number arises; None if nobody has looked yet.
+        place: Where the first such number arises; None where it is not known yet.
         request: Text of the request, where the harness asked.
     """
 
@@ -65,7 +65,7 @@ def explain(lm: ServedModel, error: NotFiniteError, again: Callable[[], object])
         error: What was met.
         again: Does what met it once more.
     """
-    with lm.encoding_anew(), watching(lm.model) as found, suppress(NotFiniteError):
+    with lm.without_kept_chunks(), watching(lm.engine.model) as found, suppress(NotFiniteError):
         again()
     return NotFiniteError(error.what, error.dtype, found[0] if found else None, error.request)
 

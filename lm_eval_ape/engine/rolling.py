@@ -7,20 +7,15 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from lm_eval_ape.attention.segmented_attention import reading_segments
-from lm_eval_ape.attention.segments import Reading, SegmentedCache
 from lm_eval_ape.attention.token_passes import passes
-from lm_eval_ape.encoding.encode import PREFIX, encode, input_device
+from lm_eval_ape.encoding.encode import PREFIX
+from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.prompts.prompt import Prompt
-from lm_eval_ape.settings.strategy import Settings
 
 
 @torch.no_grad()
-def rolling_loglikelihood(
-    model: PreTrainedModel, prompt: Prompt, prefix_token: int, settings: Settings, reading: Reading
-) -> float:
+def rolling_loglikelihood(engine: Engine, prompt: Prompt, prefix_token: int) -> float:
     """Sum the log-probabilities of all of a prompt's tokens, each given what it sees under the strategy.
 
     A chunk's first token follows the prefix, its others their own chunk; the query's first token follows the last
@@ -29,17 +24,14 @@ def rolling_loglikelihood(
     alone. With one chunk and T=S=1 this is the sequential log-likelihood.
 
     Args:
-        model: A causal language model.
+        engine: The model under its settings.
         prompt: The text, cut, with at least one chunk.
         prefix_token: The token that the harness puts before every text (BOS or EOS); it is not scored.
-        settings: How to encode.
-        reading: T, S and backend; its readers are set here.
 
     Returns:
         Log-likelihood in nats.
     """
     prompt = replace(prompt, prefix=(prefix_token, *prompt.prefix))
-    device = input_device(model)
     total = 0.0
     ends: dict[int, Tensor] = {}
 
@@ -54,20 +46,17 @@ def rolling_loglikelihood(
         total += score(logits[:-1], piece[1:])
         ends[number] = logits[-1:].clone()
 
-    reader = encode(model, prompt, settings, used=reading.used, on_logits=score_piece)
+    reader = engine.encode_with_logits(prompt, score_piece)
     for number, chunk in enumerate(prompt.chunks):
         before = ends[PREFIX]
-        if number > 0 and not settings.shared_prefix:
-            before = model(torch.tensor([[prefix_token]], device=device), use_cache=False).logits[0]
+        if number > 0 and not engine.settings.shared_prefix:
+            before = engine.sequential_tail().read([prefix_token], keep=1)[0]
         total += score(before, chunk[:1])
     total += score(ends[len(prompt.chunks) - 1], prompt.query[:1])
     if len(prompt.query) > 1:
-        cache = SegmentedCache(replace(reading, readers=(reader,)), len(reader.segments[0].keys))
-        inputs = torch.tensor([prompt.query[:-1]], device=device)
-        positions = torch.arange(reader.start, reader.start + inputs.shape[1], device=device)[None]
-        with reading_segments(model):
-            # The query is scored, so tokens that choose chunks together would see what they are to foretell.
-            for part in passes(inputs.shape[1], 1, reading.selection):
-                output = model(inputs[:, part], position_ids=positions[:, part], past_key_values=cache)
-                total += score(output.logits[0], prompt.query[part.start + 1 : part.stop + 1])
+        with engine.tail(reader) as tail:
+            # The query is scored, so tokens that choose chunks together would see what they are to predict.
+            for part in passes(len(prompt.query) - 1, 1, engine.settings.selection):
+                logits = tail.read(prompt.query[part], keep=part.stop - part.start)
+                total += score(logits[0], prompt.query[part.start + 1 : part.stop + 1])
     return total

@@ -1,4 +1,4 @@
-"""Which models can encode in parallel, told before a request is read."""
+"""Which models can encode in parallel, checked before a request is read."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from lm_eval_ape.attention.segmented_attention import reading_segments
-from lm_eval_ape.attention.segments import Reading, SegmentedCache
-from lm_eval_ape.encoding.encode import encode, input_device
+from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import Settings
@@ -129,15 +127,16 @@ def _probe(model: PreTrainedModel, config: PreTrainedConfig, settings: Settings)
     """Mean KL divergence, in nats, of generating two tokens after one chunk at T=S=1 from the ordinary forward pass."""
     ids = torch.arange(1, 13).remainder(config.vocab_size).tolist()
     prompt = Prompt(tuple(ids[:3]), (tuple(ids[3:8]),), tuple(ids[8:]))
-    device = input_device(model)
-    reader = encode(model, prompt, settings)
-    cache = SegmentedCache(Reading((reader,), backend=settings.attn_backend), config.num_hidden_layers)
-    with reading_segments(model):
+    plain = settings.with_(factors=None, top_chunks=None, attn_temperature=1.0, attn_scale=1.0)
+    engine = Engine(model, plain)
+    device = engine.device
+    reader = engine.encode(prompt)
+    with engine.tail(reader) as tail:
         generated = model.generate(
             input_ids=torch.tensor([prompt.query], device=device),
             attention_mask=torch.ones(1, len(prompt.query), dtype=torch.long, device=device),
             position_ids=torch.arange(reader.start, reader.start + len(prompt.query), device=device)[None],
-            past_key_values=cache,
+            past_key_values=tail.cache,
             max_new_tokens=2,
             min_new_tokens=2,
             do_sample=False,

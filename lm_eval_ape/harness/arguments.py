@@ -1,14 +1,13 @@
-"""The model's arguments: which are ours, which the harness's and transformers', and which nobody's."""
+"""The model's arguments: which are ours, which the harness's and transformers', and which do not exist."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lm_eval.models.huggingface import HFLM
-from transformers import AutoConfig
+from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedModel
 
 from lm_eval_ape.artefacts.calibration_file import load_choice
 from lm_eval_ape.errors import ApeError, nearest
@@ -16,28 +15,56 @@ from lm_eval_ape.pocket import POCKET, pocket_path
 from lm_eval_ape.settings.strategy import SETTINGS, Settings, resolve
 from lm_eval_ape.storage.loading import loading_told
 
-# Arguments of ours that say nothing about how a prompt is read.
-OWN = ("request_log", "calibration", "kv_cache_bytes", "kv_cache_dir", "kv_cache_dir_bytes")
+# Arguments of ours that say nothing about how a prompt is read, each with its values and its default for the README's
+# table of model arguments; an argument without them shares the row of the one before it.
+OWN: Mapping[str, tuple[str, str]] = {
+    "request_log": (
+        "file for one JSON line a request: tokens of prefix, chunks, query, dropped ones, chunks kept",
+        "none",
+    ),
+    "kv_cache_bytes": (
+        "most bytes of encoded chunks kept in memory, such as `2GiB`: another question on a document, or another "
+        "strategy with the same chunks, encodes nothing",
+        "0",
+    ),
+    "kv_cache_dir": (
+        "folder that keeps them from run to run, and most bytes there (`None`: no limit); damaged files are encoded "
+        "again",
+        "none, `50GiB`",
+    ),
+    "kv_cache_dir_bytes": ("", ""),
+    "calibration": (
+        "`calibration.json` of `lm-eval-ape calibrate`, whose T and S (of each layer and head, if it has them) are "
+        "taken",
+        "none",
+    ),
+}
 # Those of them that change no number, only what is kept.
 IDLE = ("request_log", "kv_cache_bytes", "kv_cache_dir", "kv_cache_dir_bytes")
 
-# What transformers' `from_pretrained` takes beside fields of the model's configuration.
-FROM_PRETRAINED = frozenset(
-    """
-    adapter_kwargs adapter_name allow_all_kernels attn_implementation bnb_4bit_compute_dtype bnb_4bit_quant_storage
-    bnb_4bit_quant_type bnb_4bit_use_double_quant cache_dir code_revision commit_hash device_map device_mesh
-    disable_mmap distributed_config dtype experts_implementation force_download from_auto fusion_config
-    generation_config ignore_mismatched_sizes key_mapping kernel_config llm_int8_enable_fp32_cpu_offload
-    llm_int8_has_fp16_weight llm_int8_skip_modules llm_int8_threshold load_in_4bit load_in_8bit local_files_only
-    low_cpu_mem_usage max_memory mirror offload_buffers offload_folder offload_state_dict output_loading_info
-    proxies quantization_config state_dict subfolder token torch_dtype tp_plan tp_size use_auth_token use_kernels
-    use_safetensors variant weights_only
-    """.split()
-)
+
+def _keywords(*functions: Callable[..., Any]) -> set[str]:
+    """Names of the arguments that functions can be given by name."""
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    named = [one for function in functions for one in inspect.signature(function).parameters.values()]
+    return {one.name for one in named if one.kind in by_name} - {"self", "pretrained_model_name_or_path"}
+
+
+# What transformers' `from_pretrained` takes beside its signature and fields of the model's configuration. Only its code
+# says so: it takes these out of its further keywords, and calls what remains an argument of the model.
+_FURTHER = """
+    adapter_kwargs adapter_name allow_all_kernels attn_implementation code_revision device_map device_mesh
+    distributed_config dtype experts_implementation generation_config kernel_config key_mapping low_cpu_mem_usage
+    max_memory mirror offload_buffers offload_folder offload_state_dict output_loading_info proxies quantization_config
+    state_dict subfolder torch_dtype tp_plan tp_size use_kernels variant
+"""
+# All that it takes by name, but for fields of the configuration and the configuration itself.
+FROM_PRETRAINED = _keywords(PreTrainedModel.from_pretrained, BitsAndBytesConfig.__init__) - {"config"}
+FROM_PRETRAINED |= set(_FURTHER.split())
 
 
 def split_arguments(given: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:
-    """Tell our arguments from those that go on to the harness's `HFLM`, and refuse those that nobody knows.
+    """Separate our arguments from those that go on to the harness's `HFLM`, and refuse unknown ones.
 
     Args:
         given: All of `--model_args`, parsed, with what the harness adds.
@@ -59,8 +86,7 @@ def split_arguments(given: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]
         )
     settings = _calibrated(resolve({key: value for key, value in given.items() if key in SETTINGS}), given)
     rest = {key: value for key, value in given.items() if key not in (*SETTINGS, "calibration")}
-    hflm = set(inspect.signature(HFLM.__init__).parameters) - {"self", "kwargs"}
-    known = hflm | FROM_PRETRAINED | set(SETTINGS) | set(OWN)
+    known = _keywords(HFLM.__init__) | FROM_PRETRAINED | {*SETTINGS, *OWN}
     unknown = [key for key in rest if key not in known]
     if unknown:
         # transformers also takes fields of the configuration, whose names only the checkpoint knows.
@@ -82,7 +108,7 @@ def _calibrated(settings: Settings, given: Mapping[str, Any]) -> Settings:
         return settings
     if fixed := [key for key in ("attn_temperature", "attn_scale") if key in given]:
         raise ApeError(f"calibration={path} and {fixed[0]}={given[fixed[0]]} both say what T and S are; drop one.")
-    return replace(settings, **load_choice(str(path), settings, given)._asdict())
+    return settings.with_(**load_choice(str(path), settings, given)._asdict())
 
 
 def _config_fields(arguments: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The harness's tasks by name, without building an index of those that nobody asks for."""
+"""The harness's tasks by name, without building an index of all the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of a loaded model in the files of its runs, and what tells it from every other one."""
+"""What the files of a run say of a loaded model, and what distinguishes it from every other one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from lm_eval_ape.artefacts.identity import weights_digest
 from lm_eval_ape.artefacts.model_digest import code_versions, full_digest
-from lm_eval_ape.encoding.encode import input_device
+from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.pocket import model_name
 
@@ -30,11 +30,11 @@ def model_facts(lm: ApeHFLM) -> dict[str, Any]:
 
 def device_name(lm: ApeHFLM) -> str:
     """The device in words."""
-    device = input_device(lm.model)
+    device = lm.engine.device
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
 
 
-def model_key(lm: ApeHFLM) -> str:
+def model_key(engine: Engine) -> str:
     """All that the model's logits depend on beside its input: its last weight, its precision, and what computes it."""
-    implementation, device = lm.model.config._attn_implementation, input_device(lm.model).type
-    return f"{full_digest(lm.model)} {lm.mixed_precision_dtype} {implementation} {device} {code_versions()}"
+    implementation, device = engine.model.config._attn_implementation, engine.device.type
+    return f"{full_digest(engine.model)} {engine.autocast_dtype} {implementation} {device} {code_versions()}"

@@ -116,7 +116,7 @@ def collect(
     too_long = 0
     for request in candidates:
         text = request.args[0]
-        tokens = len(prompts[text].ids) if text in prompts else lm.tokens(request)
+        tokens = len(prompts[text].ids) if text in prompts else len(lm.cutter.ids.of(request)(text)[0])
         if tokens + num_tokens <= lm.max_length:
             requests.append(request)
         elif on_too_long == "error":
@@ -156,9 +156,7 @@ def _build(
         samples=numbers,
         rank=0,
         world_size=1,
-        system_instruction=options.system_instruction,
-        apply_chat_template=bool(options.apply_chat_template),
-        fewshot_as_multiturn=options.multiturn,
+        **{**options.prompting, "apply_chat_template": bool(options.apply_chat_template)},
         chat_template=lm.apply_chat_template if options.apply_chat_template else None,
         tokenizer_name=lm.tokenizer_name if options.apply_chat_template else "",
     )

@@ -22,7 +22,7 @@ REQUESTS = ("generate_until", "loglikelihood", "loglikelihood_rolling")
 
 
 def share_evaluation() -> None:
-    """Let `lm_eval.evaluator.evaluate` share the requests of an `ape-hf` model; others are evaluated as ever."""
+    """Let `lm_eval.evaluator.evaluate` share the requests of an `ape-hf` model; others are evaluated as usual."""
     whole = evaluator.evaluate
     if getattr(whole, "shared_by_lm_eval_ape", False):
         return
@@ -60,7 +60,7 @@ class SharedLM:
         return functools.partial(self._answer, found) if name in REQUESTS else found
 
     def _answer(self, answer: Callable[[list[Instance]], list[Any]], requests: list[Instance]) -> list[Any]:
-        """Answer this process's requests, those of every so manieth document, and take the others' answers.
+        """Answer this process's requests, those of every n-th document of n processes, and take the others' answers.
 
         Raises:
             ApeError: The processes were given different requests, or one of them has ended.
@@ -83,7 +83,7 @@ class SharedLM:
                 "in each process (sets of strings do, where PYTHONHASHSEED is not fixed); give it a seed, or run it "
                 "in one process."
             )
-        self.lm.report([tally for _, _, part in gathered for tally in part])
+        self.lm.cutter.report([tally for _, _, part in gathered for tally in part], self.lm.settings)
         pairs = sorted((pair for _, part, _ in gathered for pair in part), key=lambda pair: pair[0])
         return [given for _, given in pairs]
 

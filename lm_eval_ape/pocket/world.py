@@ -1,6 +1,6 @@
 """The facts of the pocket world, and which pairs of entities belong to which split.
 
-Every pair (subject, object) belongs to exactly one split, told by a hash of the two words. A world
+Every pair (subject, object) belongs to exactly one split, found by a hash of the two words. A world
 of a split states facts of that split's pairs alone, so a fact that was read in training is never
 stated in a calibration or a test row, nor any chain of facts that contains it.
 """

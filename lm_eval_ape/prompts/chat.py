@@ -20,7 +20,7 @@ class Message(NamedTuple):
         role: `system`, `user` or `assistant`.
         start: Where its content begins.
         end: Where its content ends.
-        opens: Where the template begins to write its header; `start` where that cannot be told.
+        opens: Where the template begins to write its header; `start` where that is not known.
     """
 
     role: str
@@ -75,7 +75,7 @@ class ChatFormat:
     def text(self, history: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> ChatText:
         """Put messages into the template, and note where each stands.
 
-        The places follow from the same messages with marks for contents, which tell what the template writes between
+        The places follow from the same messages with marks for contents, which show what the template writes between
         them: a message that quotes the template, or an earlier message, moves nothing.
 
         Args:

@@ -30,7 +30,7 @@ class Context(NamedTuple):
     Attributes:
         start: Where it begins.
         end: Where it ends.
-        pieces: Where its pieces begin, but the first; none where only rules about text can tell.
+        pieces: Where its pieces begin, but the first; none where only rules about text can say.
         where: What it is, in words.
         repeated: Whether it stands in the prompt more than once; this is the last time.
         whole: Whether pieces stay in one, whatever their text holds.

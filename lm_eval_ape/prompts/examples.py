@@ -1,7 +1,7 @@
 """Where the few-shot examples of a prompt stand, each in one piece, and where its own question begins.
 
 The harness puts examples into a prompt in one of three ways: as turns of a conversation, inside one message, or as
-plain text. Turns are told apart by the template. Inside a text the separator stands between examples, but perhaps
+plain text. The template shows where turns begin. Inside a text the separator stands between examples, but perhaps
 within them too. There the document says which words of the prompt are its own: what its task writes before them
 (`Question: `) begins every example, and what it writes after them (`Answer:`) stands once in every example, before its
 answer.

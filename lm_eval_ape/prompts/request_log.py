@@ -34,7 +34,7 @@ class RequestLog:
             source: The document that it is of.
             number: Its number among the document's requests.
             prompt: How it was cut.
-            written: Whether it is written to the file, if there is one, or told to the logger alone.
+            written: Whether it is written to the file, if there is one, or goes to the logger alone.
         """
         record = {
             "task": source.task,

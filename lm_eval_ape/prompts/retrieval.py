@@ -68,7 +68,7 @@ def words(text: str) -> list[str]:
     return found
 
 
-# These packages are slow to import: whoever retrieves nothing need not wait for them.
+# These packages are slow to import: without retrieval nothing waits for them.
 
 
 @cache

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from lm_eval_ape.calibration.tables import gradient_sentences
 from lm_eval_ape.display.escaping import code, markdown
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.pocket import POCKET
-from lm_eval_ape.settings.strategy import Settings
+from lm_eval_ape.settings.strategy import DEFAULTS
 from lm_eval_ape.tasks.longbench.data import HUB_REPOSITORY
 
 _LIMITS = (
@@ -102,7 +101,7 @@ def _text(calibration: Calibration) -> Iterator[str]:
     changed = {
         name: value
         for name, value in calibration.settings.items()
-        if value != getattr(Settings(), name, None) and name != "strategy"
+        if value != DEFAULTS.get(name) and name != "strategy"
     }
     yield f"- Settings: {', '.join(code(f'{name}={value}') for name, value in changed.items()) or 'the defaults'}."
     for letter, found in (("T", stability.temperature), ("S", stability.scale)):
@@ -136,7 +135,7 @@ def _arguments(calibration: Calibration) -> str:
     model = calibration.model
     named = {name: getattr(model, name) for name in ("pretrained", "revision", "peft", "delta")}
     given = {name: value for name, value in named.items() if value not in (None, "main")}
-    defaults = {**asdict(Settings()), "chunk_tokens": 4000}
+    defaults = {**DEFAULTS, "chunk_tokens": 4000}
     settings = calibration.settings
     if settings["chunking"] != "tokens":
         defaults["chunk_tokens"] = None

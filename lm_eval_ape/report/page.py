@@ -12,13 +12,13 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from lm_eval_ape import __version__
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.report.material import Material, find
 from lm_eval_ape.report.section import Figures
 from lm_eval_ape.report.sections import SECTIONS
 from lm_eval_ape.report.warnings import warnings
 from lm_eval_ape.storage.files import write_text
+from lm_eval_ape.version import __version__
 
 FILE_NAME = "report.html"
 _ASSETS = Path(__file__).parent / "assets"

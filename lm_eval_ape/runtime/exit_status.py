@@ -1,4 +1,4 @@
-"""How a command ends: done, by a mistake that is told in a sentence, or stopped, with a word on how to go on."""
+"""How a command ends: done, by a mistake that is reported in a sentence, or stopped, with a word on how to go on."""
 
 from __future__ import annotations
 

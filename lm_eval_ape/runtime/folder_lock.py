@@ -1,4 +1,4 @@
-"""One run at a time in a folder: the second is told who is there, and a killed one leaves no lock behind."""
+"""One run at a time in a folder: the second learns who is there, and a killed one leaves no lock behind."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def hold(folder: str | Path, command: Sequence[str] = ()) -> Iterator[Path]:
 
     Args:
         folder: The folder, made if it does not exist.
-        command: What was called, for whoever finds the folder held; by default this process's own command line.
+        command: What was called, for another run that finds the folder held; by default this process's own command.
 
     Yields:
         The folder.

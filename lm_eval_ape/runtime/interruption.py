@@ -22,7 +22,7 @@ Handler = Callable[[int, FrameType | None], Any] | int | None
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asks the process to end; whoever holds a folder on the way up adds it.
+    """A signal asks the process to end; each holder of a folder on the way up adds it.
 
     Attributes:
         number: The signal's number.

@@ -30,7 +30,7 @@ _SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE
 PATIENCE = timedelta(days=1)
 # How long to look for the launcher's store, seconds.
 _REACH = 10
-# Marks errors of which the user has been told by another process.
+# Marks errors that another process has reported to the user.
 _TOLD = "_lm_eval_ape_told"
 
 
@@ -166,9 +166,9 @@ def be_quiet_unless_first() -> None:
 
 @contextmanager
 def telling_others(command: str) -> Iterator[None]:
-    """Let the other processes know why this one fails; of several that fail alike, one alone tells the user.
+    """Let the other processes know why this one fails; of several that fail alike, only one reports it.
 
-    An `ApeError` leaves with its sentence told or marked as told (see `sentence`).
+    An `ApeError` leaves with its sentence reported, or marked as reported (see `sentence`).
 
     Args:
         command: What the user called, for the sentence.
@@ -194,7 +194,7 @@ def telling_others(command: str) -> Iterator[None]:
 
 
 def sentence(command: str, error: ApeError) -> str | None:
-    """What to tell the user of an error; None where another process has told it."""
+    """What to report of an error; None where another process has reported it."""
     if getattr(error, _TOLD, False):
         return None
     rank, count = launched()
@@ -202,7 +202,7 @@ def sentence(command: str, error: ApeError) -> str | None:
 
 
 # The store that torchrun's agent keeps for its processes holds what they must know of each other when they fail. It is
-# there before any of them is joined, and stays when one of them ends. Without one, each tells for itself.
+# there before any of them is joined, and stays when one of them ends. Without one, each reports for itself.
 
 
 @cache

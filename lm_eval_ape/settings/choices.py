@@ -1,5 +1,13 @@
-"""What some settings can be, for those who check them and for those who do it."""
+"""What some settings and options can be, for those who check them and for those who do it."""
 
-CHUNKINGS = ("tokens", "passages", "separator")
-RETRIEVERS = ("none", "bm25")
-POSITIONS = ("shared", "stretched", "serial")
+from typing import Literal, get_args
+
+Chunking = Literal["tokens", "passages", "separator"]
+Retriever = Literal["none", "bm25"]
+Positions = Literal["shared", "stretched", "serial"]
+Pass = Literal["parallel", "sequential"]
+NoContext = Literal["error", "sequential"]
+
+CHUNKINGS: tuple[Chunking, ...] = get_args(Chunking)
+RETRIEVERS: tuple[Retriever, ...] = get_args(Retriever)
+POSITIONS: tuple[Positions, ...] = get_args(Positions)

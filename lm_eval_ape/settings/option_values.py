@@ -1,6 +1,7 @@
-"""Values of options as a command line, a YAML file or Python gives them, each checked and brought to one form.
+"""Types of options: what each takes from a command line, a YAML file or Python, and the one form it is brought to.
 
-Every reader takes the option's name, for errors, and a value, and raises `ApeError` if that is impossible.
+Text stands for the number that it writes, and for what it lists between commas. A function here that reads a value
+takes the option's name, for errors, and raises `ApeError` if the value is impossible.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from lm_eval_ape.errors import ApeError, nearest
+from pydantic import AllowInfNan, BeforeValidator, Field, Strict, ValidationInfo
+
+from lm_eval_ape.errors import ApeError
+from lm_eval_ape.settings.validation import Must
 from lm_eval_ape.storage.files import reason
 from lm_eval_ape.storage.strict_reading import from_json, writable
 
@@ -39,50 +43,6 @@ def check_writable(name: str, value: Any) -> None:
             check_writable(name, part)
 
 
-def text(name: str, value: Any) -> str:
-    """Text that is not empty."""
-    if not isinstance(value, str) or not value:
-        raise ApeError(f"{name} must be text, but got {value!r:.200}.")
-    return value
-
-
-def choice(*choices: str) -> Callable[[str, Any], str]:
-    """One of some words."""
-
-    def read(name: str, value: Any) -> str:
-        if value not in choices:
-            raise ApeError(
-                f"{name} must be one of {', '.join(choices)}, but got {value!r:.200}.{nearest(str(value), choices)}"
-            )
-        return str(value)
-
-    return read
-
-
-def count(least: int) -> Callable[[str, Any], int]:
-    """A whole number of at least `least`."""
-
-    def read(name: str, value: Any) -> int:
-        number = _parsed(value)
-        if isinstance(number, bool) or not isinstance(number, int) or number < least:
-            raise ApeError(f"{name} must be a whole number of at least {least}, but got {value!r:.200}.")
-        return number
-
-    return read
-
-
-def counts(least: int) -> Callable[[str, Any], tuple[int, ...]]:
-    """Whole numbers of at least `least`, in text separated by commas."""
-
-    def read(name: str, value: Any) -> tuple[int, ...]:
-        parts = numbers(name, value)
-        if not parts or any(not part.is_integer() or part < least for part in parts):
-            raise ApeError(f"{name} must be whole numbers of at least {least} such as 2,4,8, but got {value!r:.200}.")
-        return tuple(map(int, parts))
-
-    return read
-
-
 def byte_size(name: str, value: Any) -> int:
     """A number of bytes, with a unit or without: 2GiB, 500 MB, 1000000."""
     found = _BYTES.fullmatch(str(value).strip())
@@ -90,46 +50,6 @@ def byte_size(name: str, value: Any) -> int:
     if not found or not unit or isinstance(value, bool) or math.isinf(float(found[1])):
         raise ApeError(f"{name} must be a number of bytes such as 2GiB, 500MB or 1000000, but got {value!r:.200}.")
     return int(float(found[1]) * unit)
-
-
-def limit(name: str, value: Any) -> float:
-    """How many documents, or which share of them."""
-    number = _parsed(value)
-    if not is_number(number) or not number > 0:
-        raise ApeError(f"{name} must be a positive number (below 1: a share of the documents), but got {value!r:.200}.")
-    return float(number)
-
-
-def numbers(name: str, value: Any) -> tuple[float, ...]:
-    """Numbers, in text separated by commas; what they may be is for their reader to say."""
-    given = [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-    if not isinstance(given, (list, tuple)):
-        given = [given]
-    parsed = [_parsed(part) for part in given]
-    for number, part in zip(parsed, given, strict=True):
-        if not is_number(number):
-            raise ApeError(f"{name} must be numbers such as 0.8,0.9,1.0, but got {part!r}.")
-    return tuple(map(float, parsed))
-
-
-def names(name: str, value: Any) -> tuple[str, ...]:
-    """Names, in text separated by commas."""
-    given = value.split(",") if isinstance(value, str) else value
-    if not isinstance(given, (list, tuple)) or not all(isinstance(part, str) for part in given):
-        raise ApeError(f"{name} must be names separated by commas, but got {value!r:.200}.")
-    return tuple(part.strip() for part in given if part.strip())
-
-
-def switch(name: str, value: Any) -> bool:
-    """True or false."""
-    if not isinstance(value, bool):
-        raise ApeError(f"{name} must be true or false, but got {value!r:.200}.")
-    return value
-
-
-def template(name: str, value: Any) -> bool | str:
-    """Whether to use a chat template, or its name."""
-    return value if isinstance(value, bool) else text(name, value)
 
 
 def arguments(name: str, value: Any) -> dict[str, Any]:
@@ -174,7 +94,16 @@ def picked(name: str, value: Any) -> dict[str, list[int]]:
     return {task: sorted(set(numbers)) for task, numbers in given.items()}
 
 
-def _parsed(value: Any) -> Any:
+def read_by(read: Callable[[str, Any], Any]) -> BeforeValidator:
+    """A part of a type: its values are read by a function that takes the option's name and the value."""
+
+    def by_name(value: Any, info: ValidationInfo) -> Any:
+        return read(str(info.field_name), value)
+
+    return BeforeValidator(by_name)
+
+
+def number(value: Any) -> Any:
     """Text as the number that it writes in decimal digits; anything else as it is."""
     for kind in (int, float):
         try:
@@ -184,11 +113,38 @@ def _parsed(value: Any) -> Any:
     return value
 
 
-def is_number(value: Any) -> bool:
-    """Whether it is a number that a float can hold."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False
+def listed(value: Any) -> Any:
+    """Text as its parts between commas; one thing as a list of it."""
+    if isinstance(value, str):
+        return [part for part in value.split(",") if part.strip()]
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+def _names(value: Any) -> Any:
+    """Text as its parts between commas, without blanks around them; empty ones are dropped."""
+    given = value.split(",") if isinstance(value, str) else value
+    if not isinstance(given, (list, tuple)) or not all(isinstance(part, str) for part in given):
+        raise ValueError
+    return tuple(part.strip() for part in given if part.strip())
+
+
+WholeNumber = Annotated[int, Strict(), BeforeValidator(number)]
+Number = Annotated[float, Strict(), AllowInfNan(False), BeforeValidator(number)]
+Count = Annotated[WholeNumber, Field(ge=1), Must("a whole number of at least 1")]
+CountFrom0 = Annotated[WholeNumber, Field(ge=0), Must("a whole number of at least 0")]
+CountFrom99 = Annotated[WholeNumber, Field(ge=99), Must("a whole number of at least 99")]
+Positive = Annotated[Number, Field(gt=0), Must("a positive number")]
+Limit = Annotated[Number, Field(gt=0), Must("a positive number (below 1: a share of the documents)")]
+Counts = Annotated[
+    tuple[Count, ...],
+    Field(min_length=1),
+    BeforeValidator(listed),
+    Must("whole numbers of at least 1 such as 2,4,8"),
+]
+Numbers = Annotated[tuple[Number, ...], BeforeValidator(listed), Must("numbers such as 0.8,0.9,1.0")]
+Text = Annotated[str, Strict(), Field(min_length=1), Must("text")]
+Names = Annotated[tuple[str, ...], BeforeValidator(_names), Must("names separated by commas")]
+Switch = Annotated[bool, Strict(), Must("true or false")]
+Template = Annotated[Switch | Text, Must("text")]
+Arguments = Annotated[dict[str, Any], read_by(arguments)]
+Object = Annotated[dict[str, Any], read_by(mapping)]

@@ -1,64 +1,39 @@
-"""What our commands can be told: fields of a dataclass are the command line's flags, a YAML file's keys, and Python's.
+"""What our commands can be told: fields of a model are the command line's flags, a YAML file's keys, and Python's.
 
-A command's options are a subclass of `HarnessOptions`, which has what every run of the harness's tasks needs.
+A command's options are a subclass of `Options`; of `HarnessOptions`, which has what every run of the harness's tasks
+needs, for commands that run some.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from typing_extensions import Self
 
-from lm_eval_ape.errors import ApeError, nearest
+from lm_eval_ape.errors import ApeError
 from lm_eval_ape.settings import option_values as values
+from lm_eval_ape.settings.validation import validated
 
 
-def about(read: Callable[[str, Any], Any], text: str, metavar: str | None = None) -> dict[str, Any]:
-    """Metadata of an option's field.
+def option(default: Any, text: str, metavar: str | None = None) -> Any:
+    """An option's field.
 
     Args:
-        read: Checks a value as a flag, a file or Python gives it, and brings it to one form.
+        default: What it is if it is not given.
         text: What the help says.
-        metavar: What stands for the value in the help.
+        metavar: What stands for the value in the help; by default the choices, or the field's name.
     """
-    return {"read": read, "help": text, "metavar": metavar}
+    return Field(default, description=text, json_schema_extra={"metavar": metavar})
 
 
-@dataclass(frozen=True, kw_only=True)
-class HarnessOptions:
-    """Which model reads which tasks, and how the harness builds their requests."""
+class Options(BaseModel):
+    """What a command can be told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), defer_build=True)
 
     COMMAND: ClassVar[str] = ""
-
-    model_args: dict[str, Any] = field(
-        default_factory=dict,
-        metadata=about(
-            values.arguments, "the model and how it encodes, as for lm_eval --model ape-hf", "pretrained=MODEL,..."
-        ),
-    )
-    tasks: tuple[str, ...] = field(default=(), metadata=about(values.names, "harness tasks", "TASK,..."))
-    limit: float | None = field(
-        default=None, metadata=about(values.limit, "the first N documents of each task (below 1: that share)", "N")
-    )
-    output_path: str | None = field(default=None, metadata=about(values.text, "folder for what comes out", "DIR"))
-    batch_size: int = field(default=1, metadata=about(values.count(1), "requests generated at a time", "N"))
-    device: str | None = field(default=None, metadata=about(values.text, "cuda, cuda:1, cpu, ..."))
-    num_fewshot: int | None = field(default=None, metadata=about(values.count(0), "examples in the prompt", "N"))
-    apply_chat_template: bool | str = field(
-        default=False, metadata=about(values.template, "use the tokenizer's chat template", "NAME")
-    )
-    fewshot_as_multiturn: bool | None = field(
-        default=None, metadata=about(values.switch, "give examples as turns of a conversation")
-    )
-    system_instruction: str | None = field(default=None, metadata=about(values.text, "system prompt", "TEXT"))
-    include_path: tuple[str, ...] = field(
-        default=(), metadata=about(values.names, "folders with tasks of your own", "DIR,...")
-    )
-    metadata: dict[str, Any] = field(
-        default_factory=dict, metadata=about(values.mapping, "options of tasks", '{"longbench_dir":"DIR"}')
-    )
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> Self:
@@ -67,27 +42,33 @@ class HarnessOptions:
         Raises:
             ApeError: A name is unknown, a value is impossible, or options do not go together.
         """
-        known = {option.name: option for option in fields(cls)}
-        for name in given:
-            if name not in known:
-                raise ApeError(f"{cls.COMMAND} has no option {name!r:.60}.{nearest(str(name), known)}")
-            values.check_writable(str(name), given[name])
-        checked = {
-            name: known[name].metadata["read"](name, value) for name, value in given.items() if value is not None
-        }
-        options = cls(**checked)
-        options.check(checked)
-        return options
+        known = {name: value for name, value in given.items() if value is not None or name not in cls.model_fields}
+        return validated(cls, known, cls.COMMAND)
 
-    def check(self, given: Mapping[str, Any]) -> None:
-        """Refuse options that do not go together.
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_writable(cls, value: Any, info: ValidationInfo) -> Any:
+        values.check_writable(str(info.field_name), value)
+        return value
 
-        Args:
-            given: Those that were given, checked one by one.
 
-        Raises:
-            ApeError: With the sentence.
-        """
+class HarnessOptions(Options):
+    """Which model reads which tasks, and how the harness builds their requests."""
+
+    model_args: values.Arguments = option(
+        {}, "the model and how it encodes, as for lm_eval --model ape-hf", "pretrained=MODEL,..."
+    )
+    tasks: values.Names = option((), "harness tasks", "TASK,...")
+    limit: values.Limit | None = option(None, "the first N documents of each task (below 1: that share)", "N")
+    output_path: values.Text | None = option(None, "folder for what comes out", "DIR")
+    batch_size: values.Count = option(1, "requests generated at a time", "N")
+    device: values.Text | None = option(None, "cuda, cuda:1, cpu, ...")
+    num_fewshot: values.CountFrom0 | None = option(None, "examples in the prompt", "N")
+    apply_chat_template: values.Template = option(False, "use the tokenizer's chat template", "NAME")
+    fewshot_as_multiturn: values.Switch | None = option(None, "give examples as turns of a conversation")
+    system_instruction: values.Text | None = option(None, "system prompt", "TEXT")
+    include_path: values.Names = option((), "folders with tasks of your own", "DIR,...")
+    metadata: values.Object = option({}, "options of tasks", '{"longbench_dir":"DIR"}')
 
     def check_named(self, example: str) -> None:
         """Refuse options without a model or a task, and a model with arguments that are flags.
@@ -109,3 +90,12 @@ class HarnessOptions:
     def multiturn(self) -> bool:
         """Few-shot examples as turns; by default where there is a chat template, as in the harness."""
         return bool(self.apply_chat_template) if self.fewshot_as_multiturn is None else self.fewshot_as_multiturn
+
+    @property
+    def prompting(self) -> dict[str, Any]:
+        """How prompts are written, as arguments of the harness's functions."""
+        return {
+            "system_instruction": self.system_instruction,
+            "apply_chat_template": self.apply_chat_template,
+            "fewshot_as_multiturn": self.multiturn,
+        }

@@ -16,7 +16,7 @@ from typing import Any
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.storage.strict_reading import from_json
 
-# Drafts of other hosts' processes, of which nobody here can say whether they live, are dead after so many seconds.
+# Drafts of other hosts' processes, of which it is not known here whether they live, are dead after so many seconds.
 STALE = 3600
 _HOST = re.sub(r"[^\w-]", "_", socket.gethostname())[:40]
 _DRAFT = re.compile(r"\.([\w-]+)\.(\d+)\.tmp$")
@@ -37,7 +37,7 @@ def make_folder(path: str | Path) -> Path:
 
 
 def draft_of(path: Path) -> Path:
-    """Where to write a file before it gets its name by `os.replace`: nobody ever sees half a file under that name."""
+    """Where to write a file before it gets its name by `os.replace`: half a file never has that name."""
     return path.with_name(f"{path.name}.{_HOST}.{os.getpid()}.tmp")
 
 

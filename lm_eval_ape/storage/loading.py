@@ -1,4 +1,4 @@
-"""What can be wrong with a checkpoint, told in a sentence while it is loaded."""
+"""What can be wrong with a checkpoint, reported in a sentence while it is loaded."""
 
 from __future__ import annotations
 

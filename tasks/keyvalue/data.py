@@ -1,7 +1,7 @@
 """The rows of key-value retrieval: a JSON object of random keys and values, one pair a line, and a key to look up.
 
 Liu et al., Lost in the Middle: How Language Models Use Long Contexts (TACL 2024), section 3: keys and values are random
-UUIDs, so nothing but the context tells the answer. The prompt is theirs, word for word, so that results compare
+UUIDs, so only the context has the answer. The prompt is theirs, word for word, so that results compare
 (`kv_retrieval.prompt` in https://github.com/nelson-liu/lost-in-the-middle, MIT license).
 """
 

@@ -171,7 +171,7 @@ def _segments(text: str) -> list[str]:
     return list(_jieba().cut(text, cut_all=False))
 
 
-# These packages are slow to import: whoever scores no such task need not wait for them.
+# These packages are slow to import: without such a task nothing waits for them.
 
 
 @cache

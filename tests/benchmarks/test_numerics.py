@@ -6,11 +6,11 @@ import importlib
 from types import ModuleType
 
 import pytest
-import tiny
 import torch
 from conftest import REPOSITORY
 from test_exactness import prompt_of, tokens
 
+from helpers import tiny
 from lm_eval_ape.settings.strategy import resolve
 
 PROMPTS = [prompt_of([tokens(9, seed), tokens(5, seed + 50), tokens(12, seed + 90)]) for seed in range(3)]

@@ -6,11 +6,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import harness
 import pytest
-import tiny
 import torch
 
+from helpers import harness, tiny
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 
 CALIBRATION = "ape_longbench_2wikimqa_calibration"

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import launcher
 import numpy as np
 import pytest
 import yaml
 from lm_eval.config.evaluate_config import EvaluatorConfig
 
+from helpers import launcher
 from lm_eval_ape.artefacts import calibration_file
 from lm_eval_ape.calibration.objective import teacher
 from lm_eval_ape.calibration.options import Options

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import harness
 import numpy as np
 import pytest
 import yaml
 
+from helpers import harness
 from lm_eval_ape.artefacts import calibration_file
 from lm_eval_ape.artefacts.calibration import Calibration, FactorTables
 from lm_eval_ape.artefacts.moved_heads import moved
@@ -98,7 +98,7 @@ def test_a_model_reads_with_the_tables_and_says_so(
     assert lm.settings.factors == Factors.from_json(content["gradient"]["factors"])
     assert lm.get_model_info()["lm_eval_ape"]["factors_sha256"] == content["gradient"]["sha256"]
     # Its divergence on the calibration's rows, measured by a model that loaded the file as its reader.
-    reading = lm.reading([])
+    reading = lm.engine.reading([])
     assert tuple(reading.temperature.shape) == (1, 3, 4)
     assert reading.tempers_prefix
     config = yaml.safe_load((fitted / "run_config.yaml").read_text(encoding="utf-8"))

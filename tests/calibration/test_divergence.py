@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from property_profiles import examples
 from scipy.special import log_softmax, rel_entr
 
+from helpers.property_profiles import examples
 from lm_eval_ape.calibration.objective.divergence import forward_kl, log_probabilities
 
 many = examples(60)

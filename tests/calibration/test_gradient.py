@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import tiny
 import torch
 from torch import Tensor
 
+from helpers import tiny
 from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.attention.segments import Reader
 from lm_eval_ape.calibration.gradient import differentiator
@@ -17,7 +17,7 @@ from lm_eval_ape.calibration.gradient.differentiator import Differentiator
 from lm_eval_ape.calibration.grid.measure import Meter
 from lm_eval_ape.calibration.objective.objective import Objective
 from lm_eval_ape.calibration.objective.teacher import Teacher
-from lm_eval_ape.encoding.encode import encode
+from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.samples import Sample
@@ -40,7 +40,7 @@ class Setting:
         meter = Meter(lm, Objective(3, "teacher", "continue"), max_rows=None, cache=None)
         self.meter = meter
         self.teacher: Teacher = meter.teacher(SAMPLE)
-        self.reader: Reader = encode(lm.model, SAMPLE.prompt, lm.settings)
+        self.reader: Reader = Engine(lm.model, lm.settings).encode(SAMPLE.prompt)
 
     def __call__(self, parameters: Tensor, wanted: Tensor | None = None, **options: Any) -> differentiator.Gradient:
         differentiator = options.pop("differentiator", None) or Differentiator(self.lm, **options)

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import dense
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from helpers import dense
 from lm_eval_ape.artefacts.points import Point
-from lm_eval_ape.calibration.grid import scoring
+from lm_eval_ape.attention.segments import SegmentedCache
 from lm_eval_ape.calibration.grid.measure import Meter
 from lm_eval_ape.calibration.objective.objective import Objective
 from lm_eval_ape.engine.decoding import end_tokens
+from lm_eval_ape.engine.engine import Tail
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.samples import Sample
@@ -130,13 +131,13 @@ def test_scores_are_plain_numbers_that_a_file_can_hold(load: Callable[..., ApeHF
 
 def test_chunks_that_are_kept_are_not_encoded_again(load: Callable[..., ApeHFLM]) -> None:
     lm = load(kv_cache_bytes="1MiB")
-    assert lm.store is not None
+    assert lm.engine.store is not None
     meter = Meter(lm, Objective(2, "own", "stop"), max_rows=None, cache=None)
     first = meter.measure(SAMPLES[:1], POINTS).kl
-    missed = lm.store.counts.misses
+    missed = lm.engine.store.counts.misses
     assert missed
     assert np.array_equal(meter.measure(SAMPLES[:1], POINTS).kl, first)
-    assert lm.store.counts.misses == missed
+    assert lm.engine.store.counts.misses == missed
 
 
 @pytest.mark.parametrize("history", ["own", "teacher"])
@@ -207,14 +208,13 @@ def test_histories_agree_for_one_token_and_part_for_more(load: Callable[..., Ape
 @pytest.mark.parametrize("history", ["own", "teacher"])
 def test_scoring_reads_on_the_kernel_that_was_asked_for(load: Callable[..., ApeHFLM], history: str) -> None:
     lm = load(attn_backend="eager")
-    lm.used.clear()
+    lm.engine.used.clear()
     Meter(lm, Objective(2, history, "stop"), max_rows=None, cache=None).measure(SAMPLES[:1], POINTS)
-    assert set(lm.used) == {"eager"}
-    encoding = lm.used["eager"]
-    lm.used.clear()
-    meter = Meter(lm, Objective(2, history, "stop"), max_rows=None, cache=None)
-    meter.scorer.read(SAMPLES[0].prompt)
-    assert 0 < lm.used["eager"] < encoding
+    assert set(lm.engine.used) == {"eager"}
+    encoding = lm.engine.used["eager"]
+    lm.engine.used.clear()
+    lm.engine.encode(SAMPLES[0].prompt)
+    assert 0 < lm.engine.used["eager"] < encoding
 
 
 def test_every_batch_of_points_is_told_as_it_is_scored(load: Callable[..., ApeHFLM]) -> None:
@@ -236,22 +236,23 @@ def test_points_in_batches_of_any_size_score_the_same(load: Callable[..., ApeHFL
 
 
 def test_short_memory_halves_the_batch_until_it_fits(
-    load: Callable[..., ApeHFLM], monkeypatch: pytest.MonkeyPatch
+    load: Callable[..., ApeHFLM], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     lm = load()
     expected = Meter(lm, Objective(2, "own", "stop"), max_rows=None, cache=None).measure(SAMPLES, POINTS).kl
-    forward = scoring.last_logits
-    sizes = []
+    read, sizes = Tail.read, []
 
-    def with_little_memory(lm: ApeHFLM, ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        sizes.append(len(ids))
-        if len(ids) > 1:
+    def with_little_memory(tail: Tail, *args: Any, **kwargs: Any) -> Tensor:
+        if isinstance(tail.cache, SegmentedCache):
+            sizes.append(tail.rows)
+        if tail.rows > 1:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return forward(lm, ids, *args, **kwargs)
+        return read(tail, *args, **kwargs)
 
-    monkeypatch.setattr(scoring, "last_logits", with_little_memory)
+    monkeypatch.setattr(Tail, "read", with_little_memory)
     got = Meter(lm, Objective(2, "own", "stop"), max_rows=None, cache=None).measure(SAMPLES, POINTS).kl
     assert np.allclose(got, expected, atol=1e-12, rtol=0)
+    assert "document 0 of task task: memory is short; going on with 2 points at a time." in caplog.text
     # Once found, the size that fits is kept.
     assert sizes[:3] == [4, 2, 1]
     assert set(sizes[3:]) == {1}
@@ -260,10 +261,14 @@ def test_short_memory_halves_the_batch_until_it_fits(
 def test_memory_that_does_not_even_hold_one_point_is_told_with_the_sample(
     load: Callable[..., ApeHFLM], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_memory(*args: Any, **kwargs: Any) -> Tensor:
-        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+    read = Tail.read
 
-    monkeypatch.setattr(scoring, "last_logits", no_memory)
+    def no_memory(tail: Tail, *args: Any, **kwargs: Any) -> Tensor:
+        if isinstance(tail.cache, SegmentedCache):
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 b.")
+        return read(tail, *args, **kwargs)
+
+    monkeypatch.setattr(Tail, "read", no_memory)
     meter = Meter(load(), Objective(2, "own", "stop"), max_rows=None, cache=None)
     with pytest.raises(ApeError, match=r"document 1 of task task: memory does not suffice for one \(T, S\) point"):
         meter.measure(SAMPLES[1:], POINTS)

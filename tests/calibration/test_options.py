@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ def test_samples_of_a_task_that_is_not_calibrated_on_are_refused(options: Callab
 
 def test_help_teaches_every_option_and_imports_nothing_heavy() -> None:
     text = build_parser().format_help()
-    assert all(f"--{option.name}" in text for option in fields(Options))
+    assert all(f"--{name}" in text for name in Options.model_fields)
     assert "examples:" in text
     code = "import sys; from lm_eval_ape.cli import main\ntry: main(['calibrate', '--help'])\nexcept SystemExit: pass\n"
     code += "print({'torch', 'transformers', 'lm_eval', 'scipy', 'numpy'} & set(sys.modules), file=sys.stderr)"
@@ -98,3 +98,37 @@ def test_the_papers_configurations_have_its_grids_and_chunks() -> None:
         grid = run.make_grid(paper.temperatures, paper.scales, num_tokens=paper.num_tokens)
         assert (paper.num_tokens, len(grid.points), paper.history) == (tokens, points, "own")
         assert (paper.model_args["chunk_tokens"], paper.model_args["max_chunks"]) == (4000, 20)
+
+
+@pytest.mark.parametrize(
+    ("given", "penalty"), [("auto", None), ("inf", math.inf), ("0.3", 0.3), (0, 0.0), (math.inf, math.inf)]
+)
+def test_the_penalty_is_a_number_or_chosen_or_one_value_for_all(given: object, penalty: float | None) -> None:
+    asked = {"model_args": "pretrained=pocket", "tasks": "t", "method": "gradient", "output_path": "out"}
+    assert Options.read({**asked, "penalty": given}).penalty == penalty
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"penalty": "nan"}, "penalty must be auto, inf or a number of at least 0, but got 'nan'."),
+        ({"penalty": -1}, "penalty must be auto, inf or a number of at least 0, but got -1."),
+        ({"bounds": "4,0.25"}, "bounds must be two positive numbers, the smaller one first, but got '4,0.25'."),
+        ({"bounds": "1"}, "bounds must be two positive numbers, the smaller one first, but got '1'."),
+        ({"validation_share": 1}, "validation_share must be a number from 0 to below 1, but got 1."),
+        ({"learning_rate": "0"}, "learning_rate must be a positive number, but got '0'."),
+        ({"keep_gib": "inf"}, "keep_gib must be a positive number, but got 'inf'."),
+        ({"folds": 1}, "folds must be a whole number of at least 2, but got 1."),
+        ({"granularity": "heads"}, "must be one of model, layer, head, but got 'heads'. Did you mean 'head'?"),
+        ({"history": "own"}, "history=own has no gradient"),
+        ({"granularity": "model", "penalty": 1}, "granularity=model has one value for all"),
+        ({"method": "grid", "steps": 3}, "steps is only read with a gradient"),
+        ({"scales": "0.9"}, "scales is only read with a grid"),
+    ],
+    ids=str,
+)
+def test_impossible_options_of_a_gradient_are_refused_with_a_sentence(given: dict[str, Any], told: str) -> None:
+    asked = {"model_args": "pretrained=pocket", "tasks": "t", "method": "gradient", "output_path": "out"}
+    with pytest.raises(ApeError) as error:
+        Options.read({**asked, **given})
+    assert told in str(error.value)

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import harness
 import pytest
 import yaml
 from lm_eval.loggers import EvaluationTracker
 
+from helpers import harness
 from lm_eval_ape.comparison.compare import compare
 from lm_eval_ape.comparison.folder import save
 from lm_eval_ape.comparison.options import Options

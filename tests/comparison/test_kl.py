@@ -134,8 +134,9 @@ def test_different_numbers_of_tokens_are_told(options: Make, board_folder: Path)
 def test_whole_texts_have_no_next_token_and_the_board_says_so(options: Make, toy_tasks: Path, tmp_path: Path) -> None:
     import shutil
 
-    import harness
     import yaml
+
+    from helpers import harness
 
     folder = Path(shutil.copytree(toy_tasks, tmp_path / "tasks"))
     config = harness.task("toy_text", "loglikelihood_rolling", [])

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import harness
 import numpy as np
 import pytest
 import yaml
 
+from helpers import harness
 from lm_eval_ape.artefacts.board_file import read
 from lm_eval_ape.cli import main
 from lm_eval_ape.comparison.compare import compare

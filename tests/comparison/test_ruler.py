@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import harness
 import lm_eval.tasks
 import pytest
-import tiny
 import torch
 import transformers
 from lm_eval.tasks import TaskManager
 
+from helpers import harness, tiny
 from lm_eval_ape.comparison.compare import compare
 from lm_eval_ape.comparison.options import Options
 

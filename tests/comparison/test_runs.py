@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import harness
 import pytest
 
+from helpers import harness
 from lm_eval_ape.comparison.compare import compare
 from lm_eval_ape.comparison.options import Options
 from lm_eval_ape.errors import ApeError

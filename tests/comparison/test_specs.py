@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +24,25 @@ def test_a_spec_resolves_to_the_strategys_settings_over_the_shared_ones() -> Non
     assert (sink.settings.attn_temperature, sink.settings.chunking) == (1.0, "passages")
     assert (ape.settings.attn_temperature, ape.settings.attn_scale) == (0.8, 0.9)
     assert (ape.settings.chunk_tokens, ape.settings.shared_prefix, ape.settings.chunking) == (500, False, "passages")
-    assert describe(asdict(ape.settings)) == ("T=0.8 S=0.9 shared_prefix=False chunking=passages chunk_tokens=500")
+    assert describe(ape.settings.record) == ("T=0.8 S=0.9 shared_prefix=False chunking=passages chunk_tokens=500")
 
 
 def test_numbers_of_chunks_can_be_swept() -> None:
     specs = split_specs("sequential," + ",".join(f"sink[chunks={2**power}]" for power in range(7)))
     found = read_specs(specs, MODEL)
     assert [spec.settings.chunks for spec in found] == [None, 1, 2, 4, 8, 16, 32, 64]
-    assert describe(asdict(found[-1].settings)) == "T=1 S=1 chunking=passages chunks=64"
+    assert describe(found[-1].settings.record) == "T=1 S=1 chunking=passages chunks=64"
 
 
 def test_line_breaks_are_described_as_they_are_typed() -> None:
     (spec,) = read_specs([r"sink[chunking=separator,separator=\n]"], MODEL)
-    assert describe(asdict(spec.settings)) == r"T=1 S=1 chunking=separator separator=\n"
+    assert describe(spec.settings.record) == r"T=1 S=1 chunking=separator separator=\n"
 
 
 def test_a_preset_stands_for_the_settings_it_fills() -> None:
     sequential, ape = read_specs(["sequential[preset=C200x20]", "ape[preset=C4000x20,max_chunks=5]"], MODEL)
-    assert describe(asdict(sequential.settings)) == "one sequence chunking=passages preset=C200x20"
-    assert describe(asdict(ape.settings)) == "T=0.9 S=0.9 chunking=passages max_chunks=5 preset=C4000x20"
+    assert describe(sequential.settings.record) == "one sequence chunking=passages preset=C200x20"
+    assert describe(ape.settings.record) == "T=0.9 S=0.9 chunking=passages max_chunks=5 preset=C4000x20"
     assert ape.settings.chunk_tokens == 4000
 
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import damage
 import pytest
 
+from helpers import damage
 from lm_eval_ape.artefacts import analysis_file, board_file, calibration_file
 from lm_eval_ape.calibration.options import Options, read_file
 from lm_eval_ape.cli import main

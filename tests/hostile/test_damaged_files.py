@@ -8,13 +8,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import damage
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from property_profiles import examples
-from undrawn import page
 
+from helpers import damage
+from helpers.property_profiles import examples
+from helpers.undrawn import page
 from lm_eval_ape.analysis import tables as analysis_tables
 from lm_eval_ape.artefacts import analysis_file, board_file, calibration_file
 from lm_eval_ape.calibration import tables

@@ -5,18 +5,18 @@ from __future__ import annotations
 from itertools import accumulate, pairwise
 from typing import Any
 
-import harness
 import pytest
-import tiny
 from hypothesis import given
 from hypothesis import strategies as st
-from property_profiles import examples
 from transformers import AutoTokenizer
 
+from helpers import harness, tiny
+from helpers.property_profiles import examples
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.pocket import pocket_path
 from lm_eval_ape.prompts.chunking import cut_text, cut_tokens, divide
-from lm_eval_ape.prompts.prompt import Prompt, Source, Splitter
+from lm_eval_ape.prompts.prompt import Prompt, Source
+from lm_eval_ape.prompts.splitter import Splitter
 from lm_eval_ape.settings.strategy import resolve
 
 TOKENIZERS = {"tiny": tiny.make_tokenizer(), "pocket": AutoTokenizer.from_pretrained(pocket_path())}
@@ -128,7 +128,7 @@ def lm(request: pytest.FixtureRequest, checkpoint: str) -> ApeHFLM:
 @examples(150)
 @given(text=st.builds("{}{}".format, st.sampled_from(["", "<s>", "<s><s>", BEFORE]), documents))
 def test_ape_hf_reads_the_ids_that_hf_reads(lm: ApeHFLM, text: str) -> None:
-    assert lm._tokenise(text)[0] == lm.tok_encode(text)
+    assert lm.cutter.ids.generated(text)[0] == lm.tok_encode(text)
 
 
 def test_documents_full_of_special_tokens_score_as_under_hf(checkpoint: str) -> None:

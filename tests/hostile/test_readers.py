@@ -12,6 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lm_eval_ape.analysis.options import Options as AnalysisOptions
+from lm_eval_ape.calibration.options import Options as CalibrationOptions
+from lm_eval_ape.comparison.options import Options as ComparisonOptions
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.settings import option_values
 from lm_eval_ape.settings.strategy import SETTINGS, resolve
@@ -21,6 +24,8 @@ from lm_eval_ape.tasks.needle.data import load_needle
 from lm_eval_ape.tasks.perplexity.data import load_perplexity
 from lm_eval_ape.tasks.rows import read_jsonl
 
+COMMANDS = (CalibrationOptions, ComparisonOptions, AnalysisOptions)
+NEEDED = {"model_args": "pretrained=pocket", "tasks": "t", "output_path": "out"}
 SIGNS = [
     "{",
     "}",
@@ -105,17 +110,14 @@ def test_json_that_python_writes_is_read_as_it_was(value: object) -> None:
 
 @given(value=values)
 def test_any_value_of_an_option_is_brought_to_one_form_or_is_a_sentence(value: object) -> None:
-    readers = {
-        name: getattr(option_values, name)
-        for name in ("text", "byte_size", "limit", "numbers", "names", "switch", "template", "arguments", "picked")
-    }
-    readers |= {"count": option_values.count(1), "counts": option_values.counts(1), "choice": option_values.choice("a")}
-    for name, read in readers.items():
-        with contextlib.suppress(ApeError):
-            option_values.check_writable(name, value)
-            found = read(name, value)
-            if name in ("limit", "numbers", "counts"):
-                assert all(math.isfinite(number) for number in (found if isinstance(found, tuple) else [found]))
+    with contextlib.suppress(ApeError):
+        option_values.byte_size("kv_cache_bytes", value)
+    for options in COMMANDS:
+        for name in options.model_fields:
+            with contextlib.suppress(ApeError):
+                found = getattr(options.read({**NEEDED, name: value}), name)
+                if name in ("limit", "temperatures", "chunks", "bounds", "keep_gib") and found is not None:
+                    assert all(math.isfinite(number) for number in (found if isinstance(found, tuple) else [found]))
 
 
 @given(given=st.dictionaries(st.sampled_from(SETTINGS), values, max_size=3))

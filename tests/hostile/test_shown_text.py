@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import damage
 import pytest
-from chromium import chromium, needs_chromium
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
-from undrawn import page
 
+from helpers import damage
+from helpers.chromium import chromium, needs_chromium
+from helpers.undrawn import page
 from lm_eval_ape.analysis import tables as analysis_tables
 from lm_eval_ape.artefacts.analysis import Analysis
 from lm_eval_ape.artefacts.board import Board

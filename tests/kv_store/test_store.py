@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
 from test_exactness import CHUNKS, QUERY, prompt_of, query_logits, tokens
 from transformers import PreTrainedModel
 
-from lm_eval_ape.encoding.encode import encode, encode_all
-from lm_eval_ape.encoding.kv_store.store import KVStore, open_store
+from helpers import tiny
+from lm_eval_ape.encoding.encode import encode_all
+from lm_eval_ape.encoding.kv_store.store import KVStore, StoreLimits, open_store
+from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import Settings, resolve
 
@@ -33,13 +34,13 @@ def model() -> PreTrainedModel:
 def make_store(
     model: PreTrainedModel, *, memory: int = 2**20, folder: Path | None = None, limit: int | None = None
 ) -> KVStore:
-    store = open_store(model, torch.device("cpu"), memory_bytes=memory, folder=folder, folder_bytes=limit, facts="None")
+    store = open_store(model, torch.device("cpu"), StoreLimits(memory, folder, limit), facts="None")
     assert store is not None
     return store
 
 
 def logits(model: PreTrainedModel, prompt: Prompt, settings: Settings, store: KVStore | None = None) -> torch.Tensor:
-    reader = encode(model, prompt, settings, store=store)
+    reader = Engine(model, settings, store=store).encode(prompt)
     return query_logits(model, [reader], [prompt], settings)[0]
 
 
@@ -65,7 +66,7 @@ def test_cold_warm_and_no_store_give_the_same_bits(
 
 def test_another_question_on_a_document_encodes_nothing(model: PreTrainedModel) -> None:
     store = make_store(model)
-    encode(model, PROMPT, resolve({}), store=store)
+    Engine(model, resolve({}), store=store).encode(PROMPT)
     assert counts(store) == (0, 0, PIECES)
     other = replace(PROMPT, query=tuple(tokens(9, 77)))
     expected = logits(model, other, resolve({}))
@@ -76,12 +77,12 @@ def test_another_question_on_a_document_encodes_nothing(model: PreTrainedModel) 
 
 def test_strategies_with_the_same_chunks_share_them_and_others_do_not(model: PreTrainedModel) -> None:
     store = make_store(model)
-    encode(model, PROMPT, resolve({"strategy": "sink"}), store=store)
-    encode(model, PROMPT, resolve({"strategy": "ape", "attn_temperature": 0.7}), store=store)
-    encode(model, PROMPT, resolve({"strategy": "sink+selective"}), store=store)
+    Engine(model, resolve({"strategy": "sink"}), store=store).encode(PROMPT)
+    Engine(model, resolve({"strategy": "ape", "attn_temperature": 0.7}), store=store).encode(PROMPT)
+    Engine(model, resolve({"strategy": "sink+selective"}), store=store).encode(PROMPT)
     assert counts(store) == (2 * PIECES, 0, PIECES)
     # Without a shared prefix every chunk has other keys and values; the prefix stands before the first one.
-    encode(model, PROMPT, resolve({"strategy": "parallel"}), store=store)
+    Engine(model, resolve({"strategy": "parallel"}), store=store).encode(PROMPT)
     assert counts(store) == (2 * PIECES, 0, PIECES + len(CHUNKS))
 
 
@@ -96,26 +97,26 @@ def test_strategies_with_the_same_chunks_share_them_and_others_do_not(model: Pre
 )
 def test_chunks_read_otherwise_are_not_served(model: PreTrainedModel, prompt: Prompt, given: dict[str, Any]) -> None:
     store = make_store(model)
-    encode(model, PROMPT, resolve({}), store=store)
+    Engine(model, resolve({}), store=store).encode(PROMPT)
     settings = resolve(given)
     assert torch.equal(logits(model, prompt, settings, store), logits(model, prompt, settings))
     assert store.counts.misses > PIECES
 
 
 def test_a_folder_serves_the_same_weights_only(model: PreTrainedModel, tmp_path: Path) -> None:
-    encode(model, PROMPT, resolve({}), store=make_store(model, folder=tmp_path))
+    Engine(model, resolve({}), store=make_store(model, folder=tmp_path)).encode(PROMPT)
     again = make_store(tiny.make_model(), memory=0, folder=tmp_path)
-    encode(model, PROMPT, resolve({}), store=again)
+    Engine(model, resolve({}), store=again).encode(PROMPT)
     assert counts(again) == (0, PIECES, 0)
     with torch.no_grad():
         # One number of one layer: a digest of samples would miss it.
         model.model.layers[1].mlp.up_proj.weight[3, 5] += 1e-6
     edited = make_store(model, memory=0, folder=tmp_path)
-    encode(model, PROMPT, resolve({}), store=edited)
+    Engine(model, resolve({}), store=edited).encode(PROMPT)
     assert counts(edited) == (0, 0, PIECES)
     half = tiny.make_model(dtype=torch.bfloat16)
     other = make_store(half, memory=0, folder=tmp_path)
-    encode(half, PROMPT, resolve({}), store=other)
+    Engine(half, resolve({}), store=other).encode(PROMPT)
     assert counts(other) == (0, 0, PIECES)
 
 
@@ -159,17 +160,17 @@ def test_the_least_recently_used_goes_first_and_limits_hold(model: PreTrainedMod
     piece = 2 * 3 * 2 * 8 * 8 * 8
     store = make_store(model, memory=2 * piece)
     for prompt in (prompts[0], prompts[1], prompts[0], prompts[2]):
-        encode(model, prompt, settings, store=store)
+        Engine(model, settings, store=store).encode(prompt)
     assert store.record()["memory_bytes"] == 2 * piece
     assert counts(store) == (1, 0, 3)
-    encode(model, prompts[0], settings, store=store)
+    Engine(model, settings, store=store).encode(prompts[0])
     assert counts(store) == (2, 0, 3)
-    encode(model, prompts[1], settings, store=store)
+    Engine(model, settings, store=store).encode(prompts[1])
     assert counts(store) == (2, 0, 4)
     # On disk a file is a little larger than its tensors.
     disk = make_store(model, memory=0, folder=tmp_path, limit=int(2.6 * piece))
     for prompt in prompts:
-        encode(model, prompt, settings, store=disk)
+        Engine(model, settings, store=disk).encode(prompt)
     kept = sum(file.stat().st_size for file in tmp_path.iterdir())
     assert kept == disk.record()["dir_bytes"] <= 2.6 * piece
     assert len(list(tmp_path.iterdir())) == 2
@@ -237,4 +238,5 @@ def test_a_batch_that_memory_cannot_hold_is_encoded_in_halves(
     monkeypatch.setattr(module._Encoder, "_run", short)
     got = logits(model, prompt_of([tokens(6, seed) for seed in range(4)]), resolve({}))
     assert (got - expected).abs().max() < 1e-12
-    assert sizes == [1, 4, 2, 1, 1, 2, 1, 1]
+    # Once found, the size that fits is kept.
+    assert sizes == [1, 4, 2, 1, 1, 1, 1]

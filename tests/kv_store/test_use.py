@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import harness
 import pytest
 
+from helpers import harness
 from lm_eval_ape.calibration.options import Options as CalibrationOptions
 from lm_eval_ape.calibration.run import calibrate
 from lm_eval_ape.comparison.compare import compare

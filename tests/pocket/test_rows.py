@@ -7,10 +7,9 @@ from itertools import combinations
 
 import pytest
 
+from helpers import reader
 from lm_eval_ape.pocket.questions import DATASETS, PROMPTS, pocket_rows, split_prompt
 from lm_eval_ape.pocket.world import SPLITS, objects_of
-
-from . import reader
 
 _FIELDS = {
     "input": str,

@@ -6,11 +6,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import harness
 import pytest
 import yaml
 from matplotlib.figure import Figure
 
+from helpers import harness
 from lm_eval_ape.comparison import measured
 from lm_eval_ape.comparison.measured import MeasuredApeHFLM
 from lm_eval_ape.comparison.memory import PeakMemory

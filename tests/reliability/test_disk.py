@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from killing import contents
 
+from helpers.killing import contents
 from lm_eval_ape.calibration.options import Options as CalibrationOptions
 from lm_eval_ape.calibration.run import calibrate
 from lm_eval_ape.comparison.compare import compare

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from killing import contents, killed_before_write
 
+from helpers.killing import contents, killed_before_write
 from lm_eval_ape.analysis.options import Options as AnalysisOptions
 from lm_eval_ape.analysis.run import analyze
 from lm_eval_ape.calibration.options import Options as CalibrationOptions

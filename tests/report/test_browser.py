@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chromium import chromium, needs_chromium
+
+from helpers.chromium import chromium, needs_chromium
 
 pytestmark = needs_chromium
 

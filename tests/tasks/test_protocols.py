@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import harness
 import pytest
 from lm_eval.tasks import TaskManager
 
+from helpers import harness
 from lm_eval_ape.cli import main
 from lm_eval_ape.tasks import TASKS_DIR
 

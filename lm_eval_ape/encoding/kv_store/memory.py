@@ -27,7 +27,7 @@ class MemoryStore:
         if (layers := self._pieces.get(key)) is None:
             return None
         self._pieces.move_to_end(key)
-        # A list of its own: whoever puts pieces together uses it up.
+        # A list of its own: the one who puts pieces together uses it up.
         return list(layers)
 
     def put(self, key: str, layers: Layers) -> None:

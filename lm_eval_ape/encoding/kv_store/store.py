@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedModel
@@ -16,6 +16,11 @@ from lm_eval_ape.encoding.kv_store.disk import DiskStore
 from lm_eval_ape.encoding.kv_store.memory import MemoryStore
 from lm_eval_ape.encoding.piece_layers import Layers
 from lm_eval_ape.encoding.pieces import Piece
+from lm_eval_ape.settings.option_values import byte_size
+from lm_eval_ape.storage.files import make_folder
+
+# Enough for hundreds of long contexts of a large model, and no danger to a disk that holds its weights.
+DEFAULT_DIR_BYTES = "50GiB"
 
 
 @dataclass
@@ -110,29 +115,47 @@ class KVStore:
         return hashlib.sha256(f"{self.model} {backend} {piece.key}".encode()).hexdigest()
 
 
-def open_store(
-    model: PreTrainedModel,
-    device: torch.device,
-    *,
-    memory_bytes: int,
-    folder: Path | None,
-    folder_bytes: int | None,
-    facts: str,
-) -> KVStore | None:
+class StoreLimits(NamedTuple):
+    """Where encoded chunks are kept, and how many bytes of them.
+
+    Attributes:
+        memory_bytes: Most bytes in memory, on the model's own devices; 0 for none.
+        folder: Folder for the part on disk; None for none.
+        folder_bytes: Most bytes there; None for no limit.
+    """
+
+    memory_bytes: int
+    folder: Path | None
+    folder_bytes: int | None
+
+    @classmethod
+    def read(cls, memory: int | str, folder: str | None, folder_bytes: int | str | None) -> StoreLimits:
+        """Check model arguments, and make the folder.
+
+        Raises:
+            ApeError: A size is none, or the folder cannot be made.
+        """
+        return cls(
+            byte_size("kv_cache_bytes", memory),
+            make_folder(folder) if folder else None,
+            None if folder_bytes is None else byte_size("kv_cache_dir_bytes", folder_bytes),
+        )
+
+
+def open_store(model: PreTrainedModel, device: torch.device, limits: StoreLimits, *, facts: str) -> KVStore | None:
     """A store for a model; None where neither memory nor a folder is given.
 
     Args:
         model: The model.
         device: Where its input goes.
-        memory_bytes: Most bytes in memory, on the model's own devices; 0 for none.
-        folder: Folder for the part on disk, made if it does not exist; None for none.
-        folder_bytes: Most bytes there; None for no limit.
-        facts: What else tells the model's arithmetic from another's, such as its mixed precision.
+        limits: Where chunks are kept.
+        facts: What else the model's arithmetic depends on, such as its mixed precision.
 
     Raises:
         ApeError: A folder is given and some weights cannot be read.
         OSError: The folder cannot be made.
     """
+    memory_bytes, folder, folder_bytes = limits
     if not memory_bytes and folder is None:
         return None
     # In memory there is one model only, so that its weights need not be read.

@@ -7,13 +7,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-import harness
 import pytest
-import tiny
 import torch
 from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from helpers import harness, tiny
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.tasks import TASKS_DIR
 from lm_eval_ape.tasks.perplexity.data import load_perplexity

@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-FOLDER = Path(__file__).parent / "hostile"
+FOLDER = Path(__file__).parents[1] / "hostile"
 VALID = FOLDER / "valid"
 DATE = "2026-01-01T00-00-00.000000"
 RUN = {

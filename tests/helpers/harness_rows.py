@@ -8,7 +8,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from harness import WORDS
+from helpers.harness import WORDS
 
 ROWS = 4
 """How many rows a maker makes: two to ask about, and two as examples."""

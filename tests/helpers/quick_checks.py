@@ -11,16 +11,16 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import tiny
 import torch
 from test_exactness import query_logits, reference
 from test_selection import CHUNKS, LONG_QUERY, MANY, prompt_of, tokens
 
+from helpers import tiny
 from lm_eval_ape.attention.selection import SELECT_OVER
 from lm_eval_ape.calibration.grid.measure import Meter
 from lm_eval_ape.calibration.objective.objective import Objective
-from lm_eval_ape.encoding.encode import encode
 from lm_eval_ape.engine.decoding import end_tokens
+from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.settings.strategy import resolve
 
@@ -28,7 +28,7 @@ from lm_eval_ape.settings.strategy import resolve
 @cache
 def _divergences() -> ModuleType:
     """The module of tests that has the slow reference."""
-    path = Path(__file__).parent / "calibration" / "test_kl.py"
+    path = Path(__file__).parents[1] / "calibration" / "test_kl.py"
     spec = importlib.util.spec_from_file_location("slow_reference", path)
     assert spec is not None
     assert spec.loader is not None
@@ -71,7 +71,7 @@ def _selections() -> tuple[Any, list[Any], list[tuple[Any, list[Any], list[torch
     found = []
     for over in SELECT_OVER:
         settings = resolve({"strategy": "sink+selective", "select_over": over})
-        readers = [encode(model, prompt, settings) for prompt in prompts]
+        readers = [Engine(model, settings).encode(prompt) for prompt in prompts]
         found.append((settings, readers, [reference(model, prompt, settings)[0] for prompt in prompts]))
     return model, prompts, found
 

@@ -35,12 +35,9 @@ RESAMPLED = (
     "stats.bootstrap(differences, macro_mean, axis=-1, n_resamples=resamples, {}method='percentile', {}"
     "random_state=np.random.default_rng(seed)).confidence_interval"
 )
-READING = (
-    "reading = Reading((replace(reader, rows=len(points)),), "
-    "**reading_factors([factors_of(point) for point in points], device, self.lm.model.dtype)._asdict(), "
-    "scale_mode=settings.scale_mode, backend=settings.attn_backend, selection=settings.selection, {}used=self.lm.used)"
-)
-CACHE = "cache, names = (self._cache(reader, points, wanted={}), [f'the point {{point}}' for point in points])"
+TAIL = "with engine.tail(reader, factors, {}) as tail:"
+WANTED, ALIKE = "wanted=wanted", "alike=engine.settings.selection is None"
+ASKED = "logits = tail.read([*query, *teacher.tokens[:steps - 1]{}], keep=steps, query=len(query))"
 ONE_AXIS = "scores of documents have one axis"
 BOTH = "an interval has both ends or none"
 ONE_COLUMN = "the logits have one column"
@@ -78,30 +75,14 @@ EQUIVALENT: dict[tuple[str, str], str] = {
         "+        ends = torch.tensor(self.ends, device=device)",
     ): "a list of integers is long, and of an empty one no token is",
     **{
-        (
-            SCORING,
-            f"-        {READING.format('alike=settings.selection is None, ')}\n+        {READING.format('')}",
-        ): SPEED,
-        (
-            SCORING,
-            "-        return SegmentedCache(reading, layers, wanted=None if settings.selection else wanted)\n"
-            "+        return SegmentedCache(reading, layers)",
-        ): SPEED,
-        (
-            SCORING,
-            f"-        {CACHE.format(1)}\n+        {CACHE.format(2)}",
-        ): SPEED,
-        (SCORING, "-                break\n+                pass"): SPEED,
+        (SCORING, f"-            {TAIL.format(f'{WANTED}, {ALIKE}')}\n+            {TAIL.format(left)}"): SPEED
+        for left in (WANTED, ALIKE)
     },
+    (SCORING, "-        return 1\n+        return 2"): SPEED,
+    (SCORING, "-                break\n+                pass"): SPEED,
     (
         SCORING,
-        "-        layers = self.lm.model.config.get_text_config().num_hidden_layers\n"
-        "+        layers = self.lm.model.config.num_hidden_layers",
-    ): "a model of text alone has one configuration",
-    (
-        SCORING,
-        "-        ids = torch.tensor([[*prompt.query, *teacher.tokens[:steps - 1].tolist()]], device=device)\n"
-        "+        ids = torch.tensor([[*prompt.query, *teacher.tokens[:steps - 1]]], device=device)",
+        f"-        {ASKED.format('.tolist()')}\n+        {ASKED.format('')}",
     ): "PyTorch takes a number out of a tensor by itself",
     (
         SCORING,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import tiny
 from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
+from helpers import tiny
 from lm_eval_ape.prompts.chat import ChatFormat
 
 

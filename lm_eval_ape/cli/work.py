@@ -1,0 +1,46 @@
+"""What `calibrate`, `compare` and `analyze` have in common: options from flags, the work, and what is printed of it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from typing import Any, TypeVar
+
+from lm_eval_ape.cli.progress import messages
+from lm_eval_ape.settings.options import Options
+
+Asked = TypeVar("Asked", bound=Options)
+Found = TypeVar("Found")
+
+
+def carry_out(
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str],
+    read: Callable[[dict[str, Any]], Asked],
+    work: Callable[[Asked, list[str]], Found | None],
+    show: Callable[[Found, Asked], None],
+) -> int:
+    """Read the options, work, and print what was found; without arguments, print the help.
+
+    Args:
+        parser: Of the command.
+        arguments: What follows its name.
+        read: Makes options of the flags, None standing for those that were not given.
+        work: Does it, given the options and the whole command; gives None on every process but the first.
+        show: Prints what was found.
+
+    Raises:
+        ApeError: Something asked for is impossible.
+    """
+    if not arguments:
+        parser.print_help()
+        return 0
+    options = read(vars(parser.parse_args(arguments)))
+    # The harness and what it imports print to stdout now and then.
+    with redirect_stdout(sys.stderr), messages():
+        found = work(options, [*parser.prog.split(), *arguments])
+    if found is not None:
+        show(found, options)
+    return 0
