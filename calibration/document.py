@@ -7,6 +7,7 @@ from typing import Any
 
 from lm_eval_ape.artefacts import calibration as parts
 from lm_eval_ape.artefacts import calibration_file
+from lm_eval_ape.artefacts.document import LeftOut
 from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
 from lm_eval_ape.calibration.grid.choice import Choices, Chosen, Floats, Spread, Table, edges, spread
 from lm_eval_ape.calibration.grid.measure import Measured
@@ -101,9 +102,9 @@ def labels_part(
     )
 
 
-def left_out_part(gathered: Gathered) -> parts.LeftOut:
+def left_out_part(gathered: Gathered) -> LeftOut:
     """How many samples were left out, and why."""
-    return parts.LeftOut(too_long=gathered.too_long, no_context=gathered.no_context)
+    return LeftOut(too_long=gathered.too_long, no_context=gathered.no_context)
 
 
 def difference_part(found: Difference) -> parts.Difference:

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from lm_eval_ape.artefacts.document import (
     Count,
     Factor,
+    LeftOut,
     Part,
     PartError,
     Scalar,
@@ -113,13 +114,6 @@ class Sample(Part):
     chunks: Count
     kl: list[float]
     positions: list[int]
-
-
-class LeftOut(Part):
-    """How many samples were left out, and why."""
-
-    too_long: Count
-    no_context: Count
 
 
 class Chosen(WithPoint):

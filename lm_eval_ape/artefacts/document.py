@@ -95,6 +95,13 @@ Table = Annotated[list[Annotated[list[float], Field(min_length=1)]], Field(min_l
 """Numbers by layer and head."""
 
 
+class LeftOut(Part):
+    """How many prompts were left out, and why."""
+
+    too_long: Count
+    no_context: Count
+
+
 class WithPoint(Part):
     """A part that names a point."""
 

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 from lm_eval_ape.artefacts.document import (
     Count,
     Factor,
+    LeftOut,
     Name,
     Number,
     Part,
@@ -137,13 +138,6 @@ class KLIdentity(Part):
     history: Name
     after_eos: Name
     limit: Annotated[Number, Field(gt=0)] | None = None
-
-
-class LeftOut(Part):
-    """How many prompts were left out, and why."""
-
-    too_long: Count
-    no_context: Count
 
 
 class PromptKL(OfDocument):

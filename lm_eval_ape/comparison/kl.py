@@ -13,12 +13,12 @@ from typing import Any
 
 from lm_eval.api.task import Task
 
+from lm_eval_ape.artefacts.document import LeftOut
 from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.artefacts.run_record import (
     KL_NAME,
     KLIdentity,
     KLRecord,
-    LeftOut,
     PromptKL,
     read_divergences,
     write_divergences,

@@ -173,7 +173,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_json(path: Path, what: str, mend: str = "Make it again, or give another one.", *, finite: bool = True) -> Any:
-    """What a JSON file holds; whether it is what was expected is for the caller to say (see `json_schema`).
+    """What a JSON file holds; whether it is what was expected is for the caller to say.
 
     Args:
         path: The file.
