@@ -8,6 +8,4 @@ Positions = Literal["shared", "stretched", "serial"]
 Pass = Literal["parallel", "sequential"]
 NoContext = Literal["error", "sequential"]
 
-CHUNKINGS: tuple[Chunking, ...] = get_args(Chunking)
-RETRIEVERS: tuple[Retriever, ...] = get_args(Retriever)
 POSITIONS: tuple[Positions, ...] = get_args(Positions)

@@ -22,7 +22,7 @@ from lm_eval_ape.harness.ape_hf import ApeHFLM
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> str:
     """`toy` and `toy_test`, multiple choice over two documents and one."""
     folder = tmp_path_factory.mktemp("tasks")
-    data = "import harness, datasets\n"
+    data = "from helpers import harness\nimport datasets\n"
     for name, part in (("toy", "[:2]"), ("toy_test", "[2:]")):
         data += f"def {name}(**_): return {{'test': datasets.Dataset.from_list(harness.documents(3, 2, 3){part})}}\n"
         config = harness.task(name, "multiple_choice", [])
