@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +39,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two samples a length, not five hundred, and no look for punctuation tables on the internet."""
+    # Loaded again, since other tests may have loaded them with changes of their own.
+    own = [name for name, module in sys.modules.items() if str(getattr(module, "__file__", "")).startswith(RULER)]
+    for name in own:
+        monkeypatch.delitem(sys.modules, name)
     import nltk
-    from lm_eval.tasks.ruler import prepare_niah
 
+    prepare_niah = import_module("lm_eval.tasks.ruler.prepare_niah")
     generate = prepare_niah.generate_samples
     monkeypatch.setattr(nltk, "download", lambda *_, **__: True)
     monkeypatch.setattr(
