@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from lm_eval.api.task import Task
 
 from lm_eval_ape.artefacts import calibration_file
-from lm_eval_ape.artefacts.calibration import GRADIENT_VERSION, SCHEMA_VERSION, Model
+from lm_eval_ape.artefacts.calibration import GRADIENT_VERSION, SCHEMA_VERSION, Labels, Model, Unseen
 from lm_eval_ape.artefacts.calibration import Calibration as Content
 from lm_eval_ape.artefacts.calibration import Objective as Made
 from lm_eval_ape.artefacts.calibration import Task as TaskPart
@@ -22,12 +22,12 @@ from lm_eval_ape.artefacts.identity import versions
 from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL
 from lm_eval_ape.calibration import document
 from lm_eval_ape.calibration.checks import Checks
-from lm_eval_ape.calibration.entropy import EntropyMeter, choose_by_entropy, entropy_part
-from lm_eval_ape.calibration.gradient.descent import descend, gradient_part
+from lm_eval_ape.calibration.entropy import Entropies, EntropyMeter, choose_by_entropy, entropy_part
+from lm_eval_ape.calibration.gradient.descent import Descent, descend, gradient_part
 from lm_eval_ape.calibration.grid.candidates import Candidate
-from lm_eval_ape.calibration.grid.choice import Table, choose_all
+from lm_eval_ape.calibration.grid.choice import Choices, Chosen, Floats, Table, choose_all
 from lm_eval_ape.calibration.grid.grid import Grid, make_grid
-from lm_eval_ape.calibration.grid.measure import Meter
+from lm_eval_ape.calibration.grid.measure import Measured, Meter
 from lm_eval_ape.calibration.grid.stability import resample
 from lm_eval_ape.calibration.labels import find_metric
 from lm_eval_ape.calibration.objective.objective import Objective
@@ -38,7 +38,7 @@ from lm_eval_ape.harness.arguments import split_arguments
 from lm_eval_ape.harness.catalogue import Catalogue
 from lm_eval_ape.harness.metrics import Metric
 from lm_eval_ape.harness.model_facts import device_name, model_facts
-from lm_eval_ape.harness.samples import gather, task_digest
+from lm_eval_ape.harness.samples import Gathered, gather, task_digest
 from lm_eval_ape.runtime.folder_lock import hold
 from lm_eval_ape.storage.files import make_folder
 
@@ -61,6 +61,30 @@ def calibrate(options: Options, command: Sequence[str] = (), lm: ApeHFLM | None 
             model is checked before it is loaded.
     """
     return Calibration(options, command).run(lm)
+
+
+class MeasuredGrid(NamedTuple):
+    """A grid measured on samples, and what was chosen from it.
+
+    Attributes:
+        gathered: The samples.
+        measured: Divergences of every point on every sample.
+        table: The same as a table.
+        choices: What was chosen.
+        weights: Resamples of the samples.
+        judged: The table that the choice was made by: divergences, or distances of attention entropies.
+        entropies: Attention entropies, if they were asked for.
+        nearest: The point whose entropy is nearest to the teacher's.
+    """
+
+    gathered: Gathered
+    measured: Measured
+    table: Table
+    choices: Choices
+    weights: Floats
+    judged: Table
+    entropies: Entropies | None = None
+    nearest: Chosen | None = None
 
 
 class Calibration:
@@ -115,59 +139,87 @@ class Calibration:
             return self._run(lm)
 
     def _run(self, lm: ApeHFLM | None) -> Content:
-        options = self.options
         with self._timed("load"):
-            extra = {"batch_size": options.batch_size, "device": options.device}
-            self.lm = lm or ApeHFLM.create_from_arg_obj(options.model_args, extra)
+            extra = {"batch_size": self.options.batch_size, "device": self.options.device}
+            self.lm = lm or ApeHFLM.create_from_arg_obj(self.options.model_args, extra)
             self.facts = model_facts(self.lm)
-            self.meter = Meter(self.lm, self.objective, max_rows=options.max_rows, cache=self.cache)
+            self.meter = Meter(self.lm, self.objective, max_rows=self.options.max_rows, cache=self.cache)
         with self._timed("calibrate"):
-            gathered = gather(
-                self.lm,
-                self.tasks,
-                options,
-                num_tokens=options.num_tokens,
-                on_too_long=options.on_too_long,
-                limit=options.limit,
-                picked=options.samples,
-            )
-            measured = self.meter.measure(gathered.samples, self.grid.reported)
-        table = Table(self.grid, self.grid.reported, measured.kl)
-        choices = choose_all(table)
-        weights = resample(len(gathered.samples), options.resamples, options.seed)
-        entropies = None
+            grid = self._measure_grid()
         with self._timed("entropy"):
-            if options.measures_entropy:
-                entropies = EntropyMeter(self.lm, options.max_rows, self.cache).measure(gathered.samples, table.points)
-        by_entropy, judged = choose_by_entropy(table, entropies) if entropies else None, table
-        if entropies and by_entropy and options.choose_by == "entropy":
-            choices, judged = choices._replace(chosen=by_entropy), table._replace(kl=entropies.distances)
-        digests = [task_digest(task, gathered.samples) for task in self.tasks.values()]
-        named: dict[str, Candidate] = {**choices.named}
-        if by_entropy:
-            named["entropy"] = by_entropy.point
-        descent = None
+            grid = self._by_entropy(grid)
         with self._timed("gradient"):
-            if options.by_gradient:
-                start = choices.chosen.point
-                samples = gathered.samples
-                descent = descend(self.lm, options, samples, start=start, meter=self.meter, cache=self.cache)
-                named = {"chosen": descent.candidate, "start": start, "default": DEFAULT, "neutral": NEUTRAL}
-        checks = Checks(self.lm, options, grid=self.grid, meter=self.meter, metric=self.metric, cache=self.cache)
+            descent = self._descend(grid)
+        checks = Checks(self.lm, self.options, grid=self.grid, meter=self.meter, metric=self.metric, cache=self.cache)
+        digests = [task_digest(task, grid.gathered.samples) for task in self.tasks.values()]
         labels = None
         with self._timed("labels"):
-            if self.metric and options.method != "gradient":
-                labels = checks.labels(table, gathered, self.tasks, digests)
-                named["label_tuned"] = labels.oracle.point
+            if self.metric and self.options.method != "gradient":
+                labels = checks.labels(grid.table, grid.gathered, self.tasks, digests)
         with self._timed("test"):
+            named = _named(grid, descent, labels)
             test = checks.test(named, self.test_tasks) if self.test_tasks else None
+        content = self._content(grid, descent, digests, labels=labels, test=test)
+        if self.output and self.lm.rank == 0:
+            self._write(self.output, content)
+        return content
+
+    def _measure_grid(self) -> MeasuredGrid:
+        """Gather the prompts and measure every point on them."""
+        options = self.options
+        gathered = gather(
+            self.lm,
+            self.tasks,
+            options,
+            num_tokens=options.num_tokens,
+            on_too_long=options.on_too_long,
+            limit=options.limit,
+            picked=options.samples,
+        )
+        measured = self.meter.measure(gathered.samples, self.grid.reported)
+        table = Table(self.grid, self.grid.reported, measured.kl)
+        weights = resample(len(gathered.samples), options.resamples, options.seed)
+        return MeasuredGrid(gathered, measured, table, choose_all(table), weights, judged=table)
+
+    def _by_entropy(self, grid: MeasuredGrid) -> MeasuredGrid:
+        """The grid with attention entropies, if they are asked for, and perhaps chosen by them."""
+        if not self.options.measures_entropy:
+            return grid
+        meter = EntropyMeter(self.lm, self.options.max_rows, self.cache)
+        entropies = meter.measure(grid.gathered.samples, grid.table.points)
+        grid = grid._replace(entropies=entropies, nearest=choose_by_entropy(grid.table, entropies))
+        if grid.nearest and self.options.choose_by == "entropy":
+            chosen = grid.choices._replace(chosen=grid.nearest)
+            grid = grid._replace(choices=chosen, judged=grid.table._replace(kl=entropies.distances))
+        return grid
+
+    def _descend(self, grid: MeasuredGrid) -> Descent | None:
+        """T and S by gradient descent from the grid's choice, if that is asked for."""
+        if not self.options.by_gradient:
+            return None
+        start, samples = grid.choices.chosen.point, grid.gathered.samples
+        return descend(self.lm, self.options, samples, start=start, meter=self.meter, cache=self.cache)
+
+    def _content(
+        self,
+        grid: MeasuredGrid,
+        descent: Descent | None,
+        digests: Sequence[Mapping[str, Any]],
+        *,
+        labels: Labels | None,
+        test: Unseen | None,
+    ) -> Content:
+        """All that was found, as `calibration.json` has it."""
         found: dict[str, Any] = {}
         if descent:
-            found["gradient"] = gradient_part(descent, table, weights)
-        if entropies and by_entropy:
-            chosen_by = judged is not table
-            found["entropy"] = entropy_part(table, entropies, by_entropy, weights, chosen_by=chosen_by)
-        content = Content(
+            found["gradient"] = gradient_part(descent, grid.table, grid.weights)
+        if grid.entropies and grid.nearest:
+            by_entropy = grid.judged is not grid.table
+            found["entropy"] = entropy_part(
+                grid.table, grid.entropies, grid.nearest, grid.weights, chosen_by=by_entropy
+            )
+        chosen = grid.choices.chosen.point
+        return Content(
             schema_version=GRADIENT_VERSION if descent else SCHEMA_VERSION,
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             versions=dict(versions()),
@@ -175,21 +227,18 @@ class Calibration:
             model=Model(**self.facts),
             settings=calibration_file.calibrated_settings(self.lm.settings),
             tasks=[TaskPart(**one) for one in digests],
-            requests=document.requests_part(options),
+            requests=document.requests_part(self.options),
             objective=Made(**asdict(self.objective)),
-            grid=document.grid_part(table),
-            samples=document.samples_part(gathered.samples, measured),
-            left_out=document.left_out_part(gathered),
-            choice=document.choice_part(table, choices),
-            stability=document.stability_part(table, judged, choices.chosen.point, weights, options.seed),
+            grid=document.grid_part(grid.table),
+            samples=document.samples_part(grid.gathered.samples, grid.measured),
+            left_out=document.left_out_part(grid.gathered),
+            choice=document.choice_part(grid.table, grid.choices),
+            stability=document.stability_part(grid.table, grid.judged, chosen, grid.weights, self.options.seed),
             **found,
             labels=labels,
             test=test,
             seconds={name: round(value, 3) for name, value in self.seconds.items()},
         )
-        if self.output and self.lm.rank == 0:
-            self._write(self.output, content)
-        return content
 
     def _write(self, output: Path, content: Content) -> None:
         provenance = {
@@ -215,6 +264,19 @@ class Calibration:
         start = perf_counter()
         yield
         self.seconds[name] = perf_counter() - start
+
+
+def _named(grid: MeasuredGrid, descent: Descent | None, labels: Labels | None) -> dict[str, Candidate]:
+    """The choices that are measured on other rows, by name."""
+    named: dict[str, Candidate] = {**grid.choices.named}
+    if grid.nearest:
+        named["entropy"] = grid.nearest.point
+    if descent:
+        start = grid.choices.chosen.point
+        named = {"chosen": descent.candidate, "start": start, "default": DEFAULT, "neutral": NEUTRAL}
+    if labels:
+        named["label_tuned"] = labels.oracle.point
+    return named
 
 
 def _check_arguments(options: Options) -> None:
