@@ -72,12 +72,12 @@ def sequential_reader(model: PreTrainedModel, prompt: Prompt, new: int, clock: C
 def parallel_reader(model: PreTrainedModel, prompt: Prompt, new: int, clock: Clock) -> Callable[[], float]:
     """Generation that reads the prompt's encoded chunks."""
     engine = Engine(model, resolve({"strategy": "ape"}))
-    reader = engine.encode(prompt)
+    encoded = engine.encode(prompt)
     ids = torch.tensor([prompt.query], device=model.device)
-    positions = torch.arange(reader.start, reader.start + ids.shape[1], device=model.device)[None]
+    positions = torch.arange(encoded.start, encoded.start + ids.shape[1], device=model.device)[None]
 
     def run() -> float:
-        with engine.tail(reader) as tail:
+        with engine.tail(encoded) as tail:
             return generate(model, ids, new, clock, past_key_values=tail.cache, position_ids=positions)
 
     return run

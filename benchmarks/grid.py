@@ -64,8 +64,8 @@ def main() -> None:
         teacher = ask(lm, prompt.ids, args.steps, (), "benchmark")
         for history in args.histories:
             scorer = Scorer(lm, Objective(args.steps, history, "continue"))
-            reader = scorer.lm.engine.encode(prompt)
-            score = partial(scorer.score_reader, reader, prompt, teacher, sample="benchmark")
+            encoded = scorer.lm.engine.encode(prompt)
+            score = partial(scorer.score_reader, encoded, prompt, teacher, sample="benchmark")
             encode_and_score = partial(scorer.score, prompt, teacher, sample="benchmark")
             seconds = clock.in_turn(
                 {

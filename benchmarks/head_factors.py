@@ -20,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from lm_eval_ape.attention.attend import attend
 from lm_eval_ape.attention.factors import Factors, reading_factors
 from lm_eval_ape.attention.segmented_attention import reading_segments
-from lm_eval_ape.attention.segments import Reading, SegmentedCache
+from lm_eval_ape.attention.segments import BatchReading, SegmentedCache
 from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import resolve
@@ -42,11 +42,13 @@ def seconds(context: int, new: int, repeats: int) -> dict[str, float]:
     )
     model = LlamaForCausalLM(config).eval()
     quarter = tuple(torch.randint(5, 1000, (context // 4,)).tolist())
-    reader = Engine(model, resolve({})).encode(Prompt((1, 2, 3, 4), (quarter,) * 4, (7,)))
+    encoded = Engine(model, resolve({})).encode(Prompt((1, 2, 3, 4), (quarter,) * 4, (7,)))
     tables = Factors(((0.8,) * HEADS,) * LAYERS, ((0.9,) * HEADS,) * LAYERS)
     readings = {
-        "one T and S": Reading((reader,), temperature=0.8, scale=0.9),
-        "T and S of each head": Reading((reader,), **reading_factors([tables], model.device, model.dtype)._asdict()),
+        "one T and S": BatchReading((encoded,), temperature=0.8, scale=0.9),
+        "T and S of each head": BatchReading(
+            (encoded,), **reading_factors([tables], model.device, model.dtype)._asdict()
+        ),
     }
     times: dict[str, list[float]] = {name: [] for name in readings}
     with torch.no_grad(), reading_segments(model):
@@ -56,7 +58,7 @@ def seconds(context: int, new: int, repeats: int) -> dict[str, float]:
                 ids = torch.tensor([[7]])
                 for step in range(new):
                     start = time.perf_counter()
-                    positions = torch.tensor([[reader.start + step]])
+                    positions = torch.tensor([[encoded.start + step]])
                     logits = model(ids, position_ids=positions, past_key_values=cache).logits
                     if turn:
                         times[name].append(time.perf_counter() - start)

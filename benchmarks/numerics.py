@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 from lm_eval_ape.attention.attend import attend
 from lm_eval_ape.attention.merge import Attended, merge, scale_context
 from lm_eval_ape.attention.segmented_attention import reading_segments
-from lm_eval_ape.attention.segments import Reading, SegmentedCache
+from lm_eval_ape.attention.segments import BatchReading, SegmentedCache
 from lm_eval_ape.calibration.objective.divergence import forward_kl, log_probabilities
 from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.prompts.prompt import Prompt
@@ -56,11 +56,11 @@ class Read(NamedTuple):
 def read(model: PreTrainedModel, prompt: Prompt, settings: Settings) -> Read:
     """Encode a prompt and read its query."""
     watched = Watched()
-    reader = Engine(model, settings).encode(prompt)
+    encoded = Engine(model, settings).encode(prompt)
     factors = settings.attn_temperature, settings.attn_scale
-    reading = Reading((reader,), *factors, scale_mode=settings.scale_mode, probe=watched)  # type: ignore[arg-type]
+    reading = BatchReading((encoded,), *factors, scale_mode=settings.scale_mode, probe=watched)  # type: ignore[arg-type]
     ids = torch.tensor([prompt.query], device=model.device)
-    positions = torch.arange(reader.start, reader.start + ids.shape[1], device=model.device)[None]
+    positions = torch.arange(encoded.start, encoded.start + ids.shape[1], device=model.device)[None]
     with reading_segments(model):
         cache = SegmentedCache(reading, model.config.num_hidden_layers)
         logits = model(ids, position_ids=positions, past_key_values=cache).logits[0, -1]

@@ -36,13 +36,13 @@ def main() -> None:
     for tokens in args.tokens:
         prompt = make_prompt(shape, context=tokens, chunks=args.chunks, query=args.query)
         engine = Engine(model, resolve({"strategy": "sink"}))
-        reader = engine.encode(prompt)
+        encoded = engine.encode(prompt)
         ids = torch.tensor([prompt.query], device=model.device)
-        positions = torch.arange(reader.start, reader.start + ids.shape[1], device=model.device)[None]
+        positions = torch.arange(encoded.start, encoded.start + ids.shape[1], device=model.device)[None]
         seconds: dict[str, list[float]] = {name: [] for name in RIVALS}
         for turn in range(args.repeats + 1):
             for name, selection in RIVALS.items():
-                with engine.tail(reader, selection=selection) as tail:
+                with engine.tail(encoded, selection=selection) as tail:
                     spent = generate(model, ids, args.new, clock, past_key_values=tail.cache, position_ids=positions)
                 if turn:
                     seconds[name].append(spent)

@@ -20,7 +20,7 @@ from lm_eval_ape.artefacts.identity import digest, read_settings
 from lm_eval_ape.artefacts.points import NEUTRAL, Point
 from lm_eval_ape.attention.factors import Factors
 from lm_eval_ape.attention.row_statistics import Probe
-from lm_eval_ape.attention.segments import Reader
+from lm_eval_ape.attention.segments import EncodedPrompt
 from lm_eval_ape.calibration.grid.choice import Chosen, Floats, Table, choose
 from lm_eval_ape.calibration.grid.tuning import rank
 from lm_eval_ape.engine.decoding import check_finite
@@ -112,7 +112,7 @@ class EntropyMeter:
         Raises:
             ApeError: Memory does not suffice for a single point.
         """
-        reader = self.lm.engine.encode(sample.prompt)
+        encoded = self.lm.engine.encode(sample.prompt)
 
         def refusal() -> ApeError:
             return ApeError(
@@ -121,14 +121,14 @@ class EntropyMeter:
             )
 
         pieces = self.room.pieces(
-            lambda part: self._batch(sample, reader, points[part]), len(points), what=str(sample), refusal=refusal
+            lambda part: self._batch(sample, encoded, points[part]), len(points), what=str(sample), refusal=refusal
         )
         return [entropy for piece in pieces for entropy in piece]
 
     @torch.no_grad()
-    def _batch(self, sample: Sample, reader: Reader, points: Sequence[Point]) -> list[float]:
+    def _batch(self, sample: Sample, encoded: EncodedPrompt, points: Sequence[Point]) -> list[float]:
         probe = Probe()
-        with self.lm.engine.tail(reader, [Factors.of(*point) for point in points], probe=probe) as tail:
+        with self.lm.engine.tail(encoded, [Factors.of(*point) for point in points], probe=probe) as tail:
             logits = tail.read(sample.prompt.query, keep=1)
         check_finite(logits, [f"the point {point}" for point in points], 1, str(sample))
         entropies: list[float] = probe.stacked(0, "entropy").double().mean((0, 2, 3)).tolist()

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from lm_eval_ape.artefacts.board import Board
 from lm_eval_ape.artefacts.calibration import Calibration
 from lm_eval_ape.artefacts.points import Point
-from lm_eval_ape.attention.segments import Reader
+from lm_eval_ape.attention.segments import EncodedPrompt
 from lm_eval_ape.calibration.document import chosen_arguments
 from lm_eval_ape.calibration.grid.scoring import Scorer
 from lm_eval_ape.calibration.objective.objective import Objective
@@ -165,12 +165,12 @@ class EncodedContext:
     Attributes:
         model: What encoded it.
         prompt: Its token ids, without a query.
-        reader: Its keys and values.
+        encoded: Its keys and values.
     """
 
     model: ParallelModel
     prompt: Prompt
-    reader: Reader
+    encoded: EncodedPrompt
 
     def generate(self, query: str, max_new_tokens: int = 64, **options: Any) -> str:
         """Answer a query, greedily if `options` say nothing else.
@@ -191,7 +191,7 @@ class EncodedContext:
         padding = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         ids, mask = (tensor.to(engine.device) for tensor in whole_prompts([prompt], padding))
         given = {"do_sample": False, "pad_token_id": padding, "max_new_tokens": max_new_tokens, **options}
-        with torch.no_grad(), engine.autocast(), generating(engine, [prompt], [self.reader], mask) as arguments:
+        with torch.no_grad(), engine.autocast(), generating(engine, [prompt], [self.encoded], mask) as arguments:
             rows = engine.model.generate(input_ids=ids, **arguments, **given)
         return str(tokenizer.decode(rows[0, ids.shape[1] :], skip_special_tokens=True))
 
@@ -205,7 +205,7 @@ class EncodedContext:
             tokens = self._ids(query + continuation)[len(self._ids(query)) :]
             if not tokens:
                 raise ApeError(f"The continuation {continuation!r:.60} has no token of its own.")
-            with self.model.engine.tail(self.reader) as tail:
+            with self.model.engine.tail(self.encoded) as tail:
                 logits = tail.read([*asked, *tokens[:-1]], keep=len(tokens), query=len(asked))
             scores = logits[0].to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
             found.append(float(scores[torch.arange(len(tokens)), torch.tensor(tokens)].sum()))
@@ -224,7 +224,7 @@ class EncodedContext:
         scorer = Scorer(self.model, Objective(num_tokens, "teacher", "stop"))
         teacher = ask(self.model, prompt.ids, num_tokens, scorer.ends, "the query")
         point = settings.factors or Point(settings.attn_temperature, settings.attn_scale)
-        (score,) = scorer.score_reader(self.reader, prompt, teacher, [point], sample="the query")
+        (score,) = scorer.score_reader(self.encoded, prompt, teacher, [point], sample="the query")
         return list(score.divergences)
 
     def _ids(self, text: str) -> list[int]:

@@ -14,7 +14,7 @@ from helpers import dense, tiny
 from helpers.machine import CPU_BACKENDS
 from lm_eval_ape.attention.kernels import BACKENDS
 from lm_eval_ape.attention.segmented_attention import reading_segments
-from lm_eval_ape.attention.segments import Reader, Reading, SegmentedCache
+from lm_eval_ape.attention.segments import BatchReading, EncodedPrompt, SegmentedCache
 from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import Settings, resolve
@@ -38,16 +38,20 @@ def prompt_of(chunks: list[list[int]], prefix: list[int] = PREFIX, query: list[i
 
 @torch.no_grad()
 def query_logits(
-    model: PreTrainedModel, readers: list[Reader], prompts: list[Prompt], settings: Settings, **reading: Any
+    model: PreTrainedModel,
+    encoded_prompts: list[EncodedPrompt],
+    prompts: list[Prompt],
+    settings: Settings,
+    **reading: Any,
 ) -> list[Tensor]:
     """Logits of each prompt's query in one left-padded batch, the padding cut off."""
     width = max(len(prompt.query) for prompt in prompts)
     pads = [width - len(prompt.query) for prompt in prompts]
     ids = torch.tensor([[0] * pad + list(prompt.query) for pad, prompt in zip(pads, prompts, strict=True)])
-    starts = [reader.start - pad for reader, pad in zip(readers, pads, strict=True)]
+    starts = [encoded.start - pad for encoded, pad in zip(encoded_prompts, pads, strict=True)]
     factors = {"temperature": settings.attn_temperature, "scale": settings.attn_scale, **reading}
-    state = Reading(
-        tuple(replace(reader, start=start) for reader, start in zip(readers, starts, strict=True)),
+    state = BatchReading(
+        tuple(replace(encoded, start=start) for encoded, start in zip(encoded_prompts, starts, strict=True)),
         scale_mode=settings.scale_mode,
         backend=settings.attn_backend,
         selection=settings.selection,
@@ -104,13 +108,13 @@ def test_one_chunk_generates_the_sequential_models_greedy_tokens(family: str) ->
     seen = set()
     for seed in (6, 17, 18):
         prompt = prompt_of([tokens(12, seed)], query=tokens(5, seed + 100))
-        reader = Engine(model, settings).encode(prompt)
+        encoded = Engine(model, settings).encode(prompt)
         sequential = model.generate(torch.tensor([prompt.ids]), **options)[0, len(prompt.ids) :]
         with reading_segments(model):
             got = model.generate(
                 torch.tensor([prompt.query]),
-                position_ids=torch.arange(reader.start, reader.start + len(prompt.query))[None],
-                past_key_values=SegmentedCache(Reading((reader,)), model.config.num_hidden_layers),
+                position_ids=torch.arange(encoded.start, encoded.start + len(prompt.query))[None],
+                past_key_values=SegmentedCache(BatchReading((encoded,)), model.config.num_hidden_layers),
                 **options,
             )[0, len(prompt.query) :]
         assert got.tolist() == sequential.tolist()
@@ -154,8 +158,8 @@ def test_a_padded_batch_of_prompts_matches_each_alone(family: str, backend: str)
         prompt_of([tokens(2, 11), tokens(6, 12)], prefix=[], query=tokens(9, 13)),
         Prompt((), (), tuple(tokens(7, 14))),
     ]
-    readers = [Engine(model, settings).encode(prompt) for prompt in prompts]
-    for prompt, got in zip(prompts, query_logits(model, readers, prompts, settings), strict=True):
+    encoded_prompts = [Engine(model, settings).encode(prompt) for prompt in prompts]
+    for prompt, got in zip(prompts, query_logits(model, encoded_prompts, prompts, settings), strict=True):
         if prompt.chunks:
             expected = reference(model, prompt, settings)
         else:
@@ -172,12 +176,12 @@ def test_temperature_and_scale_per_row_layer_and_head_over_shared_keys(family: s
     s = torch.rand(shape, generator=generator, dtype=torch.float64) + 0.5
     settings = resolve({})
     prompt = prompt_of(CHUNKS)
-    reader = replace(Engine(model, settings).encode(prompt), rows=3)
-    state = Reading((reader,), temperature=t, scale=s)
+    encoded = replace(Engine(model, settings).encode(prompt), rows=3)
+    state = BatchReading((encoded,), temperature=t, scale=s)
     with reading_segments(model), torch.no_grad():
         got = model(
             torch.tensor([prompt.query] * 3),
-            position_ids=torch.arange(reader.start, reader.start + len(QUERY)).expand(3, -1),
+            position_ids=torch.arange(encoded.start, encoded.start + len(QUERY)).expand(3, -1),
             past_key_values=SegmentedCache(state, model.config.num_hidden_layers),
         ).logits
     full = [x.expand(3, 3, 4) for x in (t, s)]
@@ -192,8 +196,8 @@ def test_a_temperature_and_scale_of_the_prefix_match_the_dense_reference(as_tabl
     prompt = prompt_of(CHUNKS)
     pair: tuple[Any, Any] = (1.3, 0.6)
     given = [torch.full((1, 3, 4), x, dtype=torch.float64) for x in pair] if as_tables else pair
-    reader = Engine(model, settings).encode(prompt)
-    got = query_logits(model, [reader], [prompt], settings, prefix_temperature=given[0], prefix_scale=given[1])[0]
+    encoded = Engine(model, settings).encode(prompt)
+    got = query_logits(model, [encoded], [prompt], settings, prefix_temperature=given[0], prefix_scale=given[1])[0]
     layout = dense.lay_out(PREFIX, CHUNKS, QUERY, "shared", True)
     expected = dense.dense_logits(model, layout, temperature=0.7, scale=0.8, prefix=pair)
     assert (got - expected).abs().max() < EXACT
@@ -208,12 +212,12 @@ def test_beams_share_their_rows_segments() -> None:
     options: dict[str, Any] = {"max_new_tokens": 8, "num_beams": 3, "pad_token_id": 0, "eos_token_id": None}
     rows = torch.tensor([prompt.ids for prompt in prompts])
     sequential = model.generate(rows, do_sample=False, **options)[:, rows.shape[1] :]
-    readers = tuple(Engine(model, settings).encode(prompt) for prompt in prompts)
+    encoded_prompts = tuple(Engine(model, settings).encode(prompt) for prompt in prompts)
     with reading_segments(model):
         got = model.generate(
             torch.tensor([prompt.query for prompt in prompts]),
-            position_ids=torch.tensor([[reader.start] for reader in readers]) + torch.arange(len(QUERY)),
-            past_key_values=SegmentedCache(Reading(readers), model.config.num_hidden_layers),
+            position_ids=torch.tensor([[encoded.start] for encoded in encoded_prompts]) + torch.arange(len(QUERY)),
+            past_key_values=SegmentedCache(BatchReading(encoded_prompts), model.config.num_hidden_layers),
             do_sample=False,
             **options,
         )[:, len(QUERY) :]

@@ -53,8 +53,8 @@ def ways(draw: st.DrawFn) -> Settings:
 def test_any_batch_of_any_prompts_is_the_dense_reference(batch: list[Prompt], way: Settings) -> None:
     """Unequal queries are padded on the left; prefixes, chunks and queries are of any lengths."""
     model = tiny.make_model()
-    readers = encode_all(model, batch, way)
-    for prompt, got in zip(batch, query_logits(model, readers, batch, way), strict=True):
+    encoded_prompts = encode_all(model, batch, way)
+    for prompt, got in zip(batch, query_logits(model, encoded_prompts, batch, way), strict=True):
         assert (got - reference(model, prompt, way)).abs().max() < EXACT
 
 

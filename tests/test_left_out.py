@@ -11,7 +11,7 @@ from torch import Tensor
 
 from helpers import tiny
 from lm_eval_ape.attention.segmented_attention import reading_segments
-from lm_eval_ape.attention.segments import Reader, Reading, SegmentedCache
+from lm_eval_ape.attention.segments import BatchReading, EncodedPrompt, SegmentedCache
 from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import resolve
@@ -35,10 +35,12 @@ def factors(seed: int) -> dict[str, Tensor]:
 def read(family: str, *, wanted: int | None, **reading: Any) -> list[Tensor]:
     """Logits of the query and then of two more tokens, each a pass of its own."""
     model = tiny.make_model(family)
-    reader = Engine(model, resolve({"strategy": "ape"})).encode(PROMPT)
-    rows = Reader(reader.segments, reader.start, ROWS)
-    cache = SegmentedCache(Reading((rows,), **factors(3), **reading), model.config.num_hidden_layers, wanted=wanted)
-    logits, start = [], reader.start
+    encoded = Engine(model, resolve({"strategy": "ape"})).encode(PROMPT)
+    rows = EncodedPrompt(encoded.segments, encoded.start, ROWS)
+    cache = SegmentedCache(
+        BatchReading((rows,), **factors(3), **reading), model.config.num_hidden_layers, wanted=wanted
+    )
+    logits, start = [], encoded.start
     for ids in (list(PROMPT.query), *([token] for token in STEPS)):
         positions = torch.arange(start, start + len(ids)).expand(ROWS, -1)
         start += len(ids)

@@ -49,8 +49,11 @@ def test_a_kept_prefix_gives_the_same_bits(family: str, given: dict[str, Any]) -
     prompts = [prompt_of(CHUNKS), prompt_of([tokens(5, 91)]), prompt_of(CHUNKS, OTHER), prompt_of(CHUNKS)]
     kept: Prefixes = {}
     for prompt in prompts:
-        readers = [Engine(model, settings).encode(prompt), encode_all(model, [prompt], settings, prefixes=kept)[0]]
-        plain, fast = (query_logits(model, [reader], [prompt], settings)[0] for reader in readers)
+        encoded_prompts = [
+            Engine(model, settings).encode(prompt),
+            encode_all(model, [prompt], settings, prefixes=kept)[0],
+        ]
+        plain, fast = (query_logits(model, [encoded], [prompt], settings)[0] for encoded in encoded_prompts)
         assert torch.equal(fast, plain)
 
 

@@ -12,7 +12,7 @@ from test_selection import MANY
 from helpers import dense, tiny
 from lm_eval_ape.attention.row_statistics import Probe
 from lm_eval_ape.attention.segmented_attention import reading_segments
-from lm_eval_ape.attention.segments import Reading, SegmentedCache
+from lm_eval_ape.attention.segments import BatchReading, SegmentedCache
 from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import resolve
@@ -22,9 +22,9 @@ EXACT = 1e-6
 
 def probed(model: Any, prompt: Prompt, settings: Any) -> Probe:
     probe = Probe()
-    reader = Engine(model, settings).encode(prompt)
-    reading = Reading(
-        (reader,),
+    encoded = Engine(model, settings).encode(prompt)
+    reading = BatchReading(
+        (encoded,),
         settings.attn_temperature,
         settings.attn_scale,
         backend="eager",
@@ -34,7 +34,7 @@ def probed(model: Any, prompt: Prompt, settings: Any) -> Probe:
     with reading_segments(model), torch.no_grad():
         model(
             torch.tensor([prompt.query]),
-            position_ids=torch.arange(reader.start, reader.start + len(prompt.query))[None],
+            position_ids=torch.arange(encoded.start, encoded.start + len(prompt.query))[None],
             past_key_values=SegmentedCache(reading, model.config.num_hidden_layers),
         )
     return probe
@@ -99,11 +99,11 @@ def test_one_chunk_has_the_entropy_of_the_stock_models_own_attention() -> None:
 def test_a_probe_changes_no_answer() -> None:
     model = tiny.make_model()
     settings, prompt = resolve({"strategy": "sink"}), prompt_of(CHUNKS)
-    reader = Engine(model, settings).encode(prompt)
-    positions = torch.arange(reader.start, reader.start + len(QUERY))[None]
+    encoded = Engine(model, settings).encode(prompt)
+    positions = torch.arange(encoded.start, encoded.start + len(QUERY))[None]
     logits = []
     for probe in (None, Probe()):
         with reading_segments(model), torch.no_grad():
-            cache = SegmentedCache(Reading((reader,), probe=probe), model.config.num_hidden_layers)
+            cache = SegmentedCache(BatchReading((encoded,), probe=probe), model.config.num_hidden_layers)
             logits.append(model(torch.tensor([QUERY]), position_ids=positions, past_key_values=cache).logits)
     assert torch.equal(*logits)

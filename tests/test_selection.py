@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from helpers import dense, tiny
 from lm_eval_ape.attention import selected_chunks
 from lm_eval_ape.attention.segmented_attention import reading_segments
-from lm_eval_ape.attention.segments import Reading, SegmentedCache
+from lm_eval_ape.attention.segments import BatchReading, SegmentedCache
 from lm_eval_ape.attention.selection import SELECT_OVER, Selection, top_logits
 from lm_eval_ape.attention.token_passes import passes
 from lm_eval_ape.engine.engine import Engine
@@ -73,20 +73,20 @@ def test_padding_of_a_batch_has_no_say(over: str) -> None:
     model = tiny.make_model()
     settings = resolve({"strategy": "sink+selective", "select_over": over})
     prompts = [prompt_of(MANY, query=LONG_QUERY), prompt_of(CHUNKS, query=tokens(2, 36))]
-    readers = [Engine(model, settings).encode(prompt) for prompt in prompts]
-    together = query_logits(model, readers, prompts, settings)
+    encoded_prompts = [Engine(model, settings).encode(prompt) for prompt in prompts]
+    together = query_logits(model, encoded_prompts, prompts, settings)
     for prompt, got in zip(prompts, together, strict=True):
         assert (got - run(model, prompt, settings)).abs().max() < EXACT
 
 
 def generate(model: PreTrainedModel, prompt: Prompt, settings: Settings, count: int) -> tuple[list[int], torch.Tensor]:
     """Greedy tokens and the logits that they were taken from."""
-    reader = Engine(model, settings).encode(prompt)
-    reading = Reading((reader,), settings.attn_temperature, settings.attn_scale, selection=settings.selection)
+    encoded = Engine(model, settings).encode(prompt)
+    reading = BatchReading((encoded,), settings.attn_temperature, settings.attn_scale, selection=settings.selection)
     with reading_segments(model):
         generated = model.generate(
             torch.tensor([prompt.query]),
-            position_ids=torch.arange(reader.start, reader.start + len(prompt.query))[None],
+            position_ids=torch.arange(encoded.start, encoded.start + len(prompt.query))[None],
             past_key_values=SegmentedCache(reading, model.config.num_hidden_layers),
             max_new_tokens=count,
             do_sample=False,
@@ -126,9 +126,9 @@ def test_chunks_that_no_layer_keeps_might_never_have_been_there() -> None:
     model = tiny.make_model()
     settings = resolve({"strategy": "sink+selective", "select_over": "LHT", "reselect": False})
     prompt = prompt_of([tokens(6, seed) for seed in range(40, 45)])
-    reader = Engine(model, settings).encode(prompt)
-    cache = SegmentedCache(Reading((reader,), selection=settings.selection), model.config.num_hidden_layers)
-    positions = torch.arange(reader.start, reader.start + len(QUERY))[None]
+    encoded = Engine(model, settings).encode(prompt)
+    cache = SegmentedCache(BatchReading((encoded,), selection=settings.selection), model.config.num_hidden_layers)
+    positions = torch.arange(encoded.start, encoded.start + len(QUERY))[None]
     with reading_segments(model), torch.no_grad():
         model(torch.tensor([prompt.query]), position_ids=positions, past_key_values=cache)
     kept = cache.layers[0].chosen[0].read
@@ -144,10 +144,10 @@ def test_a_known_continuation_is_read_as_if_it_were_generated(over: str) -> None
     settings = resolve({"strategy": "sink+selective", "select_over": over})
     prompt = prompt_of(MANY)
     new, logits = generate(model, prompt, settings, 4)
-    reader = Engine(model, settings).encode(prompt)
-    cache = SegmentedCache(Reading((reader,), selection=settings.selection), model.config.num_hidden_layers)
+    encoded = Engine(model, settings).encode(prompt)
+    cache = SegmentedCache(BatchReading((encoded,), selection=settings.selection), model.config.num_hidden_layers)
     ids = torch.tensor([[*prompt.query, *new[:-1]]])
-    positions = torch.arange(reader.start, reader.start + ids.shape[1])[None]
+    positions = torch.arange(encoded.start, encoded.start + ids.shape[1])[None]
     with reading_segments(model), torch.no_grad():
         parts = [
             model(ids[:, part], position_ids=positions[:, part], past_key_values=cache).logits

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from lm_eval_ape.attention.segments import OnePassLayer, Reader
+from lm_eval_ape.attention.segments import EncodedPrompt, OnePassLayer
 from lm_eval_ape.calibration.objective.divergence import forward_kl, log_probabilities
 from lm_eval_ape.calibration.objective.teacher import Teacher
 from lm_eval_ape.engine.decoding import check_finite
@@ -69,13 +69,20 @@ class Differentiator:
         return "activations are computed again instead of kept"
 
     def differentiate(
-        self, prompt: Prompt, reader: Reader, teacher: Teacher, parameters: Tensor, wanted: Tensor, *, sample: str
+        self,
+        prompt: Prompt,
+        encoded: EncodedPrompt,
+        teacher: Teacher,
+        parameters: Tensor,
+        wanted: Tensor,
+        *,
+        sample: str,
     ) -> Gradient:
         """KL(teacher || student) of each row over the teacher's tokens, and its slope.
 
         Args:
             prompt: The prompt, with at least one chunk.
-            reader: Its encoded prefix and chunks.
+            encoded: Its encoded prefix and chunks.
             teacher: Its teacher, cut to K tokens.
             parameters: `(rows, 2 or 4, layers or 1, heads or 1)`, float64 on the CPU.
             wanted: Boolean `(rows,)`: the rows whose slope is asked for.
@@ -86,7 +93,7 @@ class Differentiator:
         """
 
         def work(part: slice) -> Gradient:
-            return self._batch(prompt, reader, teacher, parameters[part], wanted[part], sample=sample)
+            return self._batch(prompt, encoded, teacher, parameters[part], wanted[part], sample=sample)
 
         def refusal() -> ApeError:
             return ApeError(
@@ -99,7 +106,14 @@ class Differentiator:
         return Gradient(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
     def _batch(
-        self, prompt: Prompt, reader: Reader, teacher: Teacher, parameters: Tensor, wanted: Tensor, *, sample: str
+        self,
+        prompt: Prompt,
+        encoded: EncodedPrompt,
+        teacher: Teacher,
+        parameters: Tensor,
+        wanted: Tensor,
+        *,
+        sample: str,
     ) -> Gradient:
         engine = self.lm.engine
         precision = torch.promote_types(engine.model.dtype, torch.float32)
@@ -110,7 +124,7 @@ class Differentiator:
             stack.enter_context(_frozen(engine.model))
             if self.recomputes:
                 stack.enter_context(recomputing(engine.model))
-            tail = stack.enter_context(self._tail(reader, leaf))
+            tail = stack.enter_context(self._tail(encoded, leaf))
             logits = tail.read([*prompt.query, *teacher.tokens[: steps - 1].tolist()], keep=steps)
             names = [f"row {number} of T and S" for number in range(len(leaf))]
             check_finite(logits.detach(), names, 1, sample)
@@ -120,11 +134,11 @@ class Differentiator:
         slope = torch.zeros_like(parameters) if leaf.grad is None else leaf.grad.to("cpu", torch.float64)
         return Gradient(kl.detach().to("cpu", torch.float64), slope)
 
-    def _tail(self, reader: Reader, parameters: Tensor) -> AbstractContextManager[Tail]:
+    def _tail(self, encoded: EncodedPrompt, parameters: Tensor) -> AbstractContextManager[Tail]:
         factors = parameters.exp()
         names = ("temperature", "scale", "prefix_temperature", "prefix_scale")
         given: dict[str, Any] = {name: factors[:, number] for number, name in enumerate(names[: factors.shape[1]])}
-        return self.lm.engine.tail(reader, rows=len(parameters), layer=OnePassLayer, selection=None, **given)
+        return self.lm.engine.tail(encoded, rows=len(parameters), layer=OnePassLayer, selection=None, **given)
 
 
 @contextmanager

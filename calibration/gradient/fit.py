@@ -175,9 +175,9 @@ class Fit:
         sample, teacher = self.samples[number], self.teachers[number]
 
         def differentiate(contexts: Contexts) -> Gradient:
-            reader = contexts.get(number, sample.prompt)
+            encoded = contexts.get(number, sample.prompt)
             return self.differentiator.differentiate(
-                sample.prompt, reader, teacher, parameters, wanted, sample=str(sample)
+                sample.prompt, encoded, teacher, parameters, wanted, sample=str(sample)
             )
 
         try:

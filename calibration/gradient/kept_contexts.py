@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lm_eval_ape.attention.segments import Reader
+from lm_eval_ape.attention.segments import EncodedPrompt
 from lm_eval_ape.engine.served_model import ServedModel
 from lm_eval_ape.prompts.prompt import Prompt
 
@@ -25,21 +25,21 @@ class Contexts:
         if limit is None and device.type == "cuda":
             limit = torch.cuda.mem_get_info(device)[0] // 2
         self.limit = limit
-        self.kept: dict[int, Reader] = {}
+        self.kept: dict[int, EncodedPrompt] = {}
         self.bytes = 0
 
-    def get(self, number: int, prompt: Prompt) -> Reader:
+    def get(self, number: int, prompt: Prompt) -> EncodedPrompt:
         """The encoded context of a sample, given its number."""
         if number in self.kept:
             return self.kept[number]
-        reader = self.lm.engine.encode(prompt)
+        encoded = self.lm.engine.encode(prompt)
         size = sum(
             tensor.nbytes
-            for segment in reader.segments
+            for segment in encoded.segments
             for layers in (segment.keys, segment.values)
             for tensor in layers
         )
         if self.limit is None or self.bytes + size <= self.limit:
-            self.kept[number] = reader
+            self.kept[number] = encoded
             self.bytes += size
-        return reader
+        return encoded

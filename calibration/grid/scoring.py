@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from lm_eval_ape.attention.segments import Reader
+from lm_eval_ape.attention.segments import EncodedPrompt
 from lm_eval_ape.calibration.grid.candidates import Candidate, factors_of
 from lm_eval_ape.calibration.objective.divergence import forward_kl, log_probabilities
 from lm_eval_ape.calibration.objective.objective import Objective
@@ -161,12 +161,12 @@ class Scorer:
         Raises:
             ApeError: A point's logits are not finite, or memory does not suffice for a single point.
         """
-        reader = self.lm.engine.encode(prompt)
-        return self.score_reader(reader, prompt, teacher, points, sample=sample, on_scored=on_scored)
+        encoded = self.lm.engine.encode(prompt)
+        return self.score_reader(encoded, prompt, teacher, points, sample=sample, on_scored=on_scored)
 
     def score_reader(
         self,
-        reader: Reader,
+        encoded: EncodedPrompt,
         prompt: Prompt,
         teacher: Teacher,
         points: Sequence[Candidate],
@@ -180,7 +180,7 @@ class Scorer:
         def work(part: slice) -> list[Score]:
             factors = [factors_of(point) for point in points[part]]
             names = [f"the point {point}" for point in points[part]]
-            with engine.tail(reader, factors, wanted=wanted, alike=engine.settings.selection is None) as tail:
+            with engine.tail(encoded, factors, wanted=wanted, alike=engine.settings.selection is None) as tail:
                 scores = self.history.scores(tail, prompt.query, teacher, names, sample)
             on_scored(len(scores))
             return scores

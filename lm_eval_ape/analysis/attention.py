@@ -52,8 +52,8 @@ def look(lm: ServedModel, prompt: Prompt, settings: Settings, sample: str = "a p
         NotFiniteError: The logits are not finite.
     """
     probe, engine = Probe(), lm.engine.under(settings)
-    reader = engine.encode(prompt)
-    with engine.tail(reader, probe=probe) as tail:
+    encoded = engine.encode(prompt)
+    with engine.tail(encoded, probe=probe) as tail:
         logits = tail.read(prompt.query, keep=1)
     check_finite(logits, [settings.strategy], 1, sample)
 
@@ -64,7 +64,7 @@ def look(lm: ServedModel, prompt: Prompt, settings: Settings, sample: str = "a p
         mean("entropy"),
         mean("logit"),
         {role: mean(role) for role in ROLES},
-        {segment.role: _key_norms(segment) for segment in reader.segments},
+        {segment.role: _key_norms(segment) for segment in encoded.segments},
         len(prompt.chunks),
         len(prompt.query),
     )

@@ -78,7 +78,7 @@ class Factors:
 
 
 class ReadingFactors(NamedTuple):
-    """What `segments.Reading` takes: each `(rows, layers or 1, heads or 1)`, or 1.0 for a prefix read as usual."""
+    """What `segments.BatchReading` takes: each `(rows, layers or 1, heads or 1)`, or 1.0 for a prefix read as usual."""
 
     temperature: Tensor
     scale: Tensor

@@ -24,7 +24,7 @@ def choose_over_layers(decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[s
     if cache is None or selection is None or selection.over != "LHT":
         return
     layers = [layer for layer in cache.layers if isinstance(layer, SegmentedLayer)]
-    segments = [segment for reader in cache.reading.readers for segment in reader.segments]
+    segments = [segment for encoded in cache.reading.encoded_prompts for segment in encoded.segments]
     if not any(segment.role == "context" and cache.reading.selects(segment) for segment in segments):
         return
     if layers[0].chosen and not selection.reselect:

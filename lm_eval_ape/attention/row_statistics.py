@@ -22,7 +22,7 @@ ROLES = ("prefix", "context", "query")
 
 
 class Asked(NamedTuple):
-    """The rows of one reader in one layer.
+    """The rows of one encoded prompt in one layer.
 
     Attributes:
         query: `(rows, heads, query, head_dim)`, not divided by T.
@@ -72,33 +72,33 @@ class Rows(NamedTuple):
 
 @dataclass
 class Probe:
-    """Collects the rows of every layer and reader while a model reads segments.
+    """Collects the rows of every layer and encoded prompt while a model reads segments.
 
     Attributes:
-        rows: By layer and number of the reader; of several passes, the last one's.
+        rows: By layer and number of the encoded prompt; of several passes, the last one's.
     """
 
     rows: dict[tuple[int, int], Rows] = field(default_factory=dict)
 
     def record(self, place: tuple[int, int], asked: Asked, parts: Sequence[Part], lse: Tensor) -> None:
-        """Note one layer's rows of one reader.
+        """Note one layer's rows of one encoded.
 
         Args:
-            place: The layer's and the reader's number.
+            place: The layer's and the encoded prompt's number.
             asked: The rows.
             parts: The groups of keys that they attend to.
             lse: Log-sum-exp of the merged rows, `(rows, heads, query)`.
         """
         self.rows[place] = summarise(asked, parts, lse)
 
-    def stacked(self, reader: int, name: str) -> Tensor:
+    def stacked(self, encoded: int, name: str) -> Tensor:
         """One statistic of all layers, `(layers, rows, heads, query)`.
 
         Args:
-            reader: The reader's number.
+            encoded: The encoded prompt's number in the batch.
             name: `entropy`, `logit`, or one of `ROLES` for the mass on its keys.
         """
-        own = [rows for (_, number), rows in sorted(self.rows.items()) if number == reader]
+        own = [rows for (_, number), rows in sorted(self.rows.items()) if number == encoded]
         values = [rows.mass[ROLES.index(name)] if name in ROLES else getattr(rows, name) for rows in own]
         return torch.stack([value.to(values[0].device) for value in values])
 

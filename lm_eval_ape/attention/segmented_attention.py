@@ -23,7 +23,7 @@ from lm_eval_ape.attention.attend import attend
 from lm_eval_ape.attention.merge import Attended, merge, scale_context
 from lm_eval_ape.attention.over_layers import choose_over_layers
 from lm_eval_ape.attention.row_statistics import Asked, Part
-from lm_eval_ape.attention.segments import Reading, Role, Segment, SegmentedLayer
+from lm_eval_ape.attention.segments import BatchReading, Role, Segment, SegmentedLayer
 from lm_eval_ape.attention.selected_chunks import ContextQuery, read_selected, visible_tokens
 from lm_eval_ape.errors import ApeError
 
@@ -76,7 +76,7 @@ def segmented_attention(  # noqa: PLR0917 (transformers passes these by position
     own, tail = _tail(layer.reading, asked, key, value, mask=attention_mask, sinks=s_aux)
     outputs = [
         rows.merged(segments, Attended(tail.out[part], tail.lse[part]), Attended(own.out[part], own.lse[part]))
-        for rows, segments, part in _readers(layer, asked, key, attention_mask, sliding_window)
+        for rows, segments, part in _encoded_prompts(layer, asked, key, attention_mask, sliding_window)
     ]
     out = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
     out = pad(out, (0, 0, first, 0)) if first else out
@@ -90,7 +90,7 @@ def _causal(query: Tensor, key: Tensor) -> Tensor:
 
 
 def _tail(
-    reading: Reading, asked: Asked, key: Tensor, value: Tensor, *, mask: Tensor | None, sinks: Tensor | None
+    reading: BatchReading, asked: Asked, key: Tensor, value: Tensor, *, mask: Tensor | None, sinks: Tensor | None
 ) -> tuple[Attended, Attended]:
     """Attend to the live tail.
 
@@ -123,16 +123,16 @@ def _tail(
     return alone, merge([alone, Attended(torch.zeros_like(alone.out), sink)])
 
 
-def _readers(
+def _encoded_prompts(
     layer: SegmentedLayer, asked: Asked, key: Tensor, mask: Tensor | None, window: int | None
 ) -> Iterator[tuple[_Rows, Sequence[Segment], slice]]:
-    """The rows of each reader, the segments that they read, and which rows of the batch they are."""
+    """The rows of each encoded prompt, the segments that they read, and which rows of the batch they are."""
     reading = layer.reading
-    # `generate` repeats each row for its beams or samples; a reader's rows then come in as many more.
+    # `generate` repeats each row for its beams or samples; an encoded prompt's rows then come in as many more.
     repeats = asked.query.shape[0] // reading.rows
     first = 0
-    for number, reader in enumerate(reading.readers):
-        part = slice(first, first + reader.rows * repeats)
+    for number, encoded in enumerate(reading.encoded_prompts):
+        part = slice(first, first + encoded.rows * repeats)
         first = part.stop
         rows = _Rows(
             layer,
@@ -140,20 +140,20 @@ def _readers(
             asked._replace(query=asked.query[part]),
             key[part],
             None if mask is None else mask[part],
-            _Window(window, reader.start, key.shape[2]),
+            _Window(window, encoded.start, key.shape[2]),
             _factors(reading, layer.index, part, repeats, asked.query.device),
             alike=reading.alike and layer.index == 0 and key.shape[2] == asked.query.shape[2],
         )
-        yield rows, reader.segments, part
+        yield rows, encoded.segments, part
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """The rows of one reader in one layer.
+    """The rows of one encoded prompt in one layer.
 
     Attributes:
         layer: The layer's cache.
-        number: The reader's number.
+        number: The encoded prompt's number in the batch.
         asked: The queries, and how the layer attends.
         keys: The tail's keys.
         mask: Boolean `(rows, 1, query, tail)` over the tail, or None where it is plainly causal.
@@ -284,7 +284,7 @@ class _Window:
 
 
 def _factors(
-    reading: Reading, layer: int, rows: slice, repeats: int, device: torch.device
+    reading: BatchReading, layer: int, rows: slice, repeats: int, device: torch.device
 ) -> dict[Role, tuple[float | Tensor, float | Tensor]]:
     """T and S of some rows in one layer, for each role."""
     pairs: dict[Role, tuple[float | Tensor, float | Tensor]] = {

@@ -72,7 +72,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Reader:
+class EncodedPrompt:
     """What some neighbouring rows of a batch read.
 
     Attributes:
@@ -86,26 +86,26 @@ class Reader:
     rows: int = 1
 
 
-def together(readers: Sequence[Reader]) -> tuple[Reader, ...]:
-    """Neighbouring readers of the same segments from the same position as one, which reads them once for all rows."""
-    joined: list[Reader] = []
-    for reader in readers:
+def together(encoded_prompts: Sequence[EncodedPrompt]) -> tuple[EncodedPrompt, ...]:
+    """Neighbouring ones of the same segments from the same position as one, which reads them once for all rows."""
+    joined: list[EncodedPrompt] = []
+    for encoded in encoded_prompts:
         last = joined[-1] if joined else None
-        if last and last.segments and last.segments == reader.segments and last.start == reader.start:
-            joined[-1] = replace(last, rows=last.rows + reader.rows)
+        if last and last.segments and last.segments == encoded.segments and last.start == encoded.start:
+            joined[-1] = replace(last, rows=last.rows + encoded.rows)
         else:
-            joined.append(reader)
+            joined.append(encoded)
     return tuple(joined)
 
 
 @dataclass(frozen=True)
-class Reading:
+class BatchReading:
     """How a batch reads its segments.
 
     T and S are numbers, or tensors broadcastable to `(rows, layers, heads)`: one value a row of a grid, or a head.
 
     Attributes:
-        readers: In the order of the batch's rows.
+        encoded_prompts: In the order of the batch's rows.
         temperature: T, which divides the logits of context keys.
         scale: S, which weighs the context in the merge (see `merge.scale_context`).
         scale_mode: `lse`, `value` or `additive`.
@@ -114,12 +114,12 @@ class Reading:
         backend: `auto` or the name of a rung in `kernels.LADDER`.
         selection: How a query chooses among the chunks; None to read all of them.
         probe: Collects statistics of the attention rows; None for none.
-        alike: Whether all rows of a reader read the same tokens in the first pass. Its first layer then attends once
-            for each T.
+        alike: Whether all rows of an encoded prompt read the same tokens in the first pass. Its first layer then
+            attends once for each T.
         used: Counts the rungs that served.
     """
 
-    readers: tuple[Reader, ...]
+    encoded_prompts: tuple[EncodedPrompt, ...]
     temperature: float | Tensor = 1.0
     scale: float | Tensor = 1.0
     scale_mode: str = "lse"
@@ -143,8 +143,8 @@ class Reading:
 
     @property
     def rows(self) -> int:
-        """Batch rows that the readers serve."""
-        return sum(reader.rows for reader in self.readers)
+        """Batch rows that the encoded prompts serve."""
+        return sum(encoded.rows for encoded in self.encoded_prompts)
 
 
 class SegmentedLayer(DynamicLayer):
@@ -153,14 +153,14 @@ class SegmentedLayer(DynamicLayer):
     Attributes:
         reading: What is read, and how.
         index: The layer's number.
-        chosen: By the reader's number, the last choice of chunks.
-        surveyed: While scores of all layers are gathered, by the reader's number, this layer's
+        chosen: By the encoded prompt's number, the last choice of chunks.
+        surveyed: While scores of all layers are gathered, by the encoded prompt's number, this layer's
             `(rows, heads, query, chunks)`; None otherwise.
         wanted: Of how many of a pass's last tokens the attention is wanted, that of others being zero; None for all.
         before: How many tokens of the rows' ids come before the tail; the segments hold what they say.
     """
 
-    def __init__(self, reading: Reading, index: int) -> None:
+    def __init__(self, reading: BatchReading, index: int) -> None:
         super().__init__()
         self.before = 0
         self.reading = reading
@@ -227,7 +227,7 @@ class SegmentedCache(Cache):
 
     def __init__(
         self,
-        reading: Reading,
+        reading: BatchReading,
         num_layers: int,
         layer: type[SegmentedLayer] = SegmentedLayer,
         *,

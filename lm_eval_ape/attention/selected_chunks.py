@@ -66,7 +66,7 @@ def read_selected(
         ask: The queries.
         segment: The context, with more chunks than are kept.
         layer: Whose turn it is; the choice is noted there.
-        number: The reader's number.
+        number: The encoded prompt's number in the batch.
         scaled: Applies T and S to the context's term of the merge.
 
     Returns:
@@ -136,7 +136,7 @@ def _choose(
     Args:
         ask: The queries.
         layer: Whose turn it is.
-        number: The reader's number.
+        number: The encoded prompt's number in the batch.
         tops: Each chunk's largest logits, `(rows, heads, query, chunks, up to SUMMED)`.
         lse: Log-sum-exp of all context logits, `(rows, heads, query)`.
         scaled: Applies T and S to the context's term of the merge.
@@ -161,7 +161,7 @@ def visible_tokens(layer: SegmentedLayer, number: int, segment: Segment, mask: T
 
     Args:
         layer: The layer that has read.
-        number: The reader's number.
+        number: The encoded prompt's number in the batch.
         segment: The context.
         mask: Boolean `(1, 1, query, tokens)` of a sliding window, or None.
 

@@ -13,7 +13,15 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lm_eval_ape.attention.segmented_attention import reading_segments
-from lm_eval_ape.attention.segments import Encoded, EncodedLayer, Reader, Reading, Role, Segment, SegmentedCache
+from lm_eval_ape.attention.segments import (
+    BatchReading,
+    Encoded,
+    EncodedLayer,
+    EncodedPrompt,
+    Role,
+    Segment,
+    SegmentedCache,
+)
 from lm_eval_ape.encoding.piece_layers import Layers, alone
 from lm_eval_ape.encoding.pieces import Piece, Plan, batches, plan
 from lm_eval_ape.prompts.prompt import Prompt
@@ -47,7 +55,7 @@ def input_device(model: PreTrainedModel) -> torch.device:
 
 def encode_with_logits(
     model: PreTrainedModel, prompt: Prompt, settings: Settings, on_logits: OnLogits, *, used: Counter[str]
-) -> Reader:
+) -> EncodedPrompt:
     """Encode a prompt's prefix and chunks, and hand out the logits of their tokens (see `encode_all`).
 
     Nothing is taken from a store, where there are no logits.
@@ -78,7 +86,7 @@ def encode_with_logits(
 
     encoder.on_logits = tell
     prefixes: Prefixes = {}
-    return _readers([layout], encoder.all([layout], None, prefixes), prefixes, settings)[0]
+    return _encoded_prompts([layout], encoder.all([layout], None, prefixes), prefixes, settings)[0]
 
 
 def encode_all(
@@ -89,7 +97,7 @@ def encode_all(
     used: Counter[str] | None = None,
     store: Store | None = None,
     prefixes: Prefixes | None = None,
-) -> list[Reader]:
+) -> list[EncodedPrompt]:
     """Encode several prompts' prefixes and chunks together.
 
     What several prompts have in common is encoded once; chunks of about the same length, of whichever prompts, share a
@@ -97,7 +105,7 @@ def encode_all(
 
     Args:
         model: A causal language model that `support.check` accepts.
-        prompts: The prompts; one without chunks gives a reader without segments.
+        prompts: The prompts; one without chunks gives an encoded prompt without segments.
         settings: `positions`, `shared_prefix`, `keys_from`, `values_from` and `attn_backend` are read.
         used: Counts the attention rungs that served.
         store: Where encoded pieces are looked up and kept.
@@ -111,7 +119,7 @@ def encode_all(
     encoder = _Encoder(model, settings.attn_backend, Counter() if used is None else used)
     known = {} if prefixes is None else prefixes
     pieces = encoder.all([layout for layout in layouts if layout], store, known)
-    return _readers(layouts, pieces, known, settings)
+    return _encoded_prompts(layouts, pieces, known, settings)
 
 
 class _Encoder:
@@ -178,12 +186,12 @@ class _Encoder:
 
     @torch.no_grad()
     def _run(self, batch: Sequence[Piece], prefixes: Mapping[tuple[int, ...], Segment]) -> list[Layers]:
-        readers = []
+        encoded_prompts = []
         for before, group in groupby(batch, key=lambda piece: piece.before):
             own = list(group)
             segments = (prefixes[before],) if before else ()
-            readers.append(Reader(segments, start=int(own[0].positions[0]), rows=len(own)))
-        reading = Reading(tuple(readers), backend=self.backend, used=self.used)
+            encoded_prompts.append(EncodedPrompt(segments, start=int(own[0].positions[0]), rows=len(own)))
+        reading = BatchReading(tuple(encoded_prompts), backend=self.backend, used=self.used)
         cache = SegmentedCache(reading, self.layers, last=self.last)
         width = max(map(len, batch))
         ids = torch.zeros(len(batch), width, dtype=torch.long)
@@ -213,9 +221,9 @@ class _Encoder:
         ]
 
 
-def _readers(
+def _encoded_prompts(
     layouts: Sequence[Plan | None], pieces: dict[str, Layers], prefixes: Prefixes, settings: Settings
-) -> list[Reader]:
+) -> list[EncodedPrompt]:
     """Put the pieces of each prompt together; prompts with the same pieces share their segments.
 
     Pieces are used up layer by layer, so that the copies need the memory of one layer, not of all.
@@ -247,7 +255,7 @@ def _readers(
         if layout.lead:
             prefix = [_prefix(leads[key])]
         segments[key] = (*prefix, _segment("context", contexts[key], layout.positions, layout.lengths))
-    return [Reader(segments[layout.key], layout.query) if layout else Reader((), 0) for layout in layouts]
+    return [EncodedPrompt(segments[layout.key], layout.query) if layout else EncodedPrompt((), 0) for layout in layouts]
 
 
 def _cut(part: tuple[Tensor, Tensor], first: int, last: int | None = None) -> tuple[Tensor, Tensor]:

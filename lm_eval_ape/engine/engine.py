@@ -19,7 +19,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 
 from lm_eval_ape.attention.factors import Factors, reading_factors
 from lm_eval_ape.attention.segmented_attention import reading_segments
-from lm_eval_ape.attention.segments import Reader, Reading, SegmentedCache, SegmentedLayer
+from lm_eval_ape.attention.segments import BatchReading, EncodedPrompt, SegmentedCache, SegmentedLayer
 from lm_eval_ape.attention.token_passes import passes
 from lm_eval_ape.encoding.encode import OnLogits, Prefixes, encode_all, encode_with_logits, input_device
 from lm_eval_ape.encoding.kv_store.store import KVStore
@@ -63,16 +63,16 @@ class Engine:
         """The precision in which the model computes; no change without `autocast_dtype`."""
         return torch.autocast(self.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None)
 
-    def encode(self, prompt: Prompt) -> Reader:
+    def encode(self, prompt: Prompt) -> EncodedPrompt:
         """Encode a prompt's prefix and chunks."""
         return self.encode_all([prompt])[0]
 
-    def encode_with_logits(self, prompt: Prompt, on_logits: OnLogits) -> Reader:
+    def encode_with_logits(self, prompt: Prompt, on_logits: OnLogits) -> EncodedPrompt:
         """Encode a prompt's prefix and chunks, and hand out their logits (see `encode.encode_with_logits`)."""
         with self.autocast():
             return encode_with_logits(self.model, prompt, self.settings, on_logits, used=self.used)
 
-    def encode_all(self, prompts: Sequence[Prompt], prefixes: Prefixes | None = None) -> list[Reader]:
+    def encode_all(self, prompts: Sequence[Prompt], prefixes: Prefixes | None = None) -> list[EncodedPrompt]:
         """Encode several prompts' prefixes and chunks together (see `encode.encode_all`)."""
         with self.autocast():
             return encode_all(self.model, prompts, self.settings, used=self.used, store=self.store, prefixes=prefixes)
@@ -81,13 +81,15 @@ class Engine:
         """The same, reading nothing that was encoded before."""
         return replace(self, store=None)
 
-    def reading(self, readers: Sequence[Reader], factors: Sequence[Factors] | None = None, **changes: Any) -> Reading:
+    def reading(
+        self, encoded_prompts: Sequence[EncodedPrompt], factors: Sequence[Factors] | None = None, **changes: Any
+    ) -> BatchReading:
         """How rows read segments under the settings.
 
         Args:
-            readers: What they read, in the rows' order.
+            encoded_prompts: What they read, in the rows' order.
             factors: T and S of each row; None for those of the settings.
-            **changes: Fields of `Reading` that differ.
+            **changes: Fields of `BatchReading` that differ.
         """
         settings = self.settings
         if factors is None and settings.factors is not None:
@@ -104,11 +106,11 @@ class Engine:
             "used": self.used,
             **changes,
         }
-        return Reading(tuple(readers), **given)
+        return BatchReading(tuple(encoded_prompts), **given)
 
     def cache(
         self,
-        readers: Sequence[Reader],
+        encoded_prompts: Sequence[EncodedPrompt],
         factors: Sequence[Factors] | None = None,
         *,
         wanted: int | None = None,
@@ -119,34 +121,39 @@ class Engine:
         """A cache of rows that read segments, for passes inside of `reading_segments`.
 
         Args:
-            readers: What the rows read, in their order.
+            encoded_prompts: What the rows read, in their order.
             factors: T and S of each row; None for those of the settings.
             wanted: For how many of a pass's last tokens logits are wanted at most; None for all.
             before: How many of the tokens that `generate` gets are in the cache already, as what the segments hold.
             layer: What each layer is.
-            **changes: Fields of `Reading` that differ.
+            **changes: Fields of `BatchReading` that differ.
         """
-        reading = self.reading(readers, factors, **changes)
+        reading = self.reading(encoded_prompts, factors, **changes)
         # Where tokens choose chunks together, every token has a say in every layer.
         wanted = None if reading.selection else wanted
         return SegmentedCache(reading, self.layers, layer, wanted=wanted, before=before)
 
     @contextmanager
     def tail(
-        self, reader: Reader, factors: Sequence[Factors] | None = None, *, rows: int | None = None, **options: Any
+        self,
+        encoded: EncodedPrompt,
+        factors: Sequence[Factors] | None = None,
+        *,
+        rows: int | None = None,
+        **options: Any,
     ) -> Iterator[Tail]:
         """Rows that read an encoded prompt, ready to read tokens after it while the context lasts.
 
         Args:
-            reader: The encoded prompt.
+            encoded: The encoded prompt.
             factors: T and S of each row; None for those of the settings.
             rows: How many rows there are; by default one for each of `factors`, else one.
             **options: Further ones of `cache`.
         """
         rows = rows or (1 if factors is None else len(factors))
-        cache = self.cache([replace(reader, rows=rows)], factors, **options)
+        cache = self.cache([replace(encoded, rows=rows)], factors, **options)
         with reading_segments(self.model):
-            yield Tail(self, cache, reader.start, rows)
+            yield Tail(self, cache, encoded.start, rows)
 
     def sequential_tail(self, rows: int = 1) -> Tail:
         """Rows that have read nothing yet, by the model's own attention."""

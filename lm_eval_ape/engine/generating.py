@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lm_eval_ape.attention.segmented_attention import reading_segments
-from lm_eval_ape.attention.segments import Reader, together
+from lm_eval_ape.attention.segments import EncodedPrompt, together
 from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.prompts.prompt import Prompt
 
@@ -46,7 +46,7 @@ def put_together(pieces: Sequence[Tensor], padding: int) -> Tensor:
 
 @contextmanager
 def generating(
-    engine: Engine, prompts: Sequence[Prompt], readers: Sequence[Reader], mask: Tensor
+    engine: Engine, prompts: Sequence[Prompt], encoded_prompts: Sequence[EncodedPrompt], mask: Tensor
 ) -> Iterator[dict[str, Any]]:
     """Arguments with which `generate` reads whole prompts' chunks as they were encoded, while the context lasts.
 
@@ -56,7 +56,7 @@ def generating(
     Args:
         engine: The model under its settings.
         prompts: The prompts.
-        readers: What `encode_all` made of them.
+        encoded_prompts: What `encode_all` made of them.
         mask: Attention mask of `whole_prompts`, on the model's device.
 
     Yields:
@@ -64,8 +64,10 @@ def generating(
     """
     width = max(len(prompt.query) for prompt in prompts)
     before = mask.shape[1] - width
-    starts = [reader.start - width + len(prompt.query) for reader, prompt in zip(readers, prompts, strict=True)]
-    placed = [replace(reader, start=start) for reader, start in zip(readers, starts, strict=True)]
+    starts = [
+        encoded.start - width + len(prompt.query) for encoded, prompt in zip(encoded_prompts, prompts, strict=True)
+    ]
+    placed = [replace(encoded, start=start) for encoded, start in zip(encoded_prompts, starts, strict=True)]
     steps = torch.arange(-before, width, device=mask.device)
     positions = torch.tensor(starts, device=mask.device)[:, None] + steps
     mask = mask.clone()

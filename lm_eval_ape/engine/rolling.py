@@ -46,7 +46,7 @@ def rolling_loglikelihood(engine: Engine, prompt: Prompt, prefix_token: int) -> 
         total += score(logits[:-1], piece[1:])
         ends[number] = logits[-1:].clone()
 
-    reader = engine.encode_with_logits(prompt, score_piece)
+    encoded = engine.encode_with_logits(prompt, score_piece)
     for number, chunk in enumerate(prompt.chunks):
         before = ends[PREFIX]
         if number > 0 and not engine.settings.shared_prefix:
@@ -54,7 +54,7 @@ def rolling_loglikelihood(engine: Engine, prompt: Prompt, prefix_token: int) -> 
         total += score(before, chunk[:1])
     total += score(ends[len(prompt.chunks) - 1], prompt.query[:1])
     if len(prompt.query) > 1:
-        with engine.tail(reader) as tail:
+        with engine.tail(encoded) as tail:
             # The query is scored, so tokens that choose chunks together would see what they are to predict.
             for part in passes(len(prompt.query) - 1, 1, engine.settings.selection):
                 logits = tail.read(prompt.query[part], keep=part.stop - part.start)

@@ -130,12 +130,12 @@ def _probe(model: PreTrainedModel, config: PreTrainedConfig, settings: Settings)
     plain = settings.with_(factors=None, top_chunks=None, attn_temperature=1.0, attn_scale=1.0)
     engine = Engine(model, plain)
     device = engine.device
-    reader = engine.encode(prompt)
-    with engine.tail(reader) as tail:
+    encoded = engine.encode(prompt)
+    with engine.tail(encoded) as tail:
         generated = model.generate(
             input_ids=torch.tensor([prompt.query], device=device),
             attention_mask=torch.ones(1, len(prompt.query), dtype=torch.long, device=device),
-            position_ids=torch.arange(reader.start, reader.start + len(prompt.query), device=device)[None],
+            position_ids=torch.arange(encoded.start, encoded.start + len(prompt.query), device=device)[None],
             past_key_values=tail.cache,
             max_new_tokens=2,
             min_new_tokens=2,

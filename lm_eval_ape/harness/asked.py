@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lm_eval_ape.attention.segments import Reader
+from lm_eval_ape.attention.segments import EncodedPrompt
 from lm_eval_ape.attention.selection import Selection
 from lm_eval_ape.encoding.encode import Prefixes
 from lm_eval_ape.prompts.prompt import Prompt
@@ -24,14 +24,14 @@ class Asked:
         prompts: Their prompts, by their texts.
         prefixes: Encoded prefixes that neighbouring requests share.
         batch: The texts that the parent is about to generate from.
-        reader: What the rows of the model's next call read; None for nothing.
+        encoded: What the rows of the model's next call read; None for nothing.
         query: How many of their first tokens are the query.
     """
 
     prompts: Mapping[str, Prompt] = field(default_factory=dict)
     prefixes: Prefixes = field(default_factory=dict)
     batch: list[str] = field(default_factory=list)
-    reader: Reader | None = None
+    encoded: EncodedPrompt | None = None
     query: int = 0
 
     def take_batch(self) -> tuple[list[str], list[Prompt]]:

@@ -15,7 +15,7 @@ from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 from tqdm import tqdm
 
-from lm_eval_ape.attention.segments import Reader
+from lm_eval_ape.attention.segments import EncodedPrompt
 from lm_eval_ape.encoding.pieces import blocks
 from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.engine.generating import generating, put_together, whole_prompts
@@ -106,15 +106,15 @@ class ChunkReadingHFLM(HFLM):
         quiet = disable_tqdm or self.rank != 0
         with tqdm(total=len(requests), desc="Running loglikelihood requests", disable=quiet) as progress:
             for block in blocks([len(prompt.ids) for prompt in firsts]):
-                for group, reader in zip(groups[block], self._encode(firsts[block]), strict=True):
+                for group, encoded in zip(groups[block], self._encode(firsts[block]), strict=True):
                     pairs = [asked[index][1] for index in group]
                     self._asked.query = len(asked[group[0]][0].query)
-                    answers.update(zip(group, self._scored(pairs, reader, parent), strict=True))
+                    answers.update(zip(group, self._scored(pairs, encoded, parent), strict=True))
                     progress.update(len(group))
         return [answers[index] for index in range(len(requests))]
 
     def _scored(
-        self, pairs: Sequence[Pair], reader: Reader, parent: Callable[..., list[tuple[float, bool]]]
+        self, pairs: Sequence[Pair], encoded: EncodedPrompt, parent: Callable[..., list[tuple[float, bool]]]
     ) -> list[tuple[float, bool]]:
         """Score continuations of one context by the parent's method, as many at a time as memory allows."""
         rows = min(len(pairs), self.max_batch_size or len(pairs))
@@ -122,21 +122,21 @@ class ChunkReadingHFLM(HFLM):
         def score(part: slice) -> list[tuple[float, bool]]:
             return parent(pairs[part], disable_tqdm=True, override_bs=min(rows, self._room.most or rows))
 
-        self._asked.reader = reader
+        self._asked.encoded = encoded
         try:
             return [answer for part in self._room.pieces(score, len(pairs)) for answer in part]
         finally:
-            self._asked.reader = None
+            self._asked.encoded = None
 
-    def _encode(self, prompts: Sequence[Prompt]) -> list[Reader]:
+    def _encode(self, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
         """Encode prefixes and chunks; a prefix that the prompts before had too is there still."""
         return self.engine.encode_all(prompts, self._asked.prefixes)
 
     def _model_call(self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
-        reader = self._asked.reader
-        if reader is None or not reader.segments:
+        encoded = self._asked.encoded
+        if encoded is None or not encoded.segments:
             return super()._model_call(inps, attn_mask, labels)
-        with torch.no_grad(), self.engine.tail(reader, rows=inps.shape[0]) as tail:
+        with torch.no_grad(), self.engine.tail(encoded, rows=inps.shape[0]) as tail:
             return tail.read(inps, keep=inps.shape[1], query=self._asked.query)
 
     def _let_chunks_go(self) -> str | None:

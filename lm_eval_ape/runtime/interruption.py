@@ -49,7 +49,7 @@ class _Context(NamedTuple):
     """An `interruptible` that lasts: the handlers from before it, and both ends of its watcher's socket."""
 
     before: tuple[Handler, ...]
-    reader: socket.socket
+    encoded: socket.socket
     writer: socket.socket
 
 
@@ -72,14 +72,14 @@ def interruptible() -> Iterator[None]:
     def stop(number: int, _: FrameType | None) -> None:
         raise Interrupted(number)
 
-    reader, writer = socket.socketpair()
+    encoded, writer = socket.socketpair()
     writer.setblocking(False)
-    context = _Context(tuple(signal.getsignal(number) for number in _SIGNALS), reader, writer)
+    context = _Context(tuple(signal.getsignal(number) for number in _SIGNALS), encoded, writer)
     _contexts.append(context)
     for number in _SIGNALS:
         signal.signal(number, stop)
     descriptor = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    watcher = threading.Thread(target=_watch, args=(reader,), name="signals", daemon=True)
+    watcher = threading.Thread(target=_watch, args=(encoded,), name="signals", daemon=True)
     watcher.start()
     try:
         yield
@@ -92,13 +92,13 @@ def interruptible() -> Iterator[None]:
             _contexts.remove(context)
             writer.close()
             watcher.join()
-            reader.close()
+            encoded.close()
 
 
-def _watch(reader: socket.socket) -> None:
+def _watch(encoded: socket.socket) -> None:
     """End the process at the second signal; the other end's closing ends the watch."""
     seen = 0
-    while number := reader.recv(1):
+    while number := encoded.recv(1):
         seen += number[0] in _SIGNALS
         if seen > 1:
             os._exit(128 + number[0])
@@ -125,7 +125,7 @@ def _leave() -> None:
         for number, handler in zip(_SIGNALS, _contexts[0].before, strict=True):
             signal.signal(number, handler)
         for context in _contexts:
-            context.reader.close()
+            context.encoded.close()
             context.writer.close()
         _contexts.clear()
     _release_signals()

@@ -97,7 +97,7 @@ def test_a_model_reads_with_the_tables_and_says_so(
     lm = load(chunk_tokens=40, calibration=str(fitted))
     assert lm.settings.factors == Factors.from_json(content["gradient"]["factors"])
     assert lm.get_model_info()["lm_eval_ape"]["factors_sha256"] == content["gradient"]["sha256"]
-    # Its divergence on the calibration's rows, measured by a model that loaded the file as its reader.
+    # Its divergence on the calibration's rows, measured by a model that loaded the file as its encoded.
     reading = lm.engine.reading([])
     assert tuple(reading.temperature.shape) == (1, 3, 4)
     assert reading.tempers_prefix

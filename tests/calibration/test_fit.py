@@ -177,10 +177,10 @@ def test_values_stay_within_their_bounds(bench: Bench) -> None:
 def test_contexts_beyond_the_memory_granted_are_encoded_again(bench: Bench) -> None:
     assert bench.fit(limit=1) == bench.fit()
     few = Contexts(bench.lm, None)
-    reader = few.get(0, SAMPLES[0].prompt)
+    encoded = few.get(0, SAMPLES[0].prompt)
     # Three layers of two heads of eight dimensions in float64, keys and values.
     assert few.bytes == 3 * 2 * 8 * 8 * 2 * (3 + 12)
-    assert few.get(0, SAMPLES[0].prompt) is reader
+    assert few.get(0, SAMPLES[0].prompt) is encoded
 
 
 def test_the_penaltys_slope_is_that_of_its_formula() -> None:

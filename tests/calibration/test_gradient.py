@@ -11,7 +11,7 @@ from torch import Tensor
 
 from helpers import tiny
 from lm_eval_ape.artefacts.points import Point
-from lm_eval_ape.attention.segments import Reader
+from lm_eval_ape.attention.segments import EncodedPrompt
 from lm_eval_ape.calibration.gradient import differentiator
 from lm_eval_ape.calibration.gradient.differentiator import Differentiator
 from lm_eval_ape.calibration.grid.measure import Meter
@@ -40,12 +40,14 @@ class Setting:
         meter = Meter(lm, Objective(3, "teacher", "continue"), max_rows=None, cache=None)
         self.meter = meter
         self.teacher: Teacher = meter.teacher(SAMPLE)
-        self.reader: Reader = Engine(lm.model, lm.settings).encode(SAMPLE.prompt)
+        self.encoded: EncodedPrompt = Engine(lm.model, lm.settings).encode(SAMPLE.prompt)
 
     def __call__(self, parameters: Tensor, wanted: Tensor | None = None, **options: Any) -> differentiator.Gradient:
         differentiator = options.pop("differentiator", None) or Differentiator(self.lm, **options)
         rows = torch.ones(len(parameters), dtype=torch.bool) if wanted is None else wanted
-        return differentiator.differentiate(SAMPLE.prompt, self.reader, self.teacher, parameters, rows, sample="sample")
+        return differentiator.differentiate(
+            SAMPLE.prompt, self.encoded, self.teacher, parameters, rows, sample="sample"
+        )
 
 
 @pytest.fixture

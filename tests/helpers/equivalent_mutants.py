@@ -35,7 +35,7 @@ RESAMPLED = (
     "stats.bootstrap(differences, macro_mean, axis=-1, n_resamples=resamples, {}method='percentile', {}"
     "random_state=np.random.default_rng(seed)).confidence_interval"
 )
-TAIL = "with engine.tail(reader, factors, {}) as tail:"
+TAIL = "with engine.tail(encoded, factors, {}) as tail:"
 WANTED, ALIKE = "wanted=wanted", "alike=engine.settings.selection is None"
 ASKED = "logits = tail.read([*query, *teacher.tokens[:steps - 1]{}], keep=steps, query=len(query))"
 ONE_AXIS = "scores of documents have one axis"

@@ -71,14 +71,14 @@ def _selections() -> tuple[Any, list[Any], list[tuple[Any, list[Any], list[torch
     found = []
     for over in SELECT_OVER:
         settings = resolve({"strategy": "sink+selective", "select_over": over})
-        readers = [Engine(model, settings).encode(prompt) for prompt in prompts]
-        found.append((settings, readers, [reference(model, prompt, settings)[0] for prompt in prompts]))
+        encoded_prompts = [Engine(model, settings).encode(prompt) for prompt in prompts]
+        found.append((settings, encoded_prompts, [reference(model, prompt, settings)[0] for prompt in prompts]))
     return model, prompts, found
 
 
 def selections() -> None:
     """A padded batch of two prompts reads what Algorithm 1 written as loops reads."""
     model, prompts, expected = _selections()
-    for settings, readers, references in expected:
-        for got, one in zip(query_logits(model, readers, prompts, settings), references, strict=True):
+    for settings, encoded_prompts, references in expected:
+        for got, one in zip(query_logits(model, encoded_prompts, prompts, settings), references, strict=True):
             assert (got - one).abs().max() < 1e-12

@@ -40,8 +40,8 @@ def make_store(
 
 
 def logits(model: PreTrainedModel, prompt: Prompt, settings: Settings, store: KVStore | None = None) -> torch.Tensor:
-    reader = Engine(model, settings, store=store).encode(prompt)
-    return query_logits(model, [reader], [prompt], settings)[0]
+    encoded = Engine(model, settings, store=store).encode(prompt)
+    return query_logits(model, [encoded], [prompt], settings)[0]
 
 
 def counts(store: KVStore) -> tuple[int, int, int]:
@@ -210,15 +210,15 @@ def test_prompts_encoded_together_are_those_encoded_alone(family: str, given: di
         Prompt((), (), tuple(QUERY)),
         replace(PROMPT, query=tuple(tokens(3, 64))),
     ]
-    readers = encode_all(model, prompts, settings)
-    for prompt, reader in zip(prompts, readers, strict=True):
+    encoded_prompts = encode_all(model, prompts, settings)
+    for prompt, encoded in zip(prompts, encoded_prompts, strict=True):
         if not prompt.chunks:
-            assert not reader.segments
+            assert not encoded.segments
             continue
-        together = query_logits(model, [reader], [prompt], settings)[0]
+        together = query_logits(model, [encoded], [prompt], settings)[0]
         assert (together - logits(model, prompt, settings)).abs().max() < 1e-12
     # Prompts that differ only in their queries read the very same segments.
-    assert readers[0].segments is readers[4].segments
+    assert encoded_prompts[0].segments is encoded_prompts[4].segments
 
 
 def test_a_batch_that_memory_cannot_hold_is_encoded_in_halves(
