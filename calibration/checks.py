@@ -115,7 +115,7 @@ class Checks:
             values = dict(zip(points, aligned(scores, points, documents).T, strict=True))
             weights = resample(len(documents), options.resamples, options.seed)
             for name, point in named.items():
-                less = document.difference_part(difference(values[chosen], values[point], weights))
+                less = difference(values[chosen], values[point], weights)
                 scored[name] = {
                     "score": float(values[point].mean()),
                     "less_score_than_chosen": less,
@@ -126,7 +126,7 @@ class Checks:
                 name=name,
                 point=middle(point),
                 mean_kl=float(kl[point].mean()),
-                more_kl_than_chosen=document.difference_part(more_kl[name]),
+                more_kl_than_chosen=more_kl[name],
                 kl=kl[point].tolist(),
                 **scored[name],
             )

@@ -11,7 +11,7 @@ from lm_eval_ape.artefacts.document import LeftOut
 from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
 from lm_eval_ape.calibration.grid.choice import Choices, Chosen, Floats, Spread, Table, edges, spread
 from lm_eval_ape.calibration.grid.measure import Measured
-from lm_eval_ape.calibration.grid.stability import Difference, Parameter, difference, stability
+from lm_eval_ape.calibration.grid.stability import Parameter, difference, stability
 from lm_eval_ape.calibration.grid.tuning import Rank
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.harness.metrics import Metric
@@ -75,7 +75,7 @@ def stability_part(table: Table, judged: Table, chosen: Point, weights: Floats, 
     found = stability(judged, weights)
 
     def beats(rival: Point) -> parts.Difference:
-        return difference_part(difference(table.of(rival), table.of(chosen), weights))
+        return difference(table.of(rival), table.of(chosen), weights)
 
     return parts.Stability(
         resamples=len(weights),
@@ -105,11 +105,6 @@ def labels_part(
 def left_out_part(gathered: Gathered) -> LeftOut:
     """How many samples were left out, and why."""
     return LeftOut(too_long=gathered.too_long, no_context=gathered.no_context)
-
-
-def difference_part(found: Difference) -> parts.Difference:
-    """A paired difference."""
-    return parts.Difference(**found._asdict())
 
 
 def run_config(

@@ -115,7 +115,7 @@ def gradient_part(descent: Descent, table: Table, weights: Floats) -> Gradient:
     point = middle(descent.candidate)
 
     def less(rival: Point) -> Difference:
-        return Difference(**difference(table.of(rival), descent.kl, weights)._asdict())
+        return difference(table.of(rival), descent.kl, weights)
 
     how = {**asdict(plan), "bounds": list(plan.bounds), "strengths": list(map(_strength, plan.strengths))}
     return Gradient(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lm_eval_ape.artefacts.calibration import Difference
 from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.calibration.grid.choice import TIE, Floats, Table, nearest_to_neutral
 
@@ -41,22 +42,6 @@ class Parameter(NamedTuple):
     def stable(self) -> bool:
         """Whether the interval is narrow enough."""
         return self.width <= STABLE_WIDTH + _ROUNDING
-
-
-class Difference(NamedTuple):
-    """A paired difference of means.
-
-    Attributes:
-        mean: Over the samples.
-        low: Lower end of its 95% bootstrap interval.
-        high: Upper end.
-        positive: Share of resamples in which it is above 0.
-    """
-
-    mean: float
-    low: float
-    high: float
-    positive: float
 
 
 class Stability(NamedTuple):
@@ -111,4 +96,4 @@ def difference(first: Floats, second: Floats, weights: Floats) -> Difference:
     pairs = first - second
     means = weights @ pairs
     low, high = np.percentile(means, INTERVAL)
-    return Difference(float(pairs.mean()), float(low), float(high), float((means > 0).mean()))
+    return Difference(mean=float(pairs.mean()), low=float(low), high=float(high), positive=float((means > 0).mean()))
