@@ -14,7 +14,15 @@ SCHEMA_VERSION = 1
 
 
 class Difference(Part):
-    """A mean paired difference in the scores' unit, with its 95% interval: see `comparison.statistics`."""
+    """A mean paired difference, in the scores' unit; `comparison.statistics.paired` makes it.
+
+    Attributes:
+        mean: Over documents; over tasks, the mean of the tasks' means.
+        low: Lower end of its 95% interval; None where a task has a single document.
+        high: Upper end.
+        p_value: Two-sided, that the runs are equal.
+        within_noise: Whether interval or test would let the two runs be equal.
+    """
 
     mean: float
     low: float | None

@@ -23,10 +23,10 @@ from lm_eval_ape.artefacts.run_record import Measured
 from lm_eval_ape.comparison.costs import costs
 from lm_eval_ape.comparison.kl_board import Divergences
 from lm_eval_ape.comparison.kl_board import notes as kl_notes
-from lm_eval_ape.comparison.lengths import Lengths, by_length, difference_part, measure
+from lm_eval_ape.comparison.lengths import Lengths, by_length, measure
 from lm_eval_ape.comparison.matching import Matched, averaged, find_baseline, match
 from lm_eval_ape.comparison.runs import Run
-from lm_eval_ape.comparison.statistics import estimate
+from lm_eval_ape.comparison.statistics import estimate, paired
 
 # Parts of the harness's results that say what made them, beside `config`.
 _PROVENANCE = (
@@ -165,7 +165,7 @@ def _scores_part(label: str, tasks: Sequence[Matched], base: str | None, chance:
     if all(task.higher_is_better for task in tasks) and reference > 0:
         part["kept"] = found.mean / reference
     if label != base:
-        part["difference"] = difference_part(*(task.scores[label] - task.scores[base] for task in tasks), **chance)
+        part["difference"] = paired(*(task.scores[label] - task.scores[base] for task in tasks), **chance)
     return part
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lm_eval_ape.artefacts.board import Bucket, Difference, LengthScore
+from lm_eval_ape.artefacts.board import Bucket, LengthScore
 from lm_eval_ape.artefacts.board import Lengths as LengthsPart
 from lm_eval_ape.comparison.matching import Matched, averaged
 from lm_eval_ape.comparison.runs import Run
@@ -84,12 +84,6 @@ def by_length(
             found: dict[str, Any] = estimate(scores[label][inside])._asdict()
             if baseline is not None and label != baseline:
                 change = scores[label][inside] - scores[baseline][inside]
-                found["difference"] = difference_part(change, **chance)
+                found["difference"] = paired(change, **chance)
             rows[label].append(LengthScore(**found))
     return LengthsPart(unit=lengths.unit, tasks=[task.task for task in shared], buckets=buckets, rows=rows)
-
-
-def difference_part(*differences: Floats, **chance: int) -> Difference:
-    """A difference as the board holds it."""
-    found = paired(*differences, **chance)
-    return Difference(**found._asdict(), within_noise=found.within_noise)

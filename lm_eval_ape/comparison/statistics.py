@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from lm_eval_ape.artefacts.board import Difference
+
 Floats = NDArray[np.float64]
 
 CONFIDENCE = 0.95
@@ -22,29 +24,6 @@ CONFIDENCE = 0.95
 LEVEL = 0.05
 # Values of one batch of resamples: 80 MB.
 _BATCH_VALUES = 10_000_000
-
-
-class Difference(NamedTuple):
-    """A mean paired difference, in the scores' unit.
-
-    Attributes:
-        mean: Over documents; over tasks, the mean of the tasks' means.
-        low: Lower end of its 95% interval; None where a task has a single document.
-        high: Upper end.
-        p_value: Two-sided, that the runs are equal.
-    """
-
-    mean: float
-    low: float | None
-    high: float | None
-    p_value: float
-
-    @property
-    def within_noise(self) -> bool:
-        """Whether interval or test would let the two runs be equal."""
-        if self.low is None or self.high is None:
-            return True
-        return self.p_value >= LEVEL or self.low <= 0 <= self.high
 
 
 class Estimate(NamedTuple):
@@ -79,10 +58,17 @@ def paired(*differences: Floats, resamples: int, seed: int) -> Difference:
     low, high = None, None
     if all(len(task) > 1 for task in differences):
         low, high = (float(end) for end in interval(*differences, resamples=resamples, seed=seed))
-    if sum(map(len, differences)) < 2:
-        # Either sign of a single difference is as far from 0 as the other.
-        return Difference(mean, low, high, 1.0)
-    return Difference(mean, low, high, float(p_value(*differences, resamples=resamples, seed=seed)))
+    # Either sign of a single difference is as far from 0 as the other.
+    single = sum(map(len, differences)) < 2
+    p = 1.0 if single else float(p_value(*differences, resamples=resamples, seed=seed))
+    return Difference(mean=mean, low=low, high=high, p_value=p, within_noise=within_noise(low, high, p))
+
+
+def within_noise(low: float | None, high: float | None, p_value: float) -> bool:
+    """Whether an interval or a test would let two runs be equal: a difference is one only where both say so."""
+    if low is None or high is None:
+        return True
+    return p_value >= LEVEL or low <= 0 <= high
 
 
 def macro_mean(*tasks: Floats, axis: int) -> Floats:

@@ -12,8 +12,7 @@ import pytest
 
 from lm_eval_ape.artefacts.board import SCHEMA_VERSION, Board
 from lm_eval_ape.comparison.compare import write
-from lm_eval_ape.comparison.lengths import difference_part
-from lm_eval_ape.comparison.statistics import estimate
+from lm_eval_ape.comparison.statistics import estimate, paired
 
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1><!-- $x_{1}$"
 LABELS = ("sequential", "parallel", "ape", f"hf {HOSTILE}")
@@ -39,7 +38,7 @@ def make_board() -> dict[str, Any]:
             "score": found.mean,
             "stderr": found.stderr,
             "kept": found.mean / scores[task]["sequential"].mean(),
-            "difference": None if label == "sequential" else difference_part(change, resamples=99, seed=1).as_json(),
+            "difference": None if label == "sequential" else paired(change, resamples=99, seed=1).as_json(),
             "kl": kl and {**kl._asdict(), "documents": DOCUMENTS},
             "left_out": 0,
             "reported": {},
