@@ -1,4 +1,4 @@
-"""What a calibration can be told: one list for the command line's flags, the keys of a YAML file, and Python."""
+"""The options of a calibration: one list for the command line's flags, the keys of a YAML file, and Python."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ r"""The paper's protocol on a model and task of your own, its tables beside the 
         --output_path out > table.md
 
 runs the calibration with K=1 on 25 points and with K=8 on 49, both with labels and on the task's `_test` twin, into
-`out/k1` and `out/k8`; whatever is there already is not computed again. All flags of `lm-eval-ape calibrate` work but
+`out/k1` and `out/k8`; what is there already is not computed again. All flags of `lm-eval-ape calibrate` work but
 those that the protocol fixes. The paper's figures are for Llama-3.1-8B-Instruct on LongBench's 2WikiMultihopQA.
 """
 
@@ -217,7 +217,7 @@ def _findings(runs: Mapping[str, Content]) -> str:
         "T is stable and S is not": stability.temperature.stable and not stability.scale.stable,
         "KL and score are not significantly rank-correlated": None if rank.p_value is None else rank.p_value > 0.05,
     }
-    verdicts = {True: "holds", False: "does not hold", None: "cannot be told: all points score the same"}
+    verdicts = {True: "holds", False: "does not hold", None: "undecided: all points score the same"}
     rows = [[finding, verdicts[true]] for finding, true in findings.items()]
     note = "Score differences whose interval holds 0 in the table above are not significant, whichever way they point."
     return f"{_table(['finding of the paper', 'here'], rows)}\n\n{note}"

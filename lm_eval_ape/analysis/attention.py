@@ -1,4 +1,4 @@
-"""What a model's attention looks like while it reads one prompt's query."""
+"""A model's attention while it reads one prompt's query."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Attention(NamedTuple):
 
 @torch.no_grad()
 def look(lm: ServedModel, prompt: Prompt, settings: Settings, sample: str = "a prompt") -> Attention:
-    """Read a prompt's query once and look at its attention.
+    """Read a prompt's query once and measure its attention.
 
     Args:
         lm: The model.

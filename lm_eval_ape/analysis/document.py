@@ -88,7 +88,7 @@ def _case(case: Case, looks: Looks, tasks: Sequence[str], board: Board | None) -
 
 
 def _mean(looks: Sequence[Attention], score: Score | None) -> Look:
-    """Means over documents of what is by layer and head, and of each whole."""
+    """Means over documents, by layer and head and of each whole."""
     roles = list(dict.fromkeys(role for look in looks for role in look.key_norms))
     entropies = np.array([np.mean(look.entropy) for look in looks])
     return Look(
@@ -110,7 +110,7 @@ def _mean(looks: Sequence[Attention], score: Score | None) -> Look:
 
 
 def _norms(norms: Sequence[Sequence[Sequence[float | None]]]) -> list[list[float | None]]:
-    """Mean over documents of what is there; None where nothing is."""
+    """Mean over the documents that have a value; None if none has."""
     values = np.array(norms, dtype=float)
     counts = np.isfinite(values).sum(0)
     sums = np.nansum(values, axis=0)

@@ -15,7 +15,7 @@ from lm_eval_ape.artefacts.moved_heads import moved
 
 
 def heads_part(cases: Sequence[Case], looks: Sequence[CasePart]) -> list[Heads]:
-    """For every case with T and S of layers or heads, how far they moved and what that goes with.
+    """For every case with T and S of layers or heads, how far they moved and what that correlates with.
 
     Args:
         cases: The cases, the first one the sequential model or another one to compare with.

@@ -26,7 +26,7 @@ Looks = dict[tuple[str, int], Attention]
 
 
 class Observer:
-    """Looks at attention and keeps every result.
+    """Measures attention and keeps every result.
 
     Args:
         lm: The model.
@@ -44,7 +44,7 @@ class Observer:
         self.known = {record["key"]: Attention(**record["attention"]) for record in self.journal.records()}
 
     def observe(self, case: Case, what: str) -> Looks:
-        """Look at a case's attention on the first documents of every task; every process gets the whole result.
+        """Measure a case's attention on the first documents of every task; every process gets the whole result.
 
         Args:
             case: The case.

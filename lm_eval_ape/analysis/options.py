@@ -1,4 +1,4 @@
-"""What an analysis can be told: one list for the command line's flags and Python."""
+"""The options of an analysis: one list for the command line's flags and Python."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CUTS = ("chunks", "chunk_tokens", "max_chunks", "preset")
 
 
 class Options(StrategyOptions):
-    """What to analyse, on what, and where to write. Fields are the flags of `lm-eval-ape analyze`."""
+    """Cases, tasks and output of an analysis. Fields are the flags of `lm-eval-ape analyze`."""
 
     COMMAND: ClassVar[str] = "analyze"
 
@@ -53,13 +53,13 @@ class Options(StrategyOptions):
 
     @property
     def counts(self) -> tuple[int | None, ...]:
-        """Numbers of chunks to try; None for the cut that model_args says."""
+        """Numbers of chunks to try; None for the cut in `model_args`."""
         if self.chunks is not None:
             return self.chunks
         return (None,) if any(name in self.model_args for name in _CUTS) else DEFAULT_CHUNKS
 
     @property
     def comparison(self) -> ComparisonOptions:
-        """The comparison that gives the scores, but for its strategies."""
+        """The comparison that gives the scores, without its strategies."""
         names = ComparisonOptions.model_fields.keys() & type(self).model_fields.keys()
         return ComparisonOptions(**{name: getattr(self, name) for name in names})

@@ -27,7 +27,7 @@ BOARD = "board"
 
 
 def analyze(options: Options, command: Sequence[str] = ()) -> Analysis | None:
-    """Look at a model's attention under several strategies and numbers of chunks, and at how it goes with the score.
+    """Measure attention and score of a model under several strategies and numbers of chunks, and correlate the two.
 
     Args:
         options: What to analyse, on what, and where to write.
@@ -37,8 +37,8 @@ def analyze(options: Options, command: Sequence[str] = ()) -> Analysis | None:
         The content of `analysis.json`; None on every process but the first.
 
     Raises:
-        ApeError: Another run holds the folder, or something asked for is impossible; what can be told without the
-            model is told before it is loaded.
+        ApeError: Another run holds the folder, or something asked for is impossible; what can be
+            checked without the model is reported before it is loaded.
     """
     output = Path(str(options.output_path)).expanduser()
     with hold(output, command), hold(output / BOARD, command):

@@ -1,4 +1,4 @@
-"""Which settings an analysis looks at: every strategy with every number of chunks."""
+"""The cases of an analysis: every strategy with every number of chunks."""
 
 from __future__ import annotations
 

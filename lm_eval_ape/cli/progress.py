@@ -1,4 +1,4 @@
-"""What our commands say of their progress while they work."""
+"""Progress messages of our commands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lm_eval_ape.display.escaping import terminal
 
 
 class _Visible(logging.Formatter):
-    """Names of tasks and runs come from files: they are shown as text."""
+    """Names of tasks and runs come from files, so they are shown as text."""
 
     def format(self, record: logging.LogRecord) -> str:
         return terminal(super().format(record))

@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Make the page and print where it lies.
+    """Make the page and print its path.
 
     Args:
         arguments: What follows `lm-eval-ape report`.

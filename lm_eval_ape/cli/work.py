@@ -1,4 +1,4 @@
-"""What `calibrate`, `compare` and `analyze` have in common: options from flags, the work, and what is printed of it."""
+"""What `calibrate`, `compare` and `analyze` have in common: options from flags, the work, and its output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The board: all that is known of the runs side by side, as JSON; tables and reports are made from it alone."""
+"""The board: everything known about the compared runs. Tables and reports are made from it alone."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def _samples_part(
 
 
 def _requests(run: Run, task: str) -> dict[int, list[Measured]]:
-    """What was measured of each document, without what the sample says anyway."""
+    """Each document's measurements, without the fields that its sample already has."""
     found: dict[int, list[Measured]] = {}
     for request in run.record.requests if run.record else ():
         if request.task == task:

@@ -29,7 +29,7 @@ def compare(
     report: Report | None = None,
     lm: MeasuredApeHFLM | None = None,
 ) -> Board | None:
-    """Run what is to be run, read what is to be read, and put all of it on one board.
+    """Run the strategies, read the finished runs, and put all of them on one board.
 
     Args:
         options: What to compare, on what, and where to write.
@@ -41,8 +41,8 @@ def compare(
         The board (see `board.make_board`); None on every process but the first.
 
     Raises:
-        ApeError: Another run holds the folder, or something asked for is impossible; what can be told without the
-            model is told before it is loaded.
+        ApeError: Another run holds the folder, or something asked for is impossible; what can be
+            checked without the model is reported before it is loaded.
     """
     with hold(options.output_path, command) if options.output_path else nullcontext():
         return _compare(options, command, report, lm)

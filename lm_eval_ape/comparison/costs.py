@@ -1,4 +1,4 @@
-"""What a run cost: seconds, tokens and memory, from the requests that `compare` measured."""
+"""A run's costs: seconds, tokens and memory, from the requests that `compare` measured."""
 
 from __future__ import annotations
 

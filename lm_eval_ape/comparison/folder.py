@@ -1,4 +1,4 @@
-"""A strategy's folder: the harness's files in the harness's layout, and a record of what they are the outcome of."""
+"""A strategy's folder: the harness's files in its own layout, and a record of the settings and versions behind them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lm_eval_ape.storage.files import whole_files, writing_told
 
 
 def strategy_folder(output: Path, label: str) -> Path:
-    """Where a strategy's run lies; its name is the label, as far as file names can be."""
+    """The folder of a strategy's run, named after the label with characters that file names forbid replaced."""
     name = re.sub(r"[^\w.=-]+", "_", label).strip("_")
     # Labels that differ must not share a folder.
     return output / (name if name == label else f"{name}-{hashlib.sha256(label.encode()).hexdigest()[:6]}")

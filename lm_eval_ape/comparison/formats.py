@@ -67,7 +67,7 @@ def markdown_table(table: Table) -> str:
 
 
 def made_by(command: str, version: str, created: str) -> str:
-    """The line of Markdown that says what made a board or an analysis."""
+    """The line of Markdown that names the command, version and date of a board or an analysis."""
     made = f"{escaping.code(command)}, " if command else ""
     return f"Made by {made}lm_eval_ape {escaping.markdown(version)}, {escaping.markdown(created)}.\n"
 

@@ -1,4 +1,4 @@
-"""All that a strategy's run depends on: a finished run stands for a new one only if none of it has changed."""
+"""Everything a strategy's run depends on: a finished run is reused only if none of it has changed."""
 
 from __future__ import annotations
 

@@ -54,12 +54,12 @@ class StrategyKL:
 
     @property
     def identity(self) -> KLIdentity:
-        """All that the divergences depend on; of a run whose divergences are asked for."""
+        """Everything the divergences depend on; only for a run whose divergences were asked for."""
         return KLIdentity(run=dict(self.run), **asdict(self.objective), limit=self.options.kl_limit)
 
     @property
     def needed(self) -> bool:
-        """Whether it was asked for, means something, and is not there yet."""
+        """Whether the divergences were asked for, can be measured, and are missing."""
         if not self.options.kl_tokens or not self.spec.settings.parallel:
             return False
         try:
@@ -100,7 +100,7 @@ class StrategyKL:
 
     @property
     def _limit(self) -> float | None:
-        """The first so many documents of each task."""
+        """The harness's limit on documents, or `kl_limit` where that is fewer."""
         ran, own = self.options.limit, self.options.kl_limit
         if own is None:
             return ran

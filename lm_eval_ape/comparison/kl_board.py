@@ -1,4 +1,4 @@
-"""The divergences of runs as the board holds them: by document, by task, and what has none."""
+"""The divergences of runs as the board holds them: by document, by task, and where there are none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lm_eval_ape.comparison.statistics import estimate
 
 
 class Divergences:
-    """What was measured of one run, by document.
+    """One run's divergences, by document.
 
     Args:
         run: The run, with or without divergences.
@@ -51,7 +51,7 @@ class Divergences:
 
     @property
     def objective(self) -> Objective | None:
-        """What was measured: K, history, and what happens at an end of sequence."""
+        """How it was measured: K, history, and what happens at an end of sequence."""
         if self.run.kl is None:
             return None
         identity = self.run.kl.identity
@@ -79,7 +79,7 @@ class Divergences:
 
 
 def notes(divergences: Sequence[Divergences], matched: Sequence[Matched]) -> list[str]:
-    """A sentence for everything that has no divergence; what several runs or tasks share is said once."""
+    """A sentence for everything without a divergence; several runs or tasks share one sentence."""
     found: list[str] = []
     texts: dict[str, list[str]] = {}
     gaps: dict[tuple[str, str], list[str]] = {}

@@ -1,4 +1,4 @@
-"""The same documents in every run: rows are matched by the harness's document hash, and what is left out is counted."""
+"""The same documents in every run: rows are matched by the harness's document hash, and rows left out are counted."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Matched(NamedTuple):
 
 
 def find_baseline(runs: Sequence[Run], name: str | None) -> str | None:
-    """The label of the row that others are compared with: the one named, or the only sequential one.
+    """The label of the row that others are compared with: the named one, or else the only sequential one.
 
     Raises:
         ApeError: No row has that name.
@@ -150,7 +150,7 @@ def _scored(task: str, run: Run) -> Scored:
 
 
 def _choice(task: str, found: Found, without: Mapping[str, int]) -> list[str]:
-    """Why a task is not compared on its first metric, and how many rows have no value of the one that it is."""
+    """Why a task is not compared on its first metric, and how many rows lack the metric used instead."""
     name, notes = found.metric.name, []
     if found.instead:
         notes.append(f"{task} is compared on {name}: {found.instead}")
@@ -164,7 +164,7 @@ def _counts(counted: Mapping[str, int]) -> str:
 
 
 def _differences(task: str, runs: Sequence[Run], common: Mapping[Key, None]) -> list[str]:
-    """What is not the same though the documents are."""
+    """What differs between runs on the same documents."""
     reference, notes = runs[0], []
     if repeated := reference.tasks[task].repeated:
         notes.append(f"{task}: {repeated} rows repeat a document; equal ones are paired in their order.")

@@ -58,7 +58,7 @@ class MeasuredApeHFLM(ApeHFLM):
         super().__init__(pretrained, **arguments)
 
     def begin(self, settings: Settings) -> PeakMemory:
-        """Read what follows with these settings, with nothing measured yet."""
+        """Read the next requests with these settings, and forget earlier measurements."""
         self.engine = self.engine.under(settings)
         self.engine.used.clear()
         if self.engine.store:
@@ -67,7 +67,7 @@ class MeasuredApeHFLM(ApeHFLM):
         return PeakMemory.begin(self.device)
 
     def note(self, source: Source, request: Instance, prompt: Prompt) -> None:
-        """Note how a request was cut, and that it will be measured."""
+        """Record how a request was cut, for its measurement to be added."""
         # A prompt that is read as one sequence has all its tokens in the query.
         chunks = [len(chunk) for chunk in prompt.chunks]
         tokens = len(prompt.prefix) + sum(chunks) + len(prompt.query) + prompt.dropped
@@ -117,7 +117,7 @@ class MeasuredApeHFLM(ApeHFLM):
         return rows
 
     def _generated(self, tokens: Tensor) -> int:
-        """Tokens up to the end of the sequence: what follows it in a batch is padding."""
+        """Tokens up to the end of the sequence; the rest of a row is padding."""
         ends = self.model.generation_config.eos_token_id
         ends = torch.tensor(ends if isinstance(ends, Sequence) else [-1 if ends is None else ends])
         padding = torch.tensor([self.tokenizer.pad_token_id])
@@ -135,7 +135,7 @@ class MeasuredApeHFLM(ApeHFLM):
 
 
 class _FirstLogits(LogitsProcessor):
-    """Notes when the first new token's logits are there, and leaves them as they are."""
+    """Records the time of the first new token's logits, and returns them unchanged."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now

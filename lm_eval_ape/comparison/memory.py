@@ -1,4 +1,4 @@
-"""The most memory that a piece of work needed."""
+"""The peak memory of a piece of work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a comparison can be told: one list for the command line's flags and Python."""
+"""The options of a comparison: one list for the command line's flags and Python."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class StrategyOptions(HarnessOptions):
 
 
 class Options(StrategyOptions):
-    """What to compare, on what, and where to write. Fields are the flags of `lm-eval-ape compare`."""
+    """Strategies, tasks and output of a comparison. Fields are the flags of `lm-eval-ape compare`."""
 
     COMMAND: ClassVar[str] = "compare"
 

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 class Wanted(NamedTuple):
-    """A strategy to have a finished run of: it, its folder, and all that its outcome depends on."""
+    """A strategy whose finished run is wanted, with its folder and everything the outcome depends on."""
 
     spec: Spec
     place: Path
@@ -69,7 +69,7 @@ class Strategies:
         self.no_means = _no_means(self.tasks, options.metric) if scored else {}
 
     def run(self, lm: MeasuredApeHFLM | None = None) -> list[Run]:
-        """Run what is not finished, and read all of it back.
+        """Run the unfinished strategies, and read all runs back.
 
         Args:
             lm: What `load` gave; None to load it.
@@ -99,7 +99,7 @@ class Strategies:
         return [read_run(results_file) for results_file in finished if results_file is not None and lm.rank == 0]
 
     def _measure_kl(self, lm: MeasuredApeHFLM, wanted: Sequence[Wanted]) -> None:
-        """After all strategies have run, so that no run's seconds or memory hold any of it."""
+        """Runs after all strategies, so that it does not count in their seconds and memory."""
         kls = [StrategyKL(self.options, *one) for one in wanted]
         needs = lm.processes.from_first([kl.needed for kl in kls])
         needed = [kl for kl, wanting in zip(kls, needs, strict=True) if wanting]
@@ -110,15 +110,15 @@ class Strategies:
 
     @contextmanager
     def _named(self, spec: Spec) -> Iterator[None]:
-        """Errors say which strategy failed, and that the others are not lost."""
+        """Adds to errors which strategy failed, and that the others are kept."""
         try:
             yield
         except OtherProcessError:
             raise
         except ApeError as error:
             raise ApeError(
-                f"{spec.label}: {error} What is finished lies in {self.output} and is not run again; "
-                f"lm-eval-ape compare --from {self.output} makes a board of it."
+                f"{spec.label}: {error} Finished runs are kept in {self.output} and are not repeated; "
+                f"lm-eval-ape compare --from {self.output} makes a board of them."
             ) from error
 
     def load(self) -> MeasuredApeHFLM:

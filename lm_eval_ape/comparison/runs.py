@@ -55,7 +55,7 @@ class Run:
 
     @property
     def folder(self) -> str:
-        """Name of the folder that tells it from a run with the same label: `--output_path` of what made it."""
+        """Name of the folder that distinguishes runs with the same label: the `--output_path` of the command."""
         return self.results_file.resolve().parents[2 if self.record else 1].name
 
     @property
@@ -139,7 +139,7 @@ def _kl(results_file: Path, record: Record | None) -> KLRecord | None:
 
 
 def _newest(files: Sequence[Path]) -> list[Path]:
-    """Without runs that a newer one in the same folder stands in for; a name's date sorts as text."""
+    """The newest run of each folder and configuration; a name's date sorts as text."""
     newest: dict[str, Path] = {}
     for file in files:
         record_file = file.parent.parent / RECORD_NAME

@@ -158,7 +158,7 @@ def _row(line: SampleLine) -> Row:
 
 
 def _prediction(responses: Sequence[Any], arguments: Sequence[Mapping[str, Any]]) -> str:
-    """What was generated, or the likeliest of the continuations that were scored."""
+    """The generated text, or the likeliest of the scored continuations."""
     if len(responses) < 2 or not all(isinstance(response, list) for response in responses):
         return str(responses[0]) if responses else ""
     try:

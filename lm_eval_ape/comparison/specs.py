@@ -106,7 +106,7 @@ def _settings(given: str, spec: str) -> dict[str, Any]:
 
 
 def describe(settings: Mapping[str, Any]) -> str:
-    """Settings in a few words: T and S where they mean something, and what differs from the defaults."""
+    """Settings in a few words: T and S where they have an effect, and other values than the defaults."""
     return " ".join([temperature_and_scale(settings), *changed(settings)])
 
 

@@ -100,14 +100,14 @@ def _average(board: Board) -> Iterator[_Part]:
 
 
 def _common_settings(board: Board) -> list[str]:
-    """What all rows that cut contexts have set alike."""
+    """The settings shared by all rows that cut contexts."""
     parallel = [row.settings for row in board.rows if row.settings and not row.sequential]
     lists = [changed(settings) for settings in parallel]
     return [word for word in lists[0] if all(word in words for words in lists)] if lists else []
 
 
 def settings_words(row: Row, common: Sequence[str] = ()) -> str:
-    """A row's settings, without those that all rows have."""
+    """A row's settings, without the shared ones."""
     if not row.settings:
         return str(row.config.get("model"))
     own = [word for word in changed(row.settings) if word not in common]
@@ -170,7 +170,7 @@ def _costs(board: Board) -> Table:
 
 
 def _found(kept: KeptTokens | None) -> str:
-    """Share of the tokens of prefixes and chunks that were found in the store of encoded chunks."""
+    """Share of prefix and chunk tokens found in the store of encoded chunks."""
     asked = kept.hit_tokens + kept.miss_tokens if kept else 0
     return f"{kept.hit_tokens / asked:.0%}" if kept and asked else ""
 

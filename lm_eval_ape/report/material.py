@@ -1,4 +1,4 @@
-"""What a report is made of: the files of our commands in some folders, read and checked."""
+"""The material of a report: our commands' files in some folders, read and checked."""
 
 from __future__ import annotations
 

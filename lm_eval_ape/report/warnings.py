@@ -1,4 +1,4 @@
-"""What is missing or does not fit together, in sentences for the top of the page."""
+"""Sentences for the top of the page about missing and conflicting results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lm_eval_ape.report.material import Found, Material
 
 
 def warnings(material: Material) -> list[str]:
-    """A sentence for everything that a reader must know before believing the page."""
+    """A sentence for each caveat that a reader must know."""
     found = [sentence for board in material.boards for sentence in _board(board, len(material.boards) > 1)]
     for calibration in material.calibrations:
         found += _calibration(calibration, material)

@@ -185,7 +185,7 @@ def test_other_weights_under_the_same_name_are_another_model(
 
 def test_a_strategy_that_fails_costs_no_finished_one(options: Make, tmp_path: Path) -> None:
     given = options(output_path=str(tmp_path), strategies="sequential,ape[context_field=passage]")
-    with pytest.raises(ApeError, match=r"ape\[context_field=passage\]: .*What is finished lies in"):
+    with pytest.raises(ApeError, match=r"ape\[context_field=passage\]: .*Finished runs are kept in"):
         compare(Options.read(given))
     board = compare(Options.read({"sources": [str(tmp_path)]})).as_json()
     assert board is not None

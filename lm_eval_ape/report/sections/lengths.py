@@ -8,7 +8,7 @@ from lm_eval_ape.report.section import Drawn, Figures, Section
 
 
 def build(material: Material, figures: Figures) -> Section | None:
-    """Two figures a board, as far as lengths and times are known."""
+    """Two figures for each board whose lengths and times are known."""
     parts = []
     for number, found in enumerate(material.boards, start=1):
         board, drawn = found.content, list[Drawn]()

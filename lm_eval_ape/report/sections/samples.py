@@ -1,4 +1,4 @@
-"""The samples: question, answer, what each strategy said, its score, and its KL token by token."""
+"""The samples: question, answer, each strategy's answer, its score, and its KL token by token."""
 
 from __future__ import annotations
 
