@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -244,6 +245,24 @@ def test_the_launcher_ends_the_others_when_one_is_killed(tmp_path: Path) -> None
     done = launcher.run(launcher.accelerate(2), str(script), check=False)
     assert done.returncode != 0
     assert "Signal 9 (SIGKILL)" in done.stderr
+
+
+def test_connections_are_closed_while_python_still_runs(tmp_path: Path) -> None:
+    script = tmp_path / "parting.py"
+    script.write_text(
+        dedent("""
+            import atexit
+            import torch.distributed
+            from lm_eval_ape.runtime.processes import join
+
+            # What is registered first runs last.
+            atexit.register(lambda: print("connected", torch.distributed.is_initialized()))
+            print("found", join().gather("it"))
+        """)
+    )
+    done = launcher.run(launcher.torchrun(2), str(script))
+    assert done.stdout.count("found ['it', 'it']") == 2
+    assert done.stdout.count("connected False") == 2
 
 
 def test_shares_are_disjoint_and_together_everything_however_uneven() -> None:

@@ -7,6 +7,7 @@ connections, and those that wait for it learn of that at once.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import logging
 import os
@@ -124,7 +125,22 @@ def join() -> Processes:
     if state.num_processes == 1:
         return Processes()
     group = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
+    atexit.register(_part, group)
     return Processes(state.process_index, state.num_processes, group)
+
+
+def _part(group: Any) -> None:
+    """Close connections while Python still runs.
+
+    Threads of gloo that outlive the interpreter abort the process now and then
+    (https://github.com/pytorch/pytorch/pull/179291), and the launcher then ends the others, perhaps before the first
+    one has written its results. Other back ends are left to those that chose them.
+    """
+    import torch.distributed
+
+    if torch.distributed.is_initialized():
+        whole = torch.distributed.get_backend() == "gloo"
+        torch.distributed.destroy_process_group(None if whole else group)
 
 
 def _meet() -> None:

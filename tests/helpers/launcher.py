@@ -12,10 +12,12 @@ ENVIRONMENT = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1
 
 
 def run(launcher: Sequence[str], *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run a script or `-m MODULE` in the processes that a launcher starts."""
-    return subprocess.run(
-        [*launcher, *command], check=check, env=ENVIRONMENT, capture_output=True, text=True, timeout=180
+    """Run a script or `-m MODULE` in the processes that a launcher starts; `check` that all of them succeed."""
+    done = subprocess.run(
+        [*launcher, *command], check=False, env=ENVIRONMENT, capture_output=True, text=True, timeout=180
     )
+    assert not check or done.returncode == 0, f"status {done.returncode}\n{done.stderr}"
+    return done
 
 
 def torchrun(count: int) -> list[str]:
