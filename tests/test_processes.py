@@ -251,18 +251,19 @@ def test_connections_are_closed_while_python_still_runs(tmp_path: Path) -> None:
     script = tmp_path / "parting.py"
     script.write_text(
         dedent("""
-            import atexit
+            import atexit, os, pathlib
             import torch.distributed
             from lm_eval_ape.runtime.processes import join
 
+            said = pathlib.Path(f"{__file__}.{os.environ['RANK']}")
             # What is registered first runs last.
-            atexit.register(lambda: print("connected", torch.distributed.is_initialized()))
-            print("found", join().gather("it"))
-        """)
+            atexit.register(lambda: said.write_text(f"{found} {torch.distributed.is_initialized()}"))
+            found = join().gather("it")
+        """),
+        encoding="utf-8",
     )
-    done = launcher.run(launcher.torchrun(2), str(script))
-    assert done.stdout.count("found ['it', 'it']") == 2
-    assert done.stdout.count("connected False") == 2
+    launcher.run(launcher.torchrun(2), str(script))
+    assert [Path(f"{script}.{rank}").read_text() for rank in (0, 1)] == ["['it', 'it'] False"] * 2
 
 
 def test_shares_are_disjoint_and_together_everything_however_uneven() -> None:
