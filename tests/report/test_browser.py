@@ -113,10 +113,13 @@ def test_samples_are_filtered_by_task_disagreement_and_text(browser: Any, whole_
 
 
 def test_what_models_and_data_say_stays_text(browser: Any) -> None:
+    from selenium.webdriver.support.wait import WebDriverWait
+
     browser.refresh()
     item = browser.find_elements("css selector", ".list > li")[3]
     item.find_element("css selector", "summary").click()
-    opened = item.find_element("css selector", ".opened")
+    # A sample is drawn when its `toggle` event arrives, after the click.
+    (opened,) = WebDriverWait(browser, 10).until(lambda _: item.find_elements("css selector", ".opened"))
     hostile = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
     assert hostile in opened.find_element("css selector", "blockquote").text
     assert hostile in opened.find_element("css selector", ".answer").text
