@@ -65,7 +65,7 @@ def main() -> None:
         for history in args.histories:
             scorer = Scorer(lm, Objective(args.steps, history, "continue"))
             encoded = scorer.lm.engine.encode(prompt)
-            score = partial(scorer.score_reader, encoded, prompt, teacher, sample="benchmark")
+            score = partial(scorer.score_encoded, encoded, prompt, teacher, sample="benchmark")
             encode_and_score = partial(scorer.score, prompt, teacher, sample="benchmark")
             seconds = clock.in_turn(
                 {

@@ -224,7 +224,7 @@ class EncodedContext:
         scorer = Scorer(self.model, Objective(num_tokens, "teacher", "stop"))
         teacher = ask(self.model, prompt.ids, num_tokens, scorer.ends, "the query")
         point = settings.factors or Point(settings.attn_temperature, settings.attn_scale)
-        (score,) = scorer.score_reader(self.encoded, prompt, teacher, [point], sample="the query")
+        (score,) = scorer.score_encoded(self.encoded, prompt, teacher, [point], sample="the query")
         return list(score.divergences)
 
     def _ids(self, text: str) -> list[int]:

@@ -162,9 +162,9 @@ class Scorer:
             ApeError: A point's logits are not finite, or memory does not suffice for a single point.
         """
         encoded = self.lm.engine.encode(prompt)
-        return self.score_reader(encoded, prompt, teacher, points, sample=sample, on_scored=on_scored)
+        return self.score_encoded(encoded, prompt, teacher, points, sample=sample, on_scored=on_scored)
 
-    def score_reader(
+    def score_encoded(
         self,
         encoded: EncodedPrompt,
         prompt: Prompt,
