@@ -9,6 +9,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -104,8 +105,8 @@ def downloads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Downloads]:
             "from_pretrained",
             lambda name, **options: Words if name == "words" else load_tokenizer(name, **options),
         )
-        from lm_eval.tasks.ruler import prepare_niah
-
+        # Not `from lm_eval.tasks.ruler import ...`: the folder remembers the module that was forgotten.
+        prepare_niah = import_module("lm_eval.tasks.ruler.prepare_niah")
         patch.setattr(prepare_niah, "get_haystack", haystack)
         patch.setattr(prepare_niah, "cached_sent_tokenize", lambda text: re.split(r"(?<=\.)\s+", text))
         patch.setattr(requests, "get", lambda url, **_: Answered(url))
