@@ -19,7 +19,7 @@ from lm_eval_ape.artefacts import calibration as parts
 from lm_eval_ape.artefacts.identity import digest, read_settings
 from lm_eval_ape.artefacts.points import NEUTRAL, Point
 from lm_eval_ape.attention.factors import Factors
-from lm_eval_ape.attention.row_statistics import Probe
+from lm_eval_ape.attention.row_statistics import RowProbe
 from lm_eval_ape.attention.segments import EncodedPrompt
 from lm_eval_ape.calibration.grid.choice import Chosen, Floats, Table, choose
 from lm_eval_ape.calibration.grid.tuning import rank
@@ -127,7 +127,7 @@ class EntropyMeter:
 
     @torch.no_grad()
     def _batch(self, sample: Sample, encoded: EncodedPrompt, points: Sequence[Point]) -> list[float]:
-        probe = Probe()
+        probe = RowProbe()
         with self.lm.engine.tail(encoded, [Factors.of(*point) for point in points], probe=probe) as tail:
             logits = tail.read(sample.prompt.query, keep=1)
         check_finite(logits, [f"the point {point}" for point in points], 1, str(sample))

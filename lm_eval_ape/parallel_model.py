@@ -144,7 +144,7 @@ class ParallelModel:
         prompt = Prompt(tuple(ids[: borders[0]]), tuple(filter(None, pieces)), ())
         if not self.settings.parallel:
             prompt = Prompt((), (), prompt.ids)
-        return EncodedContext(self, prompt, self.engine.encode(prompt))
+        return EncodedContext(self, prompt, self.engine.encode_chunks([prompt])[0])
 
     def harness_model(self, kind: type[ApeHFLM] = ApeHFLM, **settings: Any) -> ApeHFLM:
         """The loaded model as lm-evaluation-harness takes it: `simple_evaluate(model=model.harness_model(), ...)`.
@@ -165,7 +165,7 @@ class EncodedContext:
     Attributes:
         model: What encoded it.
         prompt: Its token ids, without a query.
-        encoded: Its keys and values.
+        encoded: Its keys and values, nothing recomputed: which tokens are may depend on the query.
     """
 
     model: ParallelModel
@@ -191,21 +191,24 @@ class EncodedContext:
         padding = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         ids, mask = (tensor.to(engine.device) for tensor in whole_prompts([prompt], padding))
         given = {"do_sample": False, "pad_token_id": padding, "max_new_tokens": max_new_tokens, **options}
-        with torch.no_grad(), engine.autocast(), generating(engine, [prompt], [self.encoded], mask) as arguments:
+        with torch.no_grad(), engine.autocast(), generating(
+            engine, [prompt], [engine.recompute(prompt, self.encoded)], mask
+        ) as arguments:
             rows = engine.model.generate(input_ids=ids, **arguments, **given)
         return str(tokenizer.decode(rows[0, ids.shape[1] :], skip_special_tokens=True))
 
     @torch.no_grad()
     def loglikelihood(self, query: str, continuations: Sequence[str]) -> list[float]:
         """Log-likelihood of each continuation of a query, in nats, summed over its tokens."""
-        asked = self._asked(query).query
+        prompt = self._asked(query)
+        asked, encoded = prompt.query, self.model.engine.recompute(prompt, self.encoded)
         found = []
         for continuation in continuations:
             # As the harness does it: the continuation's tokens are those that the whole text has beyond the query's.
             tokens = self._ids(query + continuation)[len(self._ids(query)) :]
             if not tokens:
                 raise ApeError(f"The continuation {continuation!r:.60} has no token of its own.")
-            with self.model.engine.tail(self.encoded) as tail:
+            with self.model.engine.tail(encoded) as tail:
                 logits = tail.read([*asked, *tokens[:-1]], keep=len(tokens), query=len(asked))
             scores = logits[0].to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
             found.append(float(scores[torch.arange(len(tokens)), torch.tensor(tokens)].sum()))
@@ -224,7 +227,8 @@ class EncodedContext:
         scorer = Scorer(self.model, Objective(num_tokens, "teacher", "stop"))
         teacher = ask(self.model, prompt.ids, num_tokens, scorer.ends, "the query")
         point = settings.factors or Point(settings.attn_temperature, settings.attn_scale)
-        (score,) = scorer.score_encoded(self.encoded, prompt, teacher, [point], sample="the query")
+        encoded = self.model.engine.recompute(prompt, self.encoded)
+        (score,) = scorer.score_encoded(encoded, prompt, teacher, [point], sample="the query")
         return list(score.divergences)
 
     def _ids(self, text: str) -> list[int]:

@@ -15,8 +15,7 @@ from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.calibration.grid.scoring import Scorer
 from lm_eval_ape.calibration.objective.objective import Objective
 from lm_eval_ape.calibration.objective.teacher import ask
-from lm_eval_ape.encoding.encode import input_device
-from lm_eval_ape.encoding.kv_store.devices import layer_devices
+from lm_eval_ape.encoding.devices import input_device, layer_devices
 from lm_eval_ape.encoding.kv_store.store import StoreLimits, open_store
 from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.harness.ape_hf import ApeHFLM

@@ -10,7 +10,7 @@ from test_exactness import CHUNKS, QUERY, prompt_of, tokens
 from test_selection import MANY
 
 from helpers import dense, tiny
-from lm_eval_ape.attention.row_statistics import Probe
+from lm_eval_ape.attention.row_statistics import RowProbe
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import BatchReading, SegmentedCache
 from lm_eval_ape.engine.engine import Engine
@@ -20,8 +20,8 @@ from lm_eval_ape.settings.strategy import resolve
 EXACT = 1e-6
 
 
-def probed(model: Any, prompt: Prompt, settings: Any) -> Probe:
-    probe = Probe()
+def probed(model: Any, prompt: Prompt, settings: Any) -> RowProbe:
+    probe = RowProbe()
     encoded = Engine(model, settings).encode(prompt)
     reading = BatchReading(
         (encoded,),
@@ -102,7 +102,7 @@ def test_a_probe_changes_no_answer() -> None:
     encoded = Engine(model, settings).encode(prompt)
     positions = torch.arange(encoded.start, encoded.start + len(QUERY))[None]
     logits = []
-    for probe in (None, Probe()):
+    for probe in (None, RowProbe()):
         with reading_segments(model), torch.no_grad():
             cache = SegmentedCache(BatchReading((encoded,), probe=probe), model.config.num_hidden_layers)
             logits.append(model(torch.tensor([QUERY]), position_ids=positions, past_key_values=cache).logits)

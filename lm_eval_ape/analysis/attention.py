@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from lm_eval_ape.attention.row_statistics import ROLES, Probe
+from lm_eval_ape.attention.row_statistics import ROLES, RowProbe
 from lm_eval_ape.attention.segments import Segment
 from lm_eval_ape.engine.decoding import check_finite
 from lm_eval_ape.engine.served_model import ServedModel
@@ -51,7 +51,7 @@ def look(lm: ServedModel, prompt: Prompt, settings: Settings, sample: str = "a p
     Raises:
         NotFiniteError: The logits are not finite.
     """
-    probe, engine = Probe(), lm.engine.under(settings)
+    probe, engine = RowProbe(), lm.engine.under(settings)
     encoded = engine.encode(prompt)
     with engine.tail(encoded, probe=probe) as tail:
         logits = tail.read(prompt.query, keep=1)

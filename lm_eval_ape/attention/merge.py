@@ -54,6 +54,12 @@ def merge(groups: Sequence[Attended]) -> Attended:
     return Attended(out, lse)
 
 
+def with_sinks(attended: Attended, sinks: Tensor) -> Attended:
+    """Merge learned attention sinks into a group: logits, one a head, of keys whose values are zero."""
+    sink = sinks.to(attended.lse.dtype).view(1, -1, 1).expand_as(attended.lse)
+    return merge([attended, Attended(torch.zeros_like(attended.out), sink)])
+
+
 def scale_context(context: Attended, temperature: float | Tensor, scale: float | Tensor, mode: str) -> Attended:
     """Apply the scale S to the context's term of the merge; the temperature T is already in its logits.
 

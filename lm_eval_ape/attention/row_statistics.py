@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -70,9 +70,23 @@ class Rows(NamedTuple):
     mass: tuple[Tensor, ...]
 
 
+class Probe(Protocol):
+    """Sees the attention rows of every layer and encoded prompt while a model reads segments."""
+
+    def record(self, place: tuple[int, int], asked: Asked, parts: Sequence[Part], lse: Tensor) -> None:
+        """Look at one layer's rows of one encoded prompt.
+
+        Args:
+            place: The layer's and the encoded prompt's number.
+            asked: The rows.
+            parts: The groups of keys that they attend to.
+            lse: Log-sum-exp of the merged rows, `(rows, heads, query)`.
+        """
+
+
 @dataclass
-class Probe:
-    """Collects the rows of every layer and encoded prompt while a model reads segments.
+class RowProbe:
+    """Collects statistics of the rows of every layer and encoded prompt while a model reads segments.
 
     Attributes:
         rows: By layer and number of the encoded prompt; of several passes, the last one's.
@@ -81,14 +95,7 @@ class Probe:
     rows: dict[tuple[int, int], Rows] = field(default_factory=dict)
 
     def record(self, place: tuple[int, int], asked: Asked, parts: Sequence[Part], lse: Tensor) -> None:
-        """Note one layer's rows of one encoded.
-
-        Args:
-            place: The layer's and the encoded prompt's number.
-            asked: The rows.
-            parts: The groups of keys that they attend to.
-            lse: Log-sum-exp of the merged rows, `(rows, heads, query)`.
-        """
+        """Note the statistics of one layer's rows of one encoded prompt (see `Probe`)."""
         self.rows[place] = summarise(asked, parts, lse)
 
     def stacked(self, encoded: int, name: str) -> Tensor:

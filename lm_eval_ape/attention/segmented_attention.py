@@ -20,8 +20,9 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
 from lm_eval_ape.attention.attend import attend
-from lm_eval_ape.attention.merge import Attended, merge, scale_context
+from lm_eval_ape.attention.merge import Attended, merge, scale_context, with_sinks
 from lm_eval_ape.attention.over_layers import choose_over_layers
+from lm_eval_ape.attention.recomputed_tokens import RecomputedLayer
 from lm_eval_ape.attention.row_statistics import Asked, Part
 from lm_eval_ape.attention.segments import BatchReading, Role, Segment, SegmentedLayer
 from lm_eval_ape.attention.selected_chunks import ContextQuery, read_selected, visible_tokens
@@ -73,6 +74,8 @@ def segmented_attention(  # noqa: PLR0917 (transformers passes these by position
         attention_mask = _causal(query, key) if attention_mask is None else attention_mask
         query, attention_mask = query[:, :, first:], attention_mask[:, :, first:]
     asked = Asked(query, scaling, softcap)
+    if isinstance(layer, RecomputedLayer):
+        return layer.read(asked, sliding_window, s_aux).to(query.dtype).transpose(1, 2).contiguous(), None
     own, tail = _tail(layer.reading, asked, key, value, mask=attention_mask, sinks=s_aux)
     outputs = [
         rows.merged(segments, Attended(tail.out[part], tail.lse[part]), Attended(own.out[part], own.lse[part]))
@@ -117,10 +120,7 @@ def _tail(
         backend=reading.backend,
         used=reading.used,
     )
-    if sinks is None:
-        return alone, alone
-    sink = sinks.to(alone.lse.dtype).view(1, -1, 1).expand_as(alone.lse)
-    return alone, merge([alone, Attended(torch.zeros_like(alone.out), sink)])
+    return alone, alone if sinks is None else with_sinks(alone, sinks)
 
 
 def _encoded_prompts(

@@ -9,7 +9,7 @@ as long as the tail.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -79,11 +79,18 @@ class EncodedPrompt:
         segments: The frozen segments, in any order; none for an ordinary sequential row.
         start: Position of the tail's first column (below the first token's by the row's left padding).
         rows: How many rows of the batch share these segments.
+        recomputed: Numbers of the context's tokens that were recomputed, ascending.
     """
 
     segments: tuple[Segment, ...]
     start: int
     rows: int = 1
+    recomputed: tuple[int, ...] = ()
+
+    @property
+    def context(self) -> Segment | None:
+        """The context's segment; None where there is none."""
+        return next((segment for segment in self.segments if segment.role == "context"), None)
 
 
 def together(encoded_prompts: Sequence[EncodedPrompt]) -> tuple[EncodedPrompt, ...]:
@@ -113,7 +120,7 @@ class BatchReading:
         prefix_scale: S of the prefix.
         backend: `auto` or the name of a rung in `kernels.LADDER`.
         selection: How a query chooses among the chunks; None to read all of them.
-        probe: Collects statistics of the attention rows; None for none.
+        probe: Sees the attention rows; None for none.
         alike: Whether all rows of an encoded prompt read the same tokens in the first pass. Its first layer then
             attends once for each T.
         used: Counts the rungs that served.
@@ -212,14 +219,18 @@ class EncodedLayer(SegmentedLayer):
         raise Encoded
 
 
+# Makes a layer of a reading and the layer's number.
+MakeLayer = Callable[[BatchReading, int], SegmentedLayer]
+
+
 class SegmentedCache(Cache):
     """The tail's cache for a batch that reads segments; its length is the tail's alone.
 
     Args:
         reading: What is read, and how.
         num_layers: The model's number of layers.
-        layer: What every layer is.
-        last: What the last one is, if it is something else.
+        layer: Makes every layer.
+        last: Makes the last one, if it is something else.
         wanted: Of how many of a pass's last tokens the model's outputs are wanted; the last layer reads for no others.
             None for all.
         before: How many of the tokens that `generate` gets are in the cache already, as what the segments hold.
@@ -229,9 +240,9 @@ class SegmentedCache(Cache):
         self,
         reading: BatchReading,
         num_layers: int,
-        layer: type[SegmentedLayer] = SegmentedLayer,
+        layer: MakeLayer = SegmentedLayer,
         *,
-        last: type[SegmentedLayer] | None = None,
+        last: MakeLayer | None = None,
         wanted: int | None = None,
         before: int = 0,
     ) -> None:

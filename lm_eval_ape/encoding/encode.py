@@ -22,8 +22,10 @@ from lm_eval_ape.attention.segments import (
     Segment,
     SegmentedCache,
 )
+from lm_eval_ape.encoding.devices import ends_early, input_device
 from lm_eval_ape.encoding.piece_layers import Layers, alone
 from lm_eval_ape.encoding.pieces import Piece, Plan, batches, plan
+from lm_eval_ape.encoding.rotation import Move, rotation_of
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.runtime.out_of_memory import Room
 from lm_eval_ape.settings.strategy import Settings
@@ -44,13 +46,6 @@ class Store(Protocol):
 
     def put(self, piece: Piece, backend: str, layers: Layers) -> None:
         """Keep a piece's keys and values."""
-
-
-def input_device(model: PreTrainedModel) -> torch.device:
-    """Where token ids must go: offloaded weights lie nowhere, but their hook knows where they are computed."""
-    hook = getattr(model.get_input_embeddings(), "_hf_hook", None)
-    device = getattr(hook, "execution_device", None)
-    return model.device if device is None else torch.device(device)
 
 
 def encode_with_logits(
@@ -86,7 +81,8 @@ def encode_with_logits(
 
     encoder.on_logits = tell
     prefixes: Prefixes = {}
-    return _encoded_prompts([layout], encoder.all([layout], None, prefixes), prefixes, settings)[0]
+    pieces = encoder.all([layout], None, prefixes)
+    return _encoded_prompts(model, [layout], pieces, prefixes, settings)[0]
 
 
 def encode_all(
@@ -119,7 +115,7 @@ def encode_all(
     encoder = _Encoder(model, settings.attn_backend, Counter() if used is None else used)
     known = {} if prefixes is None else prefixes
     pieces = encoder.all([layout for layout in layouts if layout], store, known)
-    return _encoded_prompts(layouts, pieces, known, settings)
+    return _encoded_prompts(model, layouts, pieces, known, settings)
 
 
 class _Encoder:
@@ -130,9 +126,7 @@ class _Encoder:
         # Without the head over the vocabulary where no logits are asked for.
         self.network = model if logits else model.get_decoder()
         self.layers = model.config.get_text_config().num_hidden_layers
-        # Hooks of accelerate put offloaded weights away after a module's forward pass, so that it must come to its end.
-        hooked = any(hasattr(module, "_hf_hook") for module in model.modules())
-        self.last = None if logits or hooked else EncodedLayer
+        self.last = None if logits or not ends_early(model) else EncodedLayer
         self.backend = backend
         self.used = used
         self.on_logits: Callable[[Piece, Tensor], None] | None = None
@@ -222,13 +216,18 @@ class _Encoder:
 
 
 def _encoded_prompts(
-    layouts: Sequence[Plan | None], pieces: dict[str, Layers], prefixes: Prefixes, settings: Settings
+    model: PreTrainedModel,
+    layouts: Sequence[Plan | None],
+    pieces: dict[str, Layers],
+    prefixes: Prefixes,
+    settings: Settings,
 ) -> list[EncodedPrompt]:
     """Put the pieces of each prompt together; prompts with the same pieces share their segments.
 
     Pieces are used up layer by layer, so that the copies need the memory of one layer, not of all.
     """
     distinct = {layout.key: layout for layout in layouts if layout}
+    moves = {key: _move(model, layout) for key, layout in distinct.items()}
     leads: dict[tuple[str, ...], Layers] = {key: [] for key in distinct}
     contexts: dict[tuple[str, ...], Layers] = {key: [] for key in distinct}
     used = {piece.key for layout in distinct.values() for piece in (*layout.context, layout.whole) if piece}
@@ -240,6 +239,9 @@ def _encoded_prompts(
                 leads[key].append((lead[0].contiguous(), lead[1].contiguous()))
                 parts[0] = _cut(parts[0], layout.lead)
             keys, values = _one_row([k for k, _ in parts]), _one_row([v for _, v in parts])
+            if move := moves[key]:
+                staying = layout.lengths[0]
+                keys = torch.cat([keys[:, :, :staying], move.keys(number, keys[:, :, staying:])], dim=2)
             if layout.whole:
                 # Oracles (Zhang et al. 2024): the context's keys or values as the ordinary model has them.
                 whole = pieces[layout.whole.key][number]
@@ -256,6 +258,14 @@ def _encoded_prompts(
             prefix = [_prefix(leads[key])]
         segments[key] = (*prefix, _segment("context", contexts[key], layout.positions, layout.lengths))
     return [EncodedPrompt(segments[layout.key], layout.query) if layout else EncodedPrompt((), 0) for layout in layouts]
+
+
+def _move(model: PreTrainedModel, layout: Plan) -> Move | None:
+    """Where the chunks after the first one go from where they were encoded; None where all stay."""
+    if layout.encoded is None or len(layout.lengths) == 1:
+        return None
+    first = layout.lengths[0]
+    return rotation_of(model).move(layout.encoded[first:], layout.positions[first:])
 
 
 def _cut(part: tuple[Tensor, Tensor], first: int, last: int | None = None) -> tuple[Tensor, Tensor]:

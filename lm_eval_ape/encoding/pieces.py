@@ -58,6 +58,7 @@ class Plan(NamedTuple):
         whole: Prefix and chunks in one sequence, for oracles that take their keys or values from it; else None.
         lengths: Tokens of each chunk.
         positions: Of the context's tokens as they are read, `(tokens,)`.
+        encoded: Their positions as they are encoded, where chunks are moved afterwards; else None.
         query: Position of the query's first token.
     """
 
@@ -67,6 +68,7 @@ class Plan(NamedTuple):
     whole: Piece | None
     lengths: tuple[int, ...]
     positions: Tensor
+    encoded: Tensor | None
     query: int
 
     @property
@@ -86,10 +88,14 @@ def plan(prompt: Prompt, settings: Settings) -> Plan:
     A chunk attends to itself, causally, and to the prefix if that is shared. Without a shared prefix the prefix and
     the first chunk are one piece, as in the ordinary text, and later chunks stand alone; either way one chunk is
     exactly the sequential prompt.
+
+    With `positions=serial` every chunk is encoded right after the prefix, as with `shared`, and moved from there to where
+    it stands: what a chunk's keys and values are then depends on nothing but the prefix and itself.
     """
     lengths = tuple(map(len, prompt.chunks))
     start = len(prompt.prefix)
-    rows = chunk_positions(lengths, start, settings.positions)
+    moved = settings.positions == "serial"
+    rows = chunk_positions(lengths, start, "shared" if moved else settings.positions)
     prefix, lead = None, 0
     if settings.shared_prefix:
         chunks = [Piece(prompt.prefix, ids, row) for ids, row in zip(prompt.chunks, rows, strict=True)]
@@ -99,14 +105,17 @@ def plan(prompt: Prompt, settings: Settings) -> Plan:
         first = torch.cat([torch.arange(start).to(rows[0].dtype), rows[0]])
         ids = ((*prompt.prefix, *prompt.chunks[0]), *prompt.chunks[1:])
         chunks = [Piece((), chunk, row) for chunk, row in zip(ids, [first, *rows[1:]], strict=True)]
-    positions, mode, whole = torch.cat(rows), settings.positions, None
+    places, mode, whole = torch.cat(rows), settings.positions, None
+    positions = torch.cat(chunk_positions(lengths, start, mode)) if moved else places
+    encoded = places if moved else None
     if "sequential" in (settings.keys_from, settings.values_from):
         everything = (*prompt.prefix, *chain.from_iterable(prompt.chunks))
         whole = Piece((), everything, torch.arange(len(everything)))
     if settings.keys_from == "sequential":
         # Positions go with the keys, which have been rotated by them.
-        positions, mode = torch.arange(start, start + sum(lengths)), "serial"
-    return Plan(prefix, tuple(chunks), lead, whole, lengths, positions, query_start(lengths, start, mode))
+        positions, mode, encoded = torch.arange(start, start + sum(lengths)), "serial", None
+    query = query_start(lengths, start, mode)
+    return Plan(prefix, tuple(chunks), lead, whole, lengths, positions, encoded, query)
 
 
 def blocks(lengths: Sequence[int]) -> Iterator[slice]:

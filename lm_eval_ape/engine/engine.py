@@ -19,10 +19,12 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 
 from lm_eval_ape.attention.factors import Factors, reading_factors
 from lm_eval_ape.attention.segmented_attention import reading_segments
-from lm_eval_ape.attention.segments import BatchReading, EncodedPrompt, SegmentedCache, SegmentedLayer
+from lm_eval_ape.attention.segments import BatchReading, EncodedPrompt, MakeLayer, SegmentedCache, SegmentedLayer
 from lm_eval_ape.attention.token_passes import passes
-from lm_eval_ape.encoding.encode import OnLogits, Prefixes, encode_all, encode_with_logits, input_device
+from lm_eval_ape.encoding.devices import input_device
+from lm_eval_ape.encoding.encode import OnLogits, Prefixes, encode_all, encode_with_logits
 from lm_eval_ape.encoding.kv_store.store import KVStore
+from lm_eval_ape.engine.recomputation import OnRecomputed, recompute
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import Settings
 
@@ -64,18 +66,35 @@ class Engine:
         return torch.autocast(self.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None)
 
     def encode(self, prompt: Prompt) -> EncodedPrompt:
-        """Encode a prompt's prefix and chunks."""
+        """Encode a prompt's prefix and chunks, and recompute some tokens if the settings say so."""
         return self.encode_all([prompt])[0]
 
-    def encode_with_logits(self, prompt: Prompt, on_logits: OnLogits) -> EncodedPrompt:
-        """Encode a prompt's prefix and chunks, and hand out their logits (see `encode.encode_with_logits`)."""
+    def encode_with_logits(
+        self, prompt: Prompt, on_logits: OnLogits, on_recomputed: OnRecomputed | None = None
+    ) -> EncodedPrompt:
+        """The same, handing out logits (see `encode.encode_with_logits` and `recomputation.recompute`)."""
         with self.autocast():
-            return encode_with_logits(self.model, prompt, self.settings, on_logits, used=self.used)
+            encoded = encode_with_logits(self.model, prompt, self.settings, on_logits, used=self.used)
+        return self.recompute(prompt, encoded, on_recomputed)
 
     def encode_all(self, prompts: Sequence[Prompt], prefixes: Prefixes | None = None) -> list[EncodedPrompt]:
-        """Encode several prompts' prefixes and chunks together (see `encode.encode_all`)."""
+        """Encode several prompts' prefixes and chunks together, and recompute some tokens if the settings say so."""
+        encoded_prompts = self.encode_chunks(prompts, prefixes)
+        return [self.recompute(prompt, own) for prompt, own in zip(prompts, encoded_prompts, strict=True)]
+
+    def encode_chunks(self, prompts: Sequence[Prompt], prefixes: Prefixes | None = None) -> list[EncodedPrompt]:
+        """Encode several prompts' prefixes and chunks together, nothing recomputed (see `encode.encode_all`)."""
         with self.autocast():
             return encode_all(self.model, prompts, self.settings, used=self.used, store=self.store, prefixes=prefixes)
+
+    def recompute(
+        self, prompt: Prompt, encoded: EncodedPrompt, on_recomputed: OnRecomputed | None = None
+    ) -> EncodedPrompt:
+        """Recompute some tokens of an encoded prompt as the settings say (see `recomputation.recompute`)."""
+        with self.autocast():
+            return recompute(
+                self.model, prompt, encoded, self.settings, used=self.used, on_recomputed=on_recomputed
+            )
 
     def without_store(self) -> Engine:
         """The same, reading nothing that was encoded before."""
@@ -115,7 +134,7 @@ class Engine:
         *,
         wanted: int | None = None,
         before: int = 0,
-        layer: type[SegmentedLayer] = SegmentedLayer,
+        layer: MakeLayer = SegmentedLayer,
         **changes: Any,
     ) -> SegmentedCache:
         """A cache of rows that read segments, for passes inside of `reading_segments`.
@@ -125,7 +144,7 @@ class Engine:
             factors: T and S of each row; None for those of the settings.
             wanted: For how many of a pass's last tokens logits are wanted at most; None for all.
             before: How many of the tokens that `generate` gets are in the cache already, as what the segments hold.
-            layer: What each layer is.
+            layer: Makes each layer.
             **changes: Fields of `BatchReading` that differ.
         """
         reading = self.reading(encoded_prompts, factors, **changes)

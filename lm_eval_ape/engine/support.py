@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from lm_eval_ape.encoding.rotation import rotation_of
 from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.prompts.prompt import Prompt
+from lm_eval_ape.settings.layers import read_layers
 from lm_eval_ape.settings.strategy import Settings
 
 # Layers that keep one state for all the past: chunks encoded apart cannot be put together in it.
@@ -26,7 +28,8 @@ def check(model: PreTrainedModel, settings: Settings) -> None:
     """Refuse a model that parallel encoding cannot serve.
 
     Names what is known to fail, then proves the rest on the model itself: a few tokens, read as prefix, one chunk and
-    query at T=S=1, must generate from the same distributions as the same tokens in one sequence.
+    query at T=S=1, must generate from the same distributions as the same tokens in one sequence; and so must they in two
+    chunks of which all is recomputed, where the settings recompute.
 
     Raises:
         ApeError: With the reason.
@@ -38,14 +41,18 @@ def check(model: PreTrainedModel, settings: Settings) -> None:
     if reason := next(_reasons(model, config, settings), None):
         raise ApeError(f"{name} cannot run with strategy={settings.strategy}: {reason}.")
     _check_factors(config, settings)
-    divergence = _probe(model, config, settings)
+    if settings.positions == "serial":
+        rotation_of(model)
+    read_layers(settings.recompute_layers)(config.num_hidden_layers)
     tolerance = _TOLERANCE.get(model.dtype, _HALF_TOLERANCE)
-    if not divergence <= tolerance:
-        raise ApeError(
-            f"{name} cannot run with strategy={settings.strategy}: with one chunk and T=S=1 its next-token "
-            f"distributions should be the sequential ones, but their KL divergence is {divergence:.2g} nats "
-            f"({tolerance:g} would be rounding in {model.dtype}).{_advice(model, config)}"
-        )
+    for chunks, what in ((1, "one chunk"), (2, "two chunks that are all recomputed"))[: 2 if settings.recompute else 1]:
+        divergence = _probe(model, config, settings, chunks)
+        if not divergence <= tolerance:
+            raise ApeError(
+                f"{name} cannot run with strategy={settings.strategy}: with {what} and T=S=1 its next-token "
+                f"distributions should be the sequential ones, but their KL divergence is {divergence:.2g} nats "
+                f"({tolerance:g} would be rounding in {model.dtype}).{_advice(model, config)}"
+            )
 
 
 def _advice(model: PreTrainedModel, config: PreTrainedConfig) -> str:
@@ -114,20 +121,21 @@ def _reasons(model: PreTrainedModel, config: PreTrainedConfig, settings: Setting
     if settings.positions == "serial" and any(rope.get("rope_type") in _CHANGING_ROPES for rope in _ropes(config)):
         yield "its rotary frequencies change with the length of a sequence, so positions=serial has no meaning for it"
     windowed = "sliding_attention" in layers or (not layers and getattr(config, "sliding_window", None))
-    if windowed and settings.positions != "shared":
+    if windowed and settings.positions == "stretched":
         yield (
-            f"positions={settings.positions} does not go with its sliding window of {config.sliding_window} tokens: "
-            "chunks are encoded with a window over tokens and read with one over positions, and the two agree only "
-            "for positions=shared"
+            f"positions=stretched does not go with its sliding window of {config.sliding_window} tokens: chunks are "
+            "encoded with a window over tokens and read with one over positions, and the two do not agree"
         )
 
 
 @torch.no_grad()
-def _probe(model: PreTrainedModel, config: PreTrainedConfig, settings: Settings) -> float:
-    """Mean KL divergence, in nats, of generating two tokens after one chunk at T=S=1 from the ordinary forward pass."""
+def _probe(model: PreTrainedModel, config: PreTrainedConfig, settings: Settings, chunks: int) -> float:
+    """Mean KL divergence, in nats, of generating two tokens after chunks at T=S=1 from the ordinary forward pass."""
     ids = torch.arange(1, 13).remainder(config.vocab_size).tolist()
-    prompt = Prompt(tuple(ids[:3]), (tuple(ids[3:8]),), tuple(ids[8:]))
+    context = (tuple(ids[3:8]),) if chunks == 1 else (tuple(ids[3:5]), tuple(ids[5:8]))
+    prompt = Prompt(tuple(ids[:3]), context, tuple(ids[8:]))
     plain = settings.with_(factors=None, top_chunks=None, attn_temperature=1.0, attn_scale=1.0)
+    plain = plain.with_(recompute=1.0 if settings.recompute else 0.0)
     engine = Engine(model, plain)
     device = engine.device
     encoded = engine.encode(prompt)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from lm_eval_ape.artefacts.identity import check_weights
-from lm_eval_ape.encoding.encode import input_device
+from lm_eval_ape.encoding.devices import input_device
 from lm_eval_ape.encoding.kv_store.store import DEFAULT_DIR_BYTES, StoreLimits, open_store
 from lm_eval_ape.engine import support
 from lm_eval_ape.engine.engine import Engine

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lm_eval_ape.attention.segments import EncodedPrompt
-from lm_eval_ape.attention.selection import Selection
 from lm_eval_ape.encoding.encode import Prefixes
 from lm_eval_ape.prompts.prompt import Prompt
+from lm_eval_ape.settings.strategy import Settings
 
 Pair = tuple[Any, list[int], list[int]]
 """A prompt and a continuation as the parent hands them on: their texts, and the ids of each."""
@@ -56,11 +56,13 @@ class Asked:
         ]
 
 
-def by_context(prompts: Sequence[Prompt], selection: Selection | None) -> list[list[int]]:
+def by_context(prompts: Sequence[Prompt], settings: Settings) -> list[list[int]]:
     """Numbers of prompts whose continuations can be scored in one batch, which reads one context."""
+    selection = settings.selection
     groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     for index, prompt in enumerate(prompts):
-        # Where a query's tokens choose chunks together, a batch has one query, whose length is that of a pass.
-        alone = prompt.query if selection and selection.whole_pass else ()
+        # Where a query's tokens choose chunks together, a batch has one query, whose length is that of a pass; and where
+        # they choose what is recomputed, its context is theirs alone.
+        alone = prompt.query if (selection and selection.whole_pass) or settings.asks_to_recompute else ()
         groups[prompt.prefix, prompt.chunks, alone].append(index)
     return list(groups.values())

@@ -99,7 +99,7 @@ class ChunkReadingHFLM(HFLM):
         if asked is None or not any(prompt.chunks for prompt, _ in asked):
             pairs = requests if asked is None else [pair for _, pair in asked]
             return list(parent(pairs, disable_tqdm=disable_tqdm, override_bs=override_bs))
-        groups = by_context([prompt for prompt, _ in asked], self.settings.selection)
+        groups = by_context([prompt for prompt, _ in asked], self.settings)
         # Short contexts are encoded together.
         firsts = [asked[group[0]][0] for group in groups]
         answers: dict[int, tuple[float, bool]] = {}

@@ -26,8 +26,9 @@ from lm_eval_ape.attention.kernels import BACKENDS
 from lm_eval_ape.attention.merge import ScaleMode
 from lm_eval_ape.attention.selection import Selection, SelectOver
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.settings.choices import Chunking, NoContext, Pass, Positions, Retriever
+from lm_eval_ape.settings.choices import Chunking, NoContext, Pass, Positions, Retriever, Selector
 from lm_eval_ape.settings.context_table import AUTO, ContextTable, read_fields, read_pattern, read_table
+from lm_eval_ape.settings.layers import ALL_LAYERS, read_layers
 from lm_eval_ape.settings.option_values import LEAST_TEMPERATURE, read_by
 from lm_eval_ape.settings.validation import Must, validated
 
@@ -45,6 +46,14 @@ STRATEGIES: Mapping[str, Mapping[str, Any]] = {
     # Each query reads the two chunks that its attention likes best (Zhang et al., 2024), alone or with sinks.
     "selective": {"shared_prefix": False, "top_chunks": 2},
     "sink+selective": {"top_chunks": 2},
+    # Some tokens recomputed with everything before them in view: those that the query attends to,
+    "recompute": {"positions": "serial", "recompute": 0.05},
+    # those whose values change most in the first layers (CacheBlend, Yao et al., 2024),
+    "cacheblend": {"positions": "serial", "recompute": 0.15, "recompute_by": "deviation"},
+    # the first ones of each chunk (EPIC, Hu et al., ICML 2025: LegoLink-16 of 512 tokens),
+    "epic": {"positions": "serial", "recompute": 0.03, "recompute_by": "first"},
+    # and those that the query attends to in the last two layers (InfoFlow KV, Teng et al., 2026).
+    "infoflow": {"positions": "serial", "recompute": 0.15, "recompute_layers": "last:2"},
     # An oracle (Zhang et al., 2024): keys of the sequential pass, so that the values alone are parallel encoding's.
     "value_only": {"shared_prefix": False, "keys_from": "sequential"},
 }
@@ -84,13 +93,33 @@ def _pattern(name: str, value: Any) -> str:
     return read_pattern(name, value).pattern if value else ""
 
 
+def _layers(value: str) -> str:
+    read_layers(value)
+    return value
+
+
 def _not_tiny(value: float) -> float:
     if value < LEAST_TEMPERATURE:
         raise ApeError(f"attn_temperature must be at least {LEAST_TEMPERATURE:g}, but got {value!r}.")
     return value
 
 
+def _whole_above_1(value: float) -> float:
+    if value > 1 and not value.is_integer():
+        raise ApeError(
+            f"recompute must be a share of the context's tokens, 0 to 1, or a whole number of tokens, but got {value!r}."
+        )
+    return value
+
+
 Positive = Annotated[float, Field(gt=0), AllowInfNan(False), Must("a positive number")]
+Share = Annotated[
+    float,
+    Field(ge=0),
+    AllowInfNan(False),
+    AfterValidator(_whole_above_1),
+    Must("a share of the context's tokens, 0 to 1, or a whole number of tokens"),
+]
 Count = Annotated[int, Field(ge=1), Must("a whole number of at least 1 or None")]
 Switch = Annotated[bool, Must("True or False")]
 Words = Annotated[str, AfterValidator(_line_breaks), Must("text")]
@@ -143,13 +172,29 @@ class Settings(BaseModel):
     separator: Words = setting("\n\n", r"text between pieces; `\n` and `\t` may be written so")
     prefix: Words = setting("", "text to put before a context that no text stands before")
     positions: Positions = setting(
-        "shared", "`shared`, every chunk starts after the prefix; `stretched` to the longest chunk; `serial`"
+        "shared",
+        "`shared`, every chunk starts after the prefix; `stretched` to the longest chunk; `serial`, moved to where it "
+        "stands in the text",
+        "the strategy's",
     )
     top_chunks: Count | None = setting(
         None, "how many chunks a query reads, the best by its attention; none for all", "the strategy's"
     )
     select_over: SelectOver = setting("HT", "{choices}: what chooses chunks together")
     reselect: Switch = setting(True, "whether every generated token chooses anew")
+    recompute: Share = setting(
+        0.0,
+        "share of the context's tokens that are [recomputed](docs/recompute.md) with everything before them in view, 0 to "
+        "1, or a number of tokens; goes with `positions=serial`",
+        "the strategy's",
+    )
+    recompute_by: Selector = setting(
+        "query", "{choices}: what chooses them, the query's attention, CacheBlend's rule, each chunk's start, or chance"
+    )
+    recompute_layers: Annotated[Words, AfterValidator(_layers)] = setting(
+        "all", "layers whose attention `query` reads: `all`, `last:2`, or numbers from 0 like `3+8-11`"
+    )
+    recompute_seed: Annotated[int, Field(ge=0), Must("a whole number of at least 0")] = setting(0, "seed of `random`")
     keys_from: Pass = setting("parallel", "`parallel`, or `sequential` for an oracle that reads the ordinary model's")
     values_from: Pass = setting("parallel")
     context_field: Words = setting(
@@ -214,6 +259,38 @@ class Settings(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_recomputation(self) -> Self:
+        """Refuse recomputation together with what it has no meaning for, or would change nothing of."""
+        if self.recompute_layers != ALL_LAYERS and self.recompute_by != "query":
+            raise ApeError(
+                f"recompute_layers={self.recompute_layers} says whose attention recompute_by=query reads, but "
+                f"recompute_by={self.recompute_by} reads none; drop one of the two."
+            )
+        if self.recompute_seed and self.recompute_by != "random":
+            raise ApeError(
+                f"recompute_seed={self.recompute_seed} would change nothing with recompute_by={self.recompute_by}; drop "
+                "it or use recompute_by=random."
+            )
+        if not self.recompute:
+            return self
+        asked = f"recompute={self.recompute:g}"
+        if not self.parallel:
+            raise ApeError(f"strategy=sequential reads the whole prompt at once: {asked} would change nothing; drop it.")
+        if self.positions != "serial":
+            raise ApeError(
+                f"{asked} does not go with positions={self.positions}: several tokens stand at one position there, where a "
+                "recomputed token would see two tokens at once; add positions=serial."
+            )
+        if self.top_chunks is not None:
+            raise ApeError(
+                f"{asked} does not go with top_chunks={self.top_chunks}: a query may read a recomputed token only with "
+                "the chunks that the token has seen; drop one of the two."
+            )
+        if "sequential" in (self.keys_from, self.values_from):
+            raise ApeError(f"{asked} does not go with keys_from or values_from=sequential, which are whole already.")
+        return self
+
     @property
     def record(self) -> dict[str, Any]:
         """All settings as JSON types; a digest stands for a table of contexts, and for the factors."""
@@ -236,6 +313,11 @@ class Settings(BaseModel):
     def selection(self) -> Selection | None:
         """How a query chooses among the chunks; None if it reads all of them."""
         return None if self.top_chunks is None else Selection(self.top_chunks, self.select_over, self.reselect)
+
+    @property
+    def asks_to_recompute(self) -> bool:
+        """Whether it is the query that says which tokens are recomputed, so that each question has others."""
+        return self.recompute > 0 and self.recompute_by == "query"
 
     @property
     def retrieves(self) -> bool:

@@ -26,6 +26,8 @@ class Layout:
     shared_prefix: bool = True
     # Positions of the keys that queries read, where these are not the tokens' own.
     read_positions: Tensor | None = None
+    # Whether chunks are read at other positions than those at which they see their prefix and themselves.
+    moved: bool = False
 
     def distances(self) -> Tensor:
         """(tokens, tokens): how far behind a row's position a column's is."""
@@ -51,25 +53,30 @@ def lay_out(  # noqa: PLR0917
     shared_prefix: bool,
     sequential_keys: bool = False,
 ) -> Layout:
-    """Positions by the definitions: shared, stretched or serial; queries read the ordinary model's keys at theirs."""
+    """Positions by the definitions: shared, stretched or serial; queries read the ordinary model's keys at theirs.
+
+    With serial positions a chunk sees the prefix right before itself, and is read where it stands in the text.
+    """
     p, longest = len(prefix), max(map(len, chunks))
     places: list[float] = list(range(p))
     pieces = [PREFIX] * p
     done = 0
     for number, chunk in enumerate(chunks):
         for index in range(len(chunk)):
-            step = {"shared": index, "serial": done + index}.get(positions)
+            step = {"shared": index, "serial": index}.get(positions)
             if step is None:
                 step = index * (longest - 1) / (len(chunk) - 1) if len(chunk) > 1 else 0
             places.append(p + step)
             pieces.append(number)
         done += len(chunk)
-    start = p + done if sequential_keys else math.floor(max(places)) + 1
+    in_text = sequential_keys or positions == "serial"
+    start = p + done if in_text else math.floor(max(places)) + 1
     places += range(start, start + len(query))
     pieces += [QUERY] * len(query)
     ids = prefix + [token for chunk in chunks for token in chunk] + query
-    read = torch.arange(len(ids), dtype=torch.float64) if sequential_keys else None
-    return Layout(ids, torch.tensor(pieces), torch.tensor(places, dtype=torch.float64), shared_prefix, read)
+    read = torch.arange(len(ids), dtype=torch.float64) if in_text else None
+    moved = positions == "serial" and not sequential_keys
+    return Layout(ids, torch.tensor(pieces), torch.tensor(places, dtype=torch.float64), shared_prefix, read, moved)
 
 
 @dataclass
@@ -268,6 +275,8 @@ def dense_logits(
     `sequential` names what the query reads of the context as the ordinary model has it: `keys`, `values`.
     """
     attention = DenseAttention(layout, temperature, scale, mode, selecting, prefix)
+    if layout.moved:
+        attention.context_keys = {layer: keys for layer, (keys, _) in moved_context(model, layout).items()}
     if sequential:
         ordinary = DenseAttention(sequential_layout(layout.ids, 1), 1.0, 1.0, "lse")
         _forward(model, ordinary, rows)
@@ -283,11 +292,40 @@ def dense_logits(
 
 
 @torch.no_grad()
+def moved_context(model: PreTrainedModel, layout: Layout) -> dict[int, tuple[Tensor, Tensor]]:
+    """Keys where queries read them, and values, of each layer, (1, heads, tokens, dim); those of other pieces are zero.
+
+    Each chunk is run alone, what it sees moved along with it: only distances matter to rotary embeddings.
+    """
+    assert layout.read_positions is not None
+    found: dict[int, tuple[Tensor, Tensor]] = {}
+    for chunk in range(int(layout.pieces.max()) + 1):
+        own = layout.pieces == chunk
+        mine = own | ((layout.pieces == PREFIX) & (layout.shared_prefix or chunk == 0))
+        shift = (layout.read_positions - layout.positions)[own][0]
+        ids = [token for token, is_mine in zip(layout.ids, mine, strict=True) if is_mine]
+        alone = Layout(ids, layout.pieces[mine], layout.positions[mine] + shift)
+        attention = DenseAttention(alone, 1.0, 1.0, "lse")
+        _forward(model, attention, 1)
+        for layer, sides in attention.seen.items():
+            for whole, side in zip(found.setdefault(layer, _zeros(sides, len(layout.ids))), sides, strict=True):
+                whole[:, :, own] = side[:, :, own[mine]]
+    return found
+
+
+def _zeros(sides: tuple[Tensor, Tensor], tokens: int) -> tuple[Tensor, Tensor]:
+    key, value = (side.new_zeros(1, side.shape[1], tokens, side.shape[3]) for side in sides)
+    return key, value
+
+
+@torch.no_grad()
 def dense_rows(
     model: PreTrainedModel, layout: Layout, *, temperature: Any, scale: Any, selecting: Selecting | None
 ) -> dict[int, tuple[Tensor, Tensor]]:
     """Attention probabilities and logits of each layer, (rows, heads, tokens, tokens); -inf is unseen."""
     attention = DenseAttention(layout, temperature, scale, "lse", selecting)
+    if layout.moved:
+        attention.context_keys = {layer: keys for layer, (keys, _) in moved_context(model, layout).items()}
     if selecting and selecting.over == "LHT":
         _forward(model, attention, 1)
         selecting.settle(layout)

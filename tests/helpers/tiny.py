@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 SPECIALS = ["<pad>", "<s>", "</s>", "<|user|>", "<|end|>"]
@@ -81,7 +82,25 @@ def make_model(family: str = "llama", *, dtype: torch.dtype = torch.float64, voc
     model = transformers.AutoModelForCausalLM.from_config(
         config, dtype=dtype, experts_implementation="eager", **options
     )
+    if dtype == torch.float64:
+        for module in model.modules():
+            for name, buffer in list(module.named_buffers(recurse=False)):
+                if name.endswith("inv_freq"):
+                    module.register_buffer(name, buffer.double(), persistent=False)
     return model.eval()
+
+
+class InDouble(TorchDispatchMode):
+    """While it lasts, what casts to float32 (norms, rotary embeddings, eager softmaxes) stays in float64.
+
+    Such casts hide differences in a float64 model. Models must have been made by `make_model` while it lasts.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.ops.aten._to_copy.default and kwargs.get("dtype") == torch.float32:
+            kwargs["dtype"] = torch.float64
+        return func(*args, **kwargs)
 
 
 def make_tokenizer(texts: Sequence[str] = TEXTS, size: int = 600) -> PreTrainedTokenizerFast:

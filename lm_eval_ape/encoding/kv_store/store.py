@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from lm_eval_ape.artefacts.model_digest import code_versions, full_digest
-from lm_eval_ape.encoding.kv_store.devices import layer_devices
+from lm_eval_ape.encoding.devices import layer_devices
 from lm_eval_ape.encoding.kv_store.disk import DiskStore
 from lm_eval_ape.encoding.kv_store.memory import MemoryStore
 from lm_eval_ape.encoding.piece_layers import Layers
