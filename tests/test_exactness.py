@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -20,8 +22,13 @@ from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import Settings, resolve
 
 EXACT = 1e-12
-# These take their softmax in float32 whatever the dtype (eager attention only), so the stock model is only as exact.
-FLOAT32_SOFTMAX = {"gemma2": 1e-4, "gpt_oss": 1e-4}
+
+
+@pytest.fixture(autouse=True)
+def _in_double(request: pytest.FixtureRequest) -> Iterator[None]:
+    """All in float64, but for tests of other precisions."""
+    with nullcontext() if "dtype" in request.fixturenames else tiny.InDouble():
+        yield
 
 
 def tokens(count: int, seed: int, vocab: int = 97) -> list[int]:
@@ -97,7 +104,7 @@ def test_one_chunk_without_temperature_and_scale_is_the_sequential_model(family:
     with torch.no_grad():
         stock = model(torch.tensor([prompt.ids])).logits[0, -len(QUERY) :]
     assert (got - exact).abs().max() < EXACT
-    assert (got - stock).abs().max() < FLOAT32_SOFTMAX.get(family, EXACT)
+    assert (got - stock).abs().max() < EXACT
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -235,3 +242,12 @@ def test_lower_precision_stays_close_to_the_dense_reference(dtype: torch.dtype) 
 
 def test_every_rung_of_the_ladder_is_tested_here_or_by_contract() -> None:
     assert {"flash_attn", "cuda_flash", "cuda_efficient", "cpu_flash", "eager"} == set(BACKENDS)
+
+
+@pytest.mark.parametrize("shared_prefix", [True, False])
+@pytest.mark.parametrize("family", [family for family, (_, own) in tiny.FAMILIES.items() if "sliding_window" in own])
+def test_windowed_models_read_serial_positions_by_their_windows(family: str, shared_prefix: bool) -> None:
+    model = tiny.make_model(family)
+    settings = resolve({"positions": "serial", "attn_temperature": 0.7, "shared_prefix": shared_prefix})
+    prompt = prompt_of(CHUNKS)
+    assert (run(model, prompt, settings) - reference(model, prompt, settings)).abs().max() < EXACT

@@ -60,10 +60,14 @@ def test_layers_that_keep_one_state_for_all_the_past_are_refused() -> None:
         support.check(build(config), resolve({}))
 
 
-@pytest.mark.parametrize("positions", ["stretched", "serial"])
-def test_windowed_models_take_shared_positions_only(positions: str) -> None:
-    with pytest.raises(ApeError, match=rf"positions={positions} does not go with its sliding window of 6 tokens"):
-        support.check(tiny.make_model("gemma3"), resolve({"positions": positions}))
+def test_windowed_models_take_no_stretched_positions() -> None:
+    with pytest.raises(ApeError, match="positions=stretched does not go with its sliding window of 6 tokens"):
+        support.check(tiny.make_model("gemma3"), resolve({"positions": "stretched"}))
+
+
+def test_a_model_without_so_many_layers_is_refused_before_it_reads_anything() -> None:
+    with pytest.raises(ApeError, match="recompute_layers=last:9, but the model has 3 layers"):
+        support.check(tiny.make_model(), resolve({"strategy": "recompute", "recompute_layers": "last:9"}))
 
 
 def test_a_model_whose_attention_differs_from_what_it_declares_is_found_by_the_probe(

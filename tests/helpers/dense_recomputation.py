@@ -45,7 +45,21 @@ def logits(
     scale: Any = 1.0,
     whole_layers: int = 0,
 ) -> Tensor:
-    """Logits of the query tokens, (1, query, vocabulary).
+    """Logits of the query tokens, (1, query, vocabulary) (see `all_logits`)."""
+    given = {"temperature": temperature, "scale": scale, "whole_layers": whole_layers}
+    return all_logits(model, chunked, recomputed, **given)[:, chunked.pieces == dense.QUERY]
+
+
+def all_logits(
+    model: PreTrainedModel,
+    chunked: dense.Layout,
+    recomputed: list[int],
+    *,
+    temperature: Any = 1.0,
+    scale: Any = 1.0,
+    whole_layers: int = 0,
+) -> Tensor:
+    """Logits of all tokens, (1, tokens, vocabulary), of which those of frozen tokens mean nothing.
 
     `recomputed` are numbers of context tokens; in the first `whole_layers` layers all of them are new.
     """
@@ -56,7 +70,7 @@ def logits(
     attention.frozen = {
         layer: (kept & torch.tensor(layer >= whole_layers), keys, values) for layer, (keys, values) in frozen.items()
     }
-    return dense._forward(model, attention, 1)[:, chunked.pieces == dense.QUERY]
+    return dense._forward(model, attention, 1)
 
 
 @torch.no_grad()
