@@ -58,7 +58,7 @@ def read(model: PreTrainedModel, prompt: Prompt, settings: Settings) -> Read:
     watched = Watched()
     encoded = Engine(model, settings).encode(prompt)
     factors = settings.attn_temperature, settings.attn_scale
-    reading = BatchReading((encoded,), *factors, scale_mode=settings.scale_mode, probe=watched)  # type: ignore[arg-type]
+    reading = BatchReading((encoded,), *factors, scale_mode=settings.scale_mode, probe=watched)
     ids = torch.tensor([prompt.query], device=model.device)
     positions = torch.arange(encoded.start, encoded.start + ids.shape[1], device=model.device)[None]
     with reading_segments(model):

@@ -191,9 +191,11 @@ class EncodedContext:
         padding = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         ids, mask = (tensor.to(engine.device) for tensor in whole_prompts([prompt], padding))
         given = {"do_sample": False, "pad_token_id": padding, "max_new_tokens": max_new_tokens, **options}
-        with torch.no_grad(), engine.autocast(), generating(
-            engine, [prompt], [engine.recompute(prompt, self.encoded)], mask
-        ) as arguments:
+        with (
+            torch.no_grad(),
+            engine.autocast(),
+            generating(engine, [prompt], [engine.recompute(prompt, self.encoded)], mask) as arguments,
+        ):
             rows = engine.model.generate(input_ids=ids, **arguments, **given)
         return str(tokenizer.decode(rows[0, ids.shape[1] :], skip_special_tokens=True))
 

@@ -57,9 +57,7 @@ def chunked(prompt: Prompt = PROMPT, shared_prefix: bool = True) -> dense.Layout
 @pytest.mark.parametrize(("family", "shared_prefix"), [*((family, True) for family in tiny.FAMILIES), ("llama", False)])
 def test_all_tokens_recomputed_are_the_sequential_model(family: str, by: str, shared_prefix: bool) -> None:
     model = tiny.make_model(family)
-    settings = resolve(
-        {"strategy": "recompute", "recompute": 1, "recompute_by": by, "shared_prefix": shared_prefix}
-    )
+    settings = resolve({"strategy": "recompute", "recompute": 1, "recompute_by": by, "shared_prefix": shared_prefix})
     got, encoded = read(model, settings)
     with torch.no_grad():
         sequential = model(torch.tensor([PROMPT.ids])).logits[0, -len(PROMPT.query) :]
@@ -95,7 +93,8 @@ def test_no_tokens_recomputed_are_the_sink_with_serial_positions(by: str) -> Non
 
 @pytest.mark.parametrize("by", SELECTORS)
 @pytest.mark.parametrize(
-    ("family", "backend"), [*((family, "auto") for family in tiny.FAMILIES), *(("llama", name) for name in CPU_BACKENDS)]
+    ("family", "backend"),
+    [*((family, "auto") for family in tiny.FAMILIES), *(("llama", name) for name in CPU_BACKENDS)],
 )
 def test_some_tokens_recomputed_match_the_dense_reference(
     family: str, by: str, backend: str, monkeypatch: pytest.MonkeyPatch
@@ -252,7 +251,10 @@ def test_layers_in_words(words: str, layers: tuple[int, ...]) -> None:
         ({"recompute": float("nan")}, "recompute must be a share of the context's tokens"),
         ({"recompute": "some"}, "or a whole number of tokens, but got 'some'"),
         ({"recompute_by": "quary"}, "Did you mean 'query'?"),
-        ({"recompute_layers": "last"}, "recompute_layers must be all, last:N, or numbers from 0 and ranges like 3+8-11"),
+        (
+            {"recompute_layers": "last"},
+            "recompute_layers must be all, last:N, or numbers from 0 and ranges like 3+8-11",
+        ),
         ({"recompute_layers": "5-3"}, "5-3 ends before it begins"),
         ({"recompute_seed": -1}, "recompute_seed must be a whole number of at least 0, but got -1."),
         ({"strategy": "ape", "recompute": 0.1}, "several tokens stand at one position there"),

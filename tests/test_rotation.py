@@ -100,7 +100,9 @@ def test_a_model_that_turns_keys_in_no_known_way_is_refused_by_its_layer(monkeyp
         return output + torch.arange(output.shape[0]).view(-1, 1, 1)
 
     projection.register_forward_hook(add)
-    with pytest.raises(ApeError, match="LlamaForCausalLM cannot run with positions=serial: layer 1 turns its keys in a"):
+    with pytest.raises(
+        ApeError, match="LlamaForCausalLM cannot run with positions=serial: layer 1 turns its keys in a"
+    ):
         rotation_of(model)
     assert calls
 

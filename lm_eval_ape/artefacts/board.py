@@ -97,6 +97,7 @@ class Costs(Part):
     chunks: Middle | None
     tokens: Middle | None
     dropped_tokens: Count
+    recomputed: Middle | None = None
     peak_memory_bytes: Count
     peak_memory_of: str
     kv_cache: KeptTokens | None = None

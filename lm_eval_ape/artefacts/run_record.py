@@ -79,6 +79,7 @@ class Measured(Part):
     prefill_seconds: Positive | None
     seconds: Positive | None
     new_tokens: Count | None
+    recomputed_tokens: Count | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Measured:

@@ -13,9 +13,9 @@ from lm_eval_ape.attention.row_statistics import BLOCK_ELEMENTS, Asked, Part
 class KeyScores:
     """A probe that adds up, over layers, the squared norm of the query's attention to each context token.
 
-    A layer's score of token j is the sum over query tokens of the squared attention to j, averaged over heads (InfoFlow
-    KV, Teng et al. 2026, takes the norm of the last two layers; ProphetKV, 2026, averages layers). The rows are those of
-    ordinary attention, T = S = 1.
+    A layer's score of token j is the sum over query tokens of the squared attention to j, averaged over heads
+    (InfoFlow KV, Teng et al. 2026, takes the norm of the last two layers; ProphetKV, 2026, averages layers). The rows
+    are those of ordinary attention, T = S = 1.
 
     Args:
         layers: Numbers of the layers that are asked.

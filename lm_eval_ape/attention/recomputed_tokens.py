@@ -1,8 +1,8 @@
 """Tokens of a context that are read once more, each with everything before it in view.
 
-Prefix and context lie in one row of keys and values, each token at its position. The tokens that are recomputed put their
-own new keys and values into their places, layer by layer, and attend to the row up to themselves: to frozen keys and to
-new ones alike (CacheBlend, Yao et al. 2024).
+Prefix and context lie in one row of keys and values, each token at its position. The tokens that are recomputed put
+their own new keys and values into their places, layer by layer, and attend to the row up to themselves: to frozen keys
+and to new ones alike (CacheBlend, Yao et al. 2024).
 """
 
 from __future__ import annotations

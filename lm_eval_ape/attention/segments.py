@@ -92,6 +92,15 @@ class EncodedPrompt:
         """The context's segment; None where there is none."""
         return next((segment for segment in self.segments if segment.role == "context"), None)
 
+    @property
+    def recomputed_in_chunks(self) -> list[int]:
+        """How many tokens of each chunk were recomputed."""
+        if self.context is None:
+            return []
+        ends = torch.tensor(self.context.lengths).cumsum(0)
+        chunks = torch.bucketize(torch.tensor(self.recomputed, dtype=torch.long), ends, right=True)
+        return list(torch.bincount(chunks, minlength=len(ends)).tolist())
+
 
 def together(encoded_prompts: Sequence[EncodedPrompt]) -> tuple[EncodedPrompt, ...]:
     """Neighbouring ones of the same segments from the same position as one, which reads them once for all rows."""

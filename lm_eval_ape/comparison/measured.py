@@ -15,6 +15,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from lm_eval_ape.comparison.memory import PeakMemory
 from lm_eval_ape.encoding.kv_store.store import Counts
 from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.harness.asked import context_key
 from lm_eval_ape.prompts.prompt import Prompt, Source
 from lm_eval_ape.settings.strategy import Settings
 
@@ -32,6 +33,7 @@ class Request:
         chunk_tokens: Tokens of each chunk; none where the prompt is one sequence.
         tokens: Tokens of the whole prompt.
         dropped_tokens: How many of them had to be left out.
+        recomputed_tokens: How many of the chunks' tokens were recomputed; None where none are.
         prefill_seconds: From its start to the first new token's logits, chunks included; None where nothing is
             generated. A batch's seconds are shared equally by its requests.
         seconds: From start to end. Scored continuations share the time of all of them equally.
@@ -47,6 +49,7 @@ class Request:
     prefill_seconds: float | None = None
     seconds: float | None = None
     new_tokens: int | None = None
+    recomputed_tokens: int | None = None
 
 
 class MeasuredApeHFLM(ApeHFLM):
@@ -68,12 +71,19 @@ class MeasuredApeHFLM(ApeHFLM):
 
     def note(self, source: Source, request: Instance, prompt: Prompt) -> None:
         """Record how a request was cut, for its measurement to be added."""
+        super().note(source, request, prompt)
         # A prompt that is read as one sequence has all its tokens in the query.
         chunks = [len(chunk) for chunk in prompt.chunks]
         tokens = len(prompt.prefix) + sum(chunks) + len(prompt.query) + prompt.dropped
         record = Request(source.task, source.doc_id, request.idx, chunks, tokens, prompt.dropped)
         self.requests[source.task, source.doc_id, request.idx] = record
         self._by_prompt.setdefault(prompt, []).append(record)
+
+    def note_recomputed(self, prompt: Prompt, tokens: Sequence[int]) -> None:
+        """Record how many tokens were recomputed."""
+        super().note_recomputed(prompt, tokens)
+        for source, number in self._readers[context_key(prompt, self.settings)]:
+            self.requests[source.task, source.doc_id, number].recomputed_tokens = sum(tokens)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answer the requests, each measured."""

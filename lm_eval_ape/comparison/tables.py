@@ -16,7 +16,8 @@ LEGEND = (
 SCALED, UNSCALED = "Scores x100", "losses (↓) as they are"
 COSTS = (
     "Median seconds of a request: prefill up to the first new token, and in all; of a scored continuation or text. New "
-    "tokens a second after the first one. Mean chunks and tokens of a request."
+    "tokens a second after the first one. Mean chunks and tokens of a request, and mean share of its context's tokens "
+    "that was recomputed; what chooses them is in the prefill."
 )
 KL = (
     " KL: mean divergence of next-token distributions from the sequential model's in nats, over up to {num_tokens} of "
@@ -160,10 +161,20 @@ def _costs(board: Board) -> Table:
             _number(_mean(cost.tokens), "{:.0f}"),
         ]
         rows.append([*cells, str(cost.dropped_tokens), str(row.device)])
+    costs_of = [row.costs for row in board.rows if row.costs]
+    if any(cost.recomputed for cost in costs_of):
+        headers += ["Recomputed"]
+        for cells, cost in zip(rows, costs_of, strict=True):
+            cells.append(_number(_mean(cost.recomputed), "{:.1%}"))
+    whole = next((row.costs.prefill_seconds for row in board.rows if row.costs and row.sequential), None)
+    if whole and len(costs_of) > 1:
+        headers.append("Prefill of sequential's")
+        for cells, cost in zip(rows, costs_of, strict=True):
+            prefill = _median(cost.prefill_seconds)
+            cells.append("" if prefill is None else f"{prefill / whole.median:.0%}")
     if any(row.costs and row.costs.kv_cache for row in board.rows):
         headers.append("Tokens found encoded")
-        measured = [row.costs for row in board.rows if row.costs]
-        for cells, cost in zip(rows, measured, strict=True):
+        for cells, cost in zip(rows, costs_of, strict=True):
             cells.append(_found(cost.kv_cache))
     kinds = sorted({row.costs.peak_memory_of for row in board.rows if row.costs})
     return Table("Costs", f"{COSTS} Peak memory: {', '.join(kinds)}.", headers, rows)

@@ -89,8 +89,8 @@ def plan(prompt: Prompt, settings: Settings) -> Plan:
     the first chunk are one piece, as in the ordinary text, and later chunks stand alone; either way one chunk is
     exactly the sequential prompt.
 
-    With `positions=serial` every chunk is encoded right after the prefix, as with `shared`, and moved from there to where
-    it stands: what a chunk's keys and values are then depends on nothing but the prefix and itself.
+    With `positions=serial` every chunk is encoded right after the prefix, as with `shared`, and moved from there to
+    where it stands: what a chunk's keys and values are then depends on nothing but the prefix and itself.
     """
     lengths = tuple(map(len, prompt.chunks))
     start = len(prompt.prefix)

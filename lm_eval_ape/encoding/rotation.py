@@ -1,10 +1,10 @@
 """Keys that were encoded at one position, moved to another: rotary position embeddings are rotations.
 
-A layer puts a linear map A(a) on the key of a token at position a, which turns pairs of its dimensions by angles that grow
-with a (RoFormer, Su et al. 2021). The same key at position b is A(b) A(a)^-1 times what it is at a. Both maps are made of
-the cosines and sines of the model's own rotary module, so that every kind of frequencies that transformers knows is met,
-with its rounding. Which dimensions make a pair is found on the model itself: a token's keys are encoded at two positions,
-and the way that takes the one to the other is the model's.
+A layer puts a linear map A(a) on the key of a token at position a, which turns pairs of its dimensions by angles that
+grow with a (RoFormer, Su et al. 2021). The same key at position b is A(b) A(a)^-1 times what it is at a. Both maps are
+made of the cosines and sines of the model's own rotary module, so that every kind of frequencies that transformers
+knows is met, with its rounding. Which dimensions make a pair is found on the model itself: a token's keys are encoded
+at two positions, and the way that takes the one to the other is the model's.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from lm_eval_ape.errors import ApeError
 
 # Positions at which the pairs are found; a rotation by their distance turns slow dimensions little and fast ones often.
 _PROBED = (1, 98)
-# Largest difference of moved keys from keys encoded there, as a share of the largest key, that rounding explains: models
-# take their cosines in float32 whatever their dtype. Pairs that are not the model's differ by about 1.
+# Largest difference of moved keys from keys encoded there, as a share of the largest key, that rounding explains:
+# models take their cosines in float32 whatever their dtype. Pairs that are not the model's differ by about 1.
 _TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4}
 _HALF_TOLERANCE = 0.05
 
@@ -152,7 +152,9 @@ class Rotation:
             if call is None:
                 if _differs(keys[:1], keys[1:]) <= tolerance:
                     continue
-                raise ApeError(_refusal(model, layer, "does not get its rotary embeddings from a module of the decoder"))
+                raise ApeError(
+                    _refusal(model, layer, "does not get its rotary embeddings from a module of the decoder")
+                )
             cos, _ = self.calls[call].at(before)
             known = [turn.pairs for turn in self.layers[:-1] if turn.call == call]
             for pairs in [*known[-1:], None, *_ways(cos.shape[-1], keys.shape[-1])]:

@@ -92,9 +92,7 @@ class Engine:
     ) -> EncodedPrompt:
         """Recompute some tokens of an encoded prompt as the settings say (see `recomputation.recompute`)."""
         with self.autocast():
-            return recompute(
-                self.model, prompt, encoded, self.settings, used=self.used, on_recomputed=on_recomputed
-            )
+            return recompute(self.model, prompt, encoded, self.settings, used=self.used, on_recomputed=on_recomputed)
 
     def without_store(self) -> Engine:
         """The same, reading nothing that was encoded before."""

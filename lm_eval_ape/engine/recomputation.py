@@ -1,9 +1,10 @@
 """Some of a context's tokens are read once more with everything before them in view; the others stay as encoded.
 
-1. A selector gives every token after the first chunk a score; the best ones are recomputed. Tokens of the first chunk have
-   seen all there is before them.
+1. A selector gives every token after the first chunk a score; the best ones are recomputed. Tokens of the first chunk
+   have seen all there is before them.
 2. Those go through all layers once more, at their places in the text (see `attention.recomputed_tokens`).
-3. What comes out is one context like any other: whatever reads it, with whichever T and S, needs to know nothing of this.
+3. What comes out is one context like any other: whatever reads it, with whichever T and S, needs to know nothing of
+   this.
 
 With all tokens recomputed it is the sequential model's context, whatever the selector; with none it stays what it was.
 """

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import accumulate, chain
 
 import torch
 from torch import Tensor
 
+from lm_eval_ape.attention.segments import EncodedPrompt
 from lm_eval_ape.attention.token_passes import passes
 from lm_eval_ape.encoding.encode import PREFIX
 from lm_eval_ape.engine.engine import Engine
@@ -16,7 +17,9 @@ from lm_eval_ape.prompts.prompt import Prompt
 
 
 @torch.no_grad()
-def rolling_loglikelihood(engine: Engine, prompt: Prompt, prefix_token: int) -> float:
+def rolling_loglikelihood(
+    engine: Engine, prompt: Prompt, prefix_token: int, seen: Callable[[EncodedPrompt], None] = lambda encoded: None
+) -> float:
     """Sum the log-probabilities of all of a prompt's tokens, each given what it sees under the strategy.
 
     A chunk's first token follows the prefix, its others their own chunk; the query's first token follows the last
@@ -25,13 +28,14 @@ def rolling_loglikelihood(engine: Engine, prompt: Prompt, prefix_token: int) -> 
     alone. With one chunk and T=S=1 this is the sequential log-likelihood.
 
     What follows a recomputed token is scored by its new logits, and a chunk's first token, if it is recomputed, by the
-    end of the chunk before it; so with all tokens recomputed this too is the sequential log-likelihood. It is the query's
-    first token alone that chooses, since the others are scored.
+    end of the chunk before it; so with all tokens recomputed this too is the sequential log-likelihood. It is the
+    query's first token alone that chooses, since the others are scored.
 
     Args:
         engine: The model under its settings.
         prompt: The text, cut, with at least one chunk.
         prefix_token: The token that the harness puts before every text (BOS or EOS); it is not scored.
+        seen: Called with the prompt's context.
 
     Returns:
         Log-likelihood in nats.
@@ -57,6 +61,7 @@ def rolling_loglikelihood(engine: Engine, prompt: Prompt, prefix_token: int) -> 
         after[tokens] = _each(logits, [following[token] for token in tokens])
 
     encoded = engine.encode_with_logits(replace(prompt, query=prompt.query[:1]), score_piece, score_recomputed)
+    seen(encoded)
     recomputed = set(encoded.recomputed)
     for number, chunk in enumerate(prompt.chunks):
         first, end = starts[number : number + 2]
@@ -83,4 +88,3 @@ def _each(logits: Tensor, ids: Sequence[int]) -> Tensor:
     targets = torch.tensor(ids, dtype=torch.long, device=logits.device).unsqueeze(-1)
     precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return precise.log_softmax(-1).gather(-1, targets)[:, 0].double().cpu()
-

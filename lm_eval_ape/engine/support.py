@@ -28,8 +28,8 @@ def check(model: PreTrainedModel, settings: Settings) -> None:
     """Refuse a model that parallel encoding cannot serve.
 
     Names what is known to fail, then proves the rest on the model itself: a few tokens, read as prefix, one chunk and
-    query at T=S=1, must generate from the same distributions as the same tokens in one sequence; and so must they in two
-    chunks of which all is recomputed, where the settings recompute.
+    query at T=S=1, must generate from the same distributions as the same tokens in one sequence; and so must they in
+    two chunks of which all is recomputed, where the settings recompute.
 
     Raises:
         ApeError: With the reason.

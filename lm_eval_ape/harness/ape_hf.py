@@ -20,6 +20,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from lm_eval_ape.artefacts.identity import check_weights
+from lm_eval_ape.attention.segments import EncodedPrompt
 from lm_eval_ape.encoding.devices import input_device
 from lm_eval_ape.encoding.kv_store.store import DEFAULT_DIR_BYTES, StoreLimits, open_store
 from lm_eval_ape.engine import support
@@ -29,7 +30,7 @@ from lm_eval_ape.engine.non_finite import NotFiniteError, explain
 from lm_eval_ape.engine.rolling import rolling_loglikelihood
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.arguments import split_arguments
-from lm_eval_ape.harness.asked import Asked
+from lm_eval_ape.harness.asked import Asked, ContextKey, context_key
 from lm_eval_ape.harness.chunk_reading import ChunkReadingHFLM
 from lm_eval_ape.harness.prompt_ids import PromptIds
 from lm_eval_ape.harness.requests import RequestCutter, source_of
@@ -53,7 +54,8 @@ class ApeHFLM(ChunkReadingHFLM):
         pretrained: Name or path of the model, or a loaded one, as in the harness's `hf`; `pocket` is the one that the
             package ships.
         request_log: File to which one JSON line a request is appended: its task and document, the tokens of its
-            prefix, chunks and query, how many tokens were dropped, and with a retriever which chunks it kept.
+            prefix, chunks and query, how many tokens were dropped, and with a retriever which chunks it kept; with
+            `recompute` another line, once it is read, that says how many tokens of each chunk were recomputed.
         kv_cache_bytes: Most bytes of encoded chunks to keep in memory, on the model's own device (`2GiB`); 0 for none.
         kv_cache_dir: Folder in which encoded chunks are kept from run to run; it is made if it does not exist.
         kv_cache_dir_bytes: Most bytes there, 50 GiB by default; None for no limit.
@@ -100,6 +102,8 @@ class ApeHFLM(ChunkReadingHFLM):
         self.engine = Engine(self.model, settings, store, autocast_dtype=dtype)
         ids = PromptIds(self.tokenizer, self.add_bos_token, self.prefix_token_id, self.truncation)
         chat = ChatFormat(super().apply_chat_template, self._close_chat)
+        # The requests that read each context, where some of its tokens are recomputed.
+        self._readers: dict[ContextKey, list[tuple[Source, int]]] = {}
         self.cutter = RequestCutter(ids, chat, log, first=self.rank == 0)
 
     # Loading and provenance
@@ -180,8 +184,14 @@ class ApeHFLM(ChunkReadingHFLM):
             for request in tqdm(requests, desc="Running loglikelihood_rolling requests", disable=quiet):
                 if id(request) not in scores:
                     prompt = prompts[request.args[0]]
+
+                    def seen(encoded: EncodedPrompt, prompt: Prompt = prompt) -> None:
+                        if self.settings.recompute:
+                            self.note_recomputed(prompt, encoded.recomputed_in_chunks)
+
                     with self.engine.autocast():
-                        found = rolling_loglikelihood(self.engine.without_store(), prompt, self.prefix_token_id)
+                        engine = self.engine.without_store()
+                        found = rolling_loglikelihood(engine, prompt, self.prefix_token_id, seen)
                     scores[id(request)] = found
                     self.cache_hook.add_partial("loglikelihood_rolling", request.args, found)
             return [scores[id(request)] for request in requests]
@@ -211,10 +221,19 @@ class ApeHFLM(ChunkReadingHFLM):
     def split_requests(self, requests: Sequence[Instance], reserves: Sequence[int], quiet: bool) -> dict[str, Prompt]:
         """Cut all requests before the first is answered (see `RequestCutter.cut`)."""
         window = support.window(self.config.get_text_config(), self.max_length, self.settings)
+        self._readers = {}
         return self.cutter.cut(requests, reserves, self.settings, window, quiet=quiet, noted=self.note)
 
     def note(self, source: Source, request: Instance, prompt: Prompt) -> None:
-        """Take note of how a request was cut; for subclasses."""
+        """Take note of how a request was cut."""
+        if self.settings.recompute:
+            key = context_key(prompt, self.settings)
+            self._readers.setdefault(key, []).append((source, request.idx))
+
+    def note_recomputed(self, prompt: Prompt, tokens: Sequence[int]) -> None:
+        """Log how many tokens of each chunk were recomputed for the requests that read a prompt's context."""
+        for source, number in self._readers.get(context_key(prompt, self.settings), []):
+            self.cutter.log.append_recomputed(source, number, tokens)
 
     @contextmanager
     def answering_share(self) -> Iterator[list[Tally]]:

@@ -56,13 +56,21 @@ class Asked:
         ]
 
 
-def by_context(prompts: Sequence[Prompt], settings: Settings) -> list[list[int]]:
-    """Numbers of prompts whose continuations can be scored in one batch, which reads one context."""
+ContextKey = tuple[Any, ...]
+
+
+def context_key(prompt: Prompt, settings: Settings) -> ContextKey:
+    """Equal for prompts that read one context, so that their continuations can be scored in one batch."""
     selection = settings.selection
-    groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+    # Where a query's tokens choose chunks together, a batch has one query, whose length is that of a pass; and where
+    # they choose what is recomputed, its context is theirs alone.
+    alone = prompt.query if (selection and selection.whole_pass) or settings.asks_to_recompute else ()
+    return prompt.prefix, prompt.chunks, alone
+
+
+def by_context(prompts: Sequence[Prompt], settings: Settings) -> list[list[int]]:
+    """Numbers of prompts that read one context, by context."""
+    groups: dict[ContextKey, list[int]] = defaultdict(list)
     for index, prompt in enumerate(prompts):
-        # Where a query's tokens choose chunks together, a batch has one query, whose length is that of a pass; and where
-        # they choose what is recomputed, its context is theirs alone.
-        alone = prompt.query if (selection and selection.whole_pass) or settings.asks_to_recompute else ()
-        groups[prompt.prefix, prompt.chunks, alone].append(index)
+        groups[context_key(prompt, settings)].append(index)
     return list(groups.values())

@@ -130,7 +130,14 @@ class ChunkReadingHFLM(HFLM):
 
     def _encode(self, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
         """Encode prefixes and chunks; a prefix that the prompts before had too is there still."""
-        return self.engine.encode_all(prompts, self._asked.prefixes)
+        encoded_prompts = self.engine.encode_all(prompts, self._asked.prefixes)
+        if self.settings.recompute:
+            for prompt, encoded in zip(prompts, encoded_prompts, strict=True):
+                self.note_recomputed(prompt, encoded.recomputed_in_chunks)
+        return encoded_prompts
+
+    def note_recomputed(self, prompt: Prompt, tokens: Sequence[int]) -> None:
+        """Take note of how many tokens of each chunk of a prompt were recomputed; for subclasses."""
 
     def _model_call(self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         encoded = self._asked.encoded

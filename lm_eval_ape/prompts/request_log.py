@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.prompts.prompt import Prompt, Source
@@ -47,6 +49,14 @@ class RequestLog:
         }
         if prompt.retrieval:
             record |= {"kept_chunks": list(prompt.retrieval.kept), "chunks": prompt.retrieval.chunks}
+        self._write(record, written=written)
+
+    def append_recomputed(self, source: Source, number: int, tokens: Sequence[int]) -> None:
+        """Add how many tokens of each of a request's chunks were recomputed, by the process that did it."""
+        where = {"task": source.task, "doc_id": source.doc_id, "idx": number}
+        self._write({**where, "recomputed_tokens": list(tokens)}, written=True)
+
+    def _write(self, record: Mapping[str, Any], *, written: bool) -> None:
         logger.debug("request %s", record)
         if self.path and written:
             # At once, so that lines of several processes do not mix.

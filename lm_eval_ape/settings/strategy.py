@@ -107,7 +107,8 @@ def _not_tiny(value: float) -> float:
 def _whole_above_1(value: float) -> float:
     if value > 1 and not value.is_integer():
         raise ApeError(
-            f"recompute must be a share of the context's tokens, 0 to 1, or a whole number of tokens, but got {value!r}."
+            "recompute must be a share of the context's tokens, 0 to 1, or a whole number of tokens, but got "
+            f"{value!r}."
         )
     return value
 
@@ -184,8 +185,8 @@ class Settings(BaseModel):
     reselect: Switch = setting(True, "whether every generated token chooses anew")
     recompute: Share = setting(
         0.0,
-        "share of the context's tokens that are [recomputed](docs/recompute.md) with everything before them in view, 0 to "
-        "1, or a number of tokens; goes with `positions=serial`",
+        "share of the context's tokens that are [recomputed](docs/recompute.md) with everything before them in view, "
+        "0 to 1, or a number of tokens; goes with `positions=serial`",
         "the strategy's",
     )
     recompute_by: Selector = setting(
@@ -269,18 +270,20 @@ class Settings(BaseModel):
             )
         if self.recompute_seed and self.recompute_by != "random":
             raise ApeError(
-                f"recompute_seed={self.recompute_seed} would change nothing with recompute_by={self.recompute_by}; drop "
-                "it or use recompute_by=random."
+                f"recompute_seed={self.recompute_seed} would change nothing with recompute_by={self.recompute_by}; "
+                "drop it or use recompute_by=random."
             )
         if not self.recompute:
             return self
         asked = f"recompute={self.recompute:g}"
         if not self.parallel:
-            raise ApeError(f"strategy=sequential reads the whole prompt at once: {asked} would change nothing; drop it.")
+            raise ApeError(
+                f"strategy=sequential reads the whole prompt at once: {asked} would change nothing; drop it."
+            )
         if self.positions != "serial":
             raise ApeError(
-                f"{asked} does not go with positions={self.positions}: several tokens stand at one position there, where a "
-                "recomputed token would see two tokens at once; add positions=serial."
+                f"{asked} does not go with positions={self.positions}: several tokens stand at one position there, "
+                "where a recomputed token would see two tokens at once; add positions=serial."
             )
         if self.top_chunks is not None:
             raise ApeError(

@@ -1,4 +1,4 @@
-"""Recomputation by its definition, one row and one matrix: frozen tokens keep the keys and values of their chunks' own pass.
+"""Recomputation by its definition, one row and one matrix: frozen tokens keep what their chunk's own pass left.
 
 It shares no code with the package.
 """
