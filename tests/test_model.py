@@ -55,7 +55,7 @@ def test_sequential_is_the_harnesss_hf(checkpoint: str, kind: str, batch_size: i
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("strategy", ["parallel", "sink", "selective", "value_only"])
+@pytest.mark.parametrize("strategy", ["parallel", "sink", "selective", "value_only", "recompute"])
 def test_one_chunk_gives_hfs_answers_too(checkpoint: str, kind: str, strategy: str) -> None:
     task = harness.task("small", kind, DOCS)
     expected = harness.evaluate("hf", {"pretrained": checkpoint}, task)
@@ -64,7 +64,7 @@ def test_one_chunk_gives_hfs_answers_too(checkpoint: str, kind: str, strategy: s
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("strategy", ["parallel", "sink", "ape", "sink+selective"])
+@pytest.mark.parametrize("strategy", ["parallel", "sink", "ape", "sink+selective", "recompute"])
 def test_batching_changes_no_answer(checkpoint: str, kind: str, strategy: str) -> None:
     task = harness.task("small", kind, DOCS)
     args = {"pretrained": checkpoint, "strategy": strategy, "chunking": "passages"}

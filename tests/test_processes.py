@@ -95,7 +95,7 @@ def without(content: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in content.items() if name not in names}
 
 
-@pytest.mark.parametrize("strategy", ["ape", "sequential"])
+@pytest.mark.parametrize("strategy", ["ape", "sequential", "recompute"])
 def test_three_processes_evaluate_as_one_to_the_last_digit(strategy: str, one: Path, three: tuple[Path, Done]) -> None:
     alone, together = read(one, f"{strategy}.*.json"), read(three[0], f"{strategy}.*.json")
     assert set(alone["samples"]) == set(KINDS)

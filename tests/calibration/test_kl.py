@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers import dense
+from helpers import dense, dense_recomputation, tiny
 from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.attention.segments import SegmentedCache
 from lm_eval_ape.calibration.grid.measure import Meter
@@ -57,6 +57,15 @@ class SlowReference:
             settings.positions,
             settings.shared_prefix,
         )
+        if settings.recompute:
+            asked = dense.lay_out(
+                list(prompt.prefix), [list(c) for c in prompt.chunks], list(prompt.query), "serial", True
+            )
+            scores = dense_recomputation.query_scores(self.lm.model, asked, [0, 1, 2])
+            first, count = len(prompt.chunks[0]), round(settings.recompute * len(scores))
+            chosen = sorted(range(first, len(scores)), key=lambda token: -float(scores[token]))[:count]
+            pair = {"temperature": point[0], "scale": point[1]}
+            return dense_recomputation.logits(self.lm.model, layout, sorted(chosen), **pair)[0, -1]
         selecting = None
         if settings.top_chunks:
             # The query's tokens choose together, then each token of the continuation.
@@ -94,6 +103,7 @@ SETTINGS: list[dict[str, Any]] = [
     {"scale_mode": "additive", "positions": "stretched"},
     {"strategy": "sink+selective"},
     {"top_chunks": 1, "select_over": "LHT"},
+    {"strategy": "recompute", "recompute": 0.3},
 ]
 
 
@@ -103,13 +113,15 @@ def test_divergences_equal_the_slow_reference(
     load: Callable[..., ApeHFLM], history: str, settings: dict[str, Any]
 ) -> None:
     lm = load(**settings)
+    tiny.double_frequencies(lm.model)
     reference = SlowReference(lm, end_tokens(lm))
-    measured = Meter(lm, Objective(3, history, "stop"), max_rows=None, cache=None).measure(SAMPLES[:2], POINTS)
-    for row, one in enumerate(SAMPLES[:2]):
-        for column, point in enumerate(POINTS):
-            expected, positions = reference.kl(one.prompt, point, 3, history)
-            assert measured.kl[row, column] == pytest.approx(expected, abs=1e-9)
-            assert measured.positions[row, column] == positions
+    with tiny.InDouble():
+        measured = Meter(lm, Objective(3, history, "stop"), max_rows=None, cache=None).measure(SAMPLES[:2], POINTS)
+        for row, one in enumerate(SAMPLES[:2]):
+            for column, point in enumerate(POINTS):
+                expected, positions = reference.kl(one.prompt, point, 3, history)
+                assert measured.kl[row, column] == pytest.approx(expected, abs=1e-9)
+                assert measured.positions[row, column] == positions
 
 
 @pytest.mark.parametrize("history", ["own", "teacher"])

@@ -58,6 +58,7 @@ def main(checkpoint: str, tasks: str, folder: str) -> None:
         "ape": ("ape", {"use_cache": str(output / "responses")}),
         "sequential": ("sequential", {}),
         "batched": ("ape", {"batch_size": 3}),
+        "recompute": ("recompute", {}),
     }
     for name, (strategy, given) in runs.items():
         args = {"request_log": str(output / "requests.jsonl")} if name == "ape" else {}

@@ -82,18 +82,22 @@ def make_model(family: str = "llama", *, dtype: torch.dtype = torch.float64, voc
     model = transformers.AutoModelForCausalLM.from_config(
         config, dtype=dtype, experts_implementation="eager", **options
     )
-    if dtype == torch.float64:
-        for module in model.modules():
-            for name, buffer in list(module.named_buffers(recurse=False)):
-                if name.endswith("inv_freq"):
-                    module.register_buffer(name, buffer.double(), persistent=False)
-    return model.eval()
+    return double_frequencies(model).eval() if dtype == torch.float64 else model.eval()
+
+
+def double_frequencies(model: PreTrainedModel) -> PreTrainedModel:
+    """Turn the frequencies of rotary embeddings, which stay in float32, into float64; models cast them before use."""
+    for module in model.modules():
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            if name.endswith("inv_freq"):
+                module.register_buffer(name, buffer.double(), persistent=False)
+    return model
 
 
 class InDouble(TorchDispatchMode):
     """While it lasts, what casts to float32 (norms, rotary embeddings, eager softmaxes) stays in float64.
 
-    Such casts hide differences in a float64 model. Models must have been made by `make_model` while it lasts.
+    Such casts hide differences in a float64 model. Models must have gone through `double_frequencies`.
     """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
