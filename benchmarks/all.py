@@ -28,6 +28,7 @@ QUICK = {
     "harness_run": "--words 120 --rows 3 --repeats 1",
     "end_to_end": "--tokens 1024 --new 8 --repeats 1",
     "compiled": "--tokens 1024 --repeats 1",
+    "recompute_cost": "--tokens 1024 --repeats 1",
 }
 FULL = {
     "startup": "",
@@ -40,6 +41,7 @@ FULL = {
     "harness_run": "",
     "end_to_end": "--tokens 8192 --repeats 2",
     "compiled": "--tokens 1024 4096 --repeats 5",
+    "recompute_cost": "--tokens 4096 8192 16384 --selectors query first deviation",
 }
 
 

@@ -20,13 +20,14 @@ import torch
 from flags import parse, parser, positive
 from timing import Table, finish
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from lm_eval_ape.attention.attend import attend
 from lm_eval_ape.attention.merge import Attended, merge, scale_context
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import BatchReading, SegmentedCache
 from lm_eval_ape.calibration.objective.divergence import forward_kl, log_probabilities
+from lm_eval_ape.encoding.rotation import rotation_of
 from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import Settings, resolve
@@ -85,6 +86,16 @@ class Cost(NamedTuple):
     tokens: float
 
 
+def in_precision(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """A copy as it would be loaded in a precision: the frequencies of rotary embeddings stay in float32."""
+    frequencies = {name: buffer for name, buffer in model.named_buffers() if name.endswith("inv_freq")}
+    rounded = copy.deepcopy(model).to(dtype)
+    for name, buffer in frequencies.items():
+        module, _, own = name.rpartition(".")
+        setattr(rounded.get_submodule(module), own, buffer)
+    return rounded
+
+
 def cost(model: PreTrainedModel, prompts: Sequence[Prompt], dtype: torch.dtype, settings: Settings) -> Cost:
     """What a precision costs.
 
@@ -94,8 +105,8 @@ def cost(model: PreTrainedModel, prompts: Sequence[Prompt], dtype: torch.dtype, 
         dtype: The precision.
         settings: How they are encoded and read.
     """
-    rounded = copy.deepcopy(model).to(dtype)
-    same_weights = copy.deepcopy(rounded).double()
+    rounded = in_precision(model, dtype)
+    same_weights = in_precision(rounded, torch.float64)
     rows = [[read(each, prompt, settings) for each in (model, rounded, same_weights)] for prompt in prompts]
     kls = [float(forward_kl(exact.log_probs, half.log_probs)) for exact, half, _ in rows]
     own = [float(forward_kl(same.log_probs, half.log_probs)) for _, half, same in rows]
@@ -145,6 +156,50 @@ def merge_cost(dtype: torch.dtype, keys: int, *, queries: int = 256, width: int 
     return MergeCost(float((kept[1].lse.double() - exact[1].lse).abs().max()) / 0.81, *errors)
 
 
+class MoveCost(NamedTuple):
+    """Largest errors of a chunk's keys as shares of the largest key, over layers.
+
+    Attributes:
+        moved: Of keys encoded at one position and moved to another, from float64 keys encoded there.
+        there: Of keys that were encoded there.
+        first_layer: Of moved keys from keys of the same precision encoded there, in layer 0, whose inputs are the same.
+    """
+
+    moved: float
+    there: float
+    first_layer: float
+
+
+def move_cost(model: PreTrainedModel, ids: Sequence[int], dtype: torch.dtype, distance: int) -> MoveCost:
+    """What moving keys costs in a precision.
+
+    Args:
+        model: In float64.
+        ids: A chunk that sees nothing but itself.
+        dtype: The precision.
+        distance: How far its keys are moved.
+    """
+    rounded = in_precision(model, dtype)
+    near, far = torch.arange(len(ids)), torch.arange(len(ids)) + distance
+    exact, there, here = keys_at(model, ids, far), keys_at(rounded, ids, far), keys_at(rounded, ids, near)
+    move = rotation_of(rounded).move(near, far)
+    moved = [move.keys(layer, keys) for layer, keys in enumerate(here)]
+
+    def error(got: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+        pairs = zip(got, expected, strict=True)
+        return max(float((a.double() - b.double()).abs().max() / b.double().abs().max()) for a, b in pairs)
+
+    return MoveCost(error(moved, exact), error(there, exact), error(moved[:1], there[:1]))
+
+
+@torch.no_grad()
+def keys_at(model: PreTrainedModel, ids: Sequence[int], positions: Tensor) -> list[Tensor]:
+    """A chunk's keys in each layer, by the model's own attention."""
+    cache = DynamicCache()
+    model.get_decoder()(torch.tensor([ids]), position_ids=positions[None], past_key_values=cache)
+    return [layer.keys for layer in cache.layers]
+
+
 def pocket_prompts(count: int, chunks: int) -> tuple[PreTrainedModel, list[Prompt]]:
     """The shipped model in float64, and its two-hop test prompts cut into chunks."""
     from lm_eval_ape.harness.ape_hf import ApeHFLM
@@ -166,6 +221,7 @@ def main() -> None:
     )
     flags.add_argument("--chunks", type=positive, default=5, help="(default: %(default)s)")
     flags.add_argument("--keys", type=positive, nargs="+", default=[128, 1024, 8192], help="(default: %(default)s)")
+    flags.add_argument("--distances", type=positive, nargs="+", default=[64, 1024, 7000], help="(default: %(default)s)")
     args = parse(flags)
     model, prompts = pocket_prompts(args.prompts, args.chunks)
     headers = ["weights and keys in", "mean KL, nats", "largest KL", "mean KL, arithmetic alone"]
@@ -194,7 +250,16 @@ def main() -> None:
             merged = merge_cost(dtype, keys)
             merge_table.add(name, str(keys), f"{merged.lse:.1e}", f"{merged.kept:.1e}", f"{merged.rounded:.1e}")
             figures.append({"dtype": name, "keys": keys, **merged._asdict()})
-    finish(args, [read_table, merge_table], figures)
+    move_table = Table(
+        "Keys of a chunk of the shipped model, moved: largest errors as shares of the largest key",
+        ["precision", "moved by", "moved, from float64", "encoded there, from float64", "moved from encoded, layer 0"],
+    )
+    for name, dtype in DTYPES.items():
+        for distance in args.distances:
+            cells = move_cost(model, prompts[0].chunks[0], dtype, distance)
+            move_table.add(name, str(distance), *(f"{value:.1e}" for value in cells))
+            figures.append({"dtype": name, "distance": distance, **cells._asdict()})
+    finish(args, [read_table, merge_table, move_table], figures)
 
 
 if __name__ == "__main__":

@@ -99,6 +99,23 @@ class Counts:
         """Chunks and query."""
         return self.encoding + self.reading
 
+    def recomputation(self, share: float, by: str) -> float:
+        """A share of the context's tokens read once more, anywhere after the first chunk, and what chooses them."""
+        if not share:
+            return 0.0
+        shape, after_first = self.shape, self.context * (1 - 1 / self.chunks)
+        seen = self.context * (1 + 1 / self.chunks) / 2
+        chosen = self._forward(min(share * self.context, after_first), seen)
+        if by == "query":
+            # The query once more without logits, and its attention's products of queries and keys a second time.
+            products = 2 * shape.heads * shape.head_dim * shape.layers * self.query * self.context
+            return chosen + self.reading - self.head + products
+        if by == "deviation":
+            # Layer 0 of all tokens, and the products of layer 1 that make queries, keys and values.
+            products = 2 * shape.hidden * (shape.hidden + 2 * shape.kv_heads * shape.head_dim)
+            return chosen + self._forward(after_first, seen) / shape.layers + after_first * products
+        return chosen
+
     def scoring(self, points: int, steps: int) -> float:
         """Query and `steps` tokens of some points, read once for each."""
         tokens = self.query + steps - 1

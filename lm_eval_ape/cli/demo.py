@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lm_eval_ape.artefacts.board import Board
     from lm_eval_ape.artefacts.calibration import Calibration
 
-STRATEGIES = ("sequential", "parallel", "sink", "ape")
+STRATEGIES = ("sequential", "parallel", "sink", "ape", "recompute")
 TASKS = ("ape_pocket_onehop_test", "ape_pocket_twohop_test")
 KL_TOKENS, KL_LIMIT = 8, 32
 DESCRIPTION = """\

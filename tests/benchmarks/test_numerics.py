@@ -46,3 +46,14 @@ def test_the_merge_adds_next_to_nothing_because_log_sum_exps_stay_in_float32(
         assert found.rounded > 10 * found.kept
         # A log-sum-exp of this size, rounded, moves the context's weight by about as much.
         assert ROUNDOFF[dtype] / 10 < found.rounded < 10 * ROUNDOFF[dtype]
+
+
+@pytest.mark.parametrize("distance", [5, 2000])
+@pytest.mark.parametrize("dtype", ROUNDOFF, ids=str)
+def test_moved_keys_are_as_near_to_float64_as_keys_encoded_there(
+    numerics: ModuleType, dtype: torch.dtype, distance: int
+) -> None:
+    found = numerics.move_cost(tiny.make_model(), tokens(12, 3), dtype, distance)
+    assert found.first_layer < 4 * ROUNDOFF[dtype]
+    # Models take angles in float32, so that far positions are wrong by their own rounding, moved or not.
+    assert found.moved < 3 * found.there + 4 * ROUNDOFF[dtype] + distance * ROUNDOFF[torch.float32]
