@@ -47,12 +47,16 @@ Identity = Annotated[dict[str, Any], AfterValidator(check_known(_KnownIdentity))
 
 
 class _KnownSettings(Part):
-    """Settings that every run of ours has."""
+    """Settings that every run of ours has, and those of later versions that are reckoned with."""
 
     strategy: str
     attn_temperature: Factor
     attn_scale: Factor
     factors_sha256: str = ""
+    recompute: Positive = 0.0
+    recompute_by: str = ""
+    recompute_layers: str = ""
+    recompute_seed: Count = 0
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:

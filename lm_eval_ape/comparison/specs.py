@@ -128,9 +128,9 @@ def changed(settings: Mapping[str, Any]) -> list[str]:
     defaults = {**DEFAULTS, **STRATEGIES.get(name, {}), **preset}
     names = [name for name in SETTINGS if name not in ("strategy", "attn_temperature", "attn_scale", "attn_backend")]
     differing = {name: settings[name] for name in names if settings.get(name, defaults[name]) != defaults[name]}
-    return [f"{name}={_typed(value)}" for name, value in differing.items()]
+    return [f"{name}={typed(value)}" for name, value in differing.items()]
 
 
-def _typed(value: Any) -> str:
+def typed(value: Any) -> str:
     """A value as it is typed on a command line, on one line."""
     return str(value).replace("\n", "\\n").replace("\t", "\\t")

@@ -45,13 +45,14 @@ def tables(board: Board) -> list[Table]:
     return found
 
 
-class _Part(NamedTuple):
+class ScorePart(NamedTuple):
     """A task, or the average: its facts, and each row's score."""
 
     name: str
     metric: str
     documents: int
     higher_is_better: bool
+    tasks: Sequence[str]
     scores: Sequence[Score | None]
 
 
@@ -63,14 +64,14 @@ def _scores(board: Board) -> Table:
     headers += ["KL"] if measured else []
     common = _common_settings(board)
     rows = []
-    for part in [*_average(board), *_tasks(board)]:
+    for part in score_parts(board):
         name, metric = part.name, f"{part.metric} {'↑' if part.higher_is_better else '↓'}".strip()
         for row, score in zip(board.rows, part.scores, strict=True):
             if score is None:
                 continue
             cells = [name, row.label, settings_words(row, common), str(part.documents), metric]
             higher = part.higher_is_better
-            cells += [_shown(score.score, higher), f"± {_shown(score.stderr, higher)}"]
+            cells += [shown(score.score, higher), f"± {shown(score.stderr, higher)}"]
             cells += _difference(score, higher) if base else []
             rows.append([*cells, *([_divergence(row, score)] if measured else [])])
             # As in the harness's tables, a task is named once.
@@ -82,13 +83,18 @@ def _scores(board: Board) -> Table:
     return Table("Scores", caption, headers, rows)
 
 
-def _tasks(board: Board) -> Iterator[_Part]:
+def score_parts(board: Board) -> list[ScorePart]:
+    """The average, where it is one of several tasks, and each task."""
+    return [*_average(board), *_tasks(board)]
+
+
+def _tasks(board: Board) -> Iterator[ScorePart]:
     for task, fact in board.tasks.items():
         scores = [row.tasks.get(task) for row in board.rows]
-        yield _Part(task, fact.metric, fact.documents, fact.higher_is_better, scores)
+        yield ScorePart(task, fact.metric, fact.documents, fact.higher_is_better, [task], scores)
 
 
-def _average(board: Board) -> Iterator[_Part]:
+def _average(board: Board) -> Iterator[ScorePart]:
     averages = [row.average for row in board.rows]
     tasks = averages[0].tasks if averages[0] else []
     if len(tasks) < 2:
@@ -97,7 +103,7 @@ def _average(board: Board) -> Iterator[_Part]:
     metrics = {fact.metric for fact in facts}
     documents = sum(fact.documents for fact in facts)
     metric = metrics.pop() if len(metrics) == 1 else ""
-    yield _Part(f"average of {len(tasks)}", metric, documents, facts[0].higher_is_better, averages)
+    yield ScorePart(f"average of {len(tasks)}", metric, documents, facts[0].higher_is_better, tasks, averages)
 
 
 def _common_settings(board: Board) -> list[str]:
@@ -120,10 +126,10 @@ def _difference(score: Score, higher: bool) -> list[str]:
     found = score.difference
     if found is None:
         return ["", "", "", "", kept]
-    ends = "" if found.low is None else f"[{_shown(found.low, higher, '+')}, {_shown(found.high, higher, '+')}]"
+    ends = "" if found.low is None else f"[{shown(found.low, higher, '+')}, {shown(found.high, higher, '+')}]"
     p = f"{found.p_value:.3f}" if found.p_value >= 0.001 else "<0.001"
     mark = NOISE if found.within_noise else BETTER if (found.mean > 0) == higher else WORSE
-    return [_shown(found.mean, higher, "+"), ends, p, mark, kept]
+    return [shown(found.mean, higher, "+"), ends, p, mark, kept]
 
 
 def _divergence(row: Row, score: Score) -> str:
@@ -193,7 +199,7 @@ def _lengths(board: Board) -> Table:
     higher = any(directions)
     rows = []
     for label, scores in lengths.rows.items():
-        cells = [f"{_shown(score.mean, higher)} ± {_shown(score.stderr, higher)}" for score in scores]
+        cells = [f"{shown(score.mean, higher)} ± {shown(score.stderr, higher)}" for score in scores]
         rows.append([label, *cells])
     unit = "Mean score x100" if higher else "Mean loss"
     caption = f"{unit} ± standard error over all documents of the tasks that all rows have."
@@ -207,7 +213,7 @@ def _unit(directions: Sequence[bool]) -> str:
     return f"{SCALED}, {UNSCALED}," if any(directions) else "Losses"
 
 
-def _shown(value: float | None, higher_is_better: bool, sign: str = "") -> str:
+def shown(value: float | None, higher_is_better: bool, sign: str = "") -> str:
     """A share of 1 as a percentage; a loss, which has a unit of its own, as it is."""
     if value is None:
         return "N/A"
