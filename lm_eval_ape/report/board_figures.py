@@ -1,20 +1,25 @@
-"""Figures of a board: score and time against the length of the prompt, and KL against score."""
+"""Figures of a board: score and time by length, KL against score, and both against the share that is recomputed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lm_eval_ape.artefacts.board import Answer, Board, MeanKL
+from lm_eval_ape.artefacts.board import Answer, Board, MeanKL, Row
+from lm_eval_ape.comparison.statistics import Estimate
 from lm_eval_ape.display.plot_style import series, styled
+from lm_eval_ape.report.recomputation import RANDOM, Line, amount, seed, share
 
 _WIDTH, _HEIGHT, _COLUMNS = 5.4, 3.6, 3
 # Most bins of documents by length.
 _BINS = 6
+# Half of a 95% interval, in standard errors.
+NORMAL_95 = 1.96
 TIMES = {
     "prefill_seconds": "prefill (up to the first new token)",
     "seconds": "in all",
@@ -32,6 +37,20 @@ class Times(NamedTuple):
 
     lengths: np.ndarray
     seconds: np.ndarray
+
+
+class Panel(NamedTuple):
+    """What is drawn of every row in one panel.
+
+    Attributes:
+        title: Of what.
+        quantity: What the values are, with their unit.
+        values: By the row's label.
+    """
+
+    title: str
+    quantity: str
+    values: Mapping[str, Estimate]
 
 
 def _panels(count: int) -> tuple[Figure, list[Axes]]:
@@ -139,3 +158,42 @@ def kl_and_score(board: Board, tasks: Sequence[str]) -> Figure:
         axes.set_title(task)
     _legend(figure, panels[0], len(rows))
     return figure
+
+
+@styled()
+def by_recomputed_share(lines: Sequence[Line], panels: Sequence[Panel]) -> Figure:
+    """Means with 95% intervals against the share of tokens recomputed, a line a selector, from where nothing is."""
+    figure, places = _panels(len(panels))
+    for axes, panel in zip(places, panels, strict=True):
+        for line, style in zip(lines, series(len(lines)), strict=True):
+            points = _points(line.rows, panel)
+            path = _through([*_points(line.start, panel), *points])
+            # Points of several seeds lie beside the line: it has no markers but in the legend.
+            axes.plot(*path.T, **style.options, markerfacecolor="none", markevery=[], label=line.name)
+            for row, place, value in points:
+                error = NORMAL_95 * (value.stderr or 0)
+                # Hollow, because selectors may lie on top of one another.
+                shape: dict[str, Any] = {"color": style.color, "marker": style.marker, "markerfacecolor": "none"}
+                axes.errorbar(place, value.mean, error, **shape, markersize=8, capsize=3)
+                if line.selector == RANDOM and sum(amount(other) == amount(row) for other in line.rows) > 1:
+                    axes.annotate(f"seed {seed(row)}", (place, value.mean), (7, 3), textcoords="offset points", size=8)
+        axes.set(xlabel="share of the context's tokens recomputed, %", ylabel=panel.quantity, title=panel.title)
+    _legend(figure, places[0], len(lines))
+    return figure
+
+
+def _points(rows: Sequence[Row], panel: Panel) -> list[tuple[Row, float, Estimate]]:
+    """The rows that have a place in a panel, with their shares in percent and their values."""
+    return [
+        (row, 100 * place, panel.values[row.label])
+        for row in rows
+        if row.label in panel.values and (place := share(row)) is not None
+    ]
+
+
+def _through(points: Sequence[tuple[Row, float, Estimate]]) -> np.ndarray:
+    """Means of the points of each amount, ascending, `(amounts, 2)`."""
+    ordered = sorted(points, key=lambda point: amount(point[0]))
+    groups = [list(group) for _, group in groupby(ordered, lambda point: amount(point[0]))]
+    means = [np.mean([(place, value.mean) for _, place, value in group], axis=0) for group in groups]
+    return np.array(sorted(map(tuple, means))).reshape(-1, 2)

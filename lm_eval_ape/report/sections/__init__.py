@@ -4,6 +4,15 @@ A section is a module with `build(material, figures)`, which gives a `Section` o
 and a template of the section's name in `assets/sections`. To add one, add both, and the module to the list here.
 """
 
-from lm_eval_ape.report.sections import analysis, board, calibrations, divergence, lengths, provenance, samples
+from lm_eval_ape.report.sections import (
+    analysis,
+    board,
+    calibrations,
+    divergence,
+    lengths,
+    provenance,
+    recomputation,
+    samples,
+)
 
-SECTIONS = (board, lengths, divergence, calibrations, analysis, samples, provenance)
+SECTIONS = (board, lengths, divergence, recomputation, calibrations, analysis, samples, provenance)
