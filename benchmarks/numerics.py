@@ -256,9 +256,9 @@ def main() -> None:
     )
     for name, dtype in DTYPES.items():
         for distance in args.distances:
-            cells = move_cost(model, prompts[0].chunks[0], dtype, distance)
-            move_table.add(name, str(distance), *(f"{value:.1e}" for value in cells))
-            figures.append({"dtype": name, "distance": distance, **cells._asdict()})
+            moved = move_cost(model, prompts[0].chunks[0], dtype, distance)
+            move_table.add(name, str(distance), *(f"{value:.1e}" for value in moved))
+            figures.append({"dtype": name, "distance": distance, **moved._asdict()})
     finish(args, [read_table, merge_table, move_table], figures)
 
 

@@ -166,7 +166,7 @@ def print_table(task: str, boards: Mapping[int, Board], shares: Sequence[float])
     """A table of one task, a column a number of chunks."""
     header = [f"P={chunks}" for chunks in boards]
     print(f"| recomputed | {' | '.join(header)} |\n|---|{'---:|' * len(header)}")
-    rows = [("all: sequential", SEQUENTIAL, None), ("nothing", NOTHING, None)]
+    rows: list[tuple[str, str, str | None]] = [("all: sequential", SEQUENTIAL, None), ("nothing", NOTHING, None)]
     rows += [
         (f"`{selector}` {share:.0%}", spec(selector, share), None if selector == "random" else spec("random", share))
         for share in shares

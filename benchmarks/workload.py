@@ -67,7 +67,7 @@ class Counts:
     chunks: int
     query: int
 
-    def _forward(self, tokens: int, seen: float) -> float:
+    def _forward(self, tokens: float, seen: float) -> float:
         """Of `tokens` tokens that each see `seen` keys in the mean."""
         shape = self.shape
         attention = 4 * shape.heads * shape.head_dim * shape.layers * seen

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from lm_eval_ape.attention.row_statistics import ROLES, RowProbe
-from lm_eval_ape.attention.segments import Segment
+from lm_eval_ape.attention.segments import EncodedPrompt, Segment
 from lm_eval_ape.engine.decoding import check_finite
 from lm_eval_ape.engine.served_model import ServedModel
 from lm_eval_ape.prompts.prompt import Prompt
@@ -15,6 +19,21 @@ from lm_eval_ape.settings.strategy import Settings
 
 # Where the ranges of offsets end that key norms are averaged over: the first tokens one by one, then in octaves.
 OFFSETS = (1, 2, 3, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+
+
+class Recomputed(NamedTuple):
+    """Where a prompt's recomputed tokens stand, and what they change.
+
+    Attributes:
+        by_chunk: Share of each chunk's tokens.
+        by_offset: Share of the tokens at each range of offsets from their chunk's start, `len(OFFSETS) + 1`, of the
+            chunks after the first; None where no token is.
+        entropy_without: Mean entropy, in nats, of the same rows over the chunks as they were encoded.
+    """
+
+    by_chunk: list[float]
+    by_offset: list[float | None]
+    entropy_without: float
 
 
 class Attention(NamedTuple):
@@ -28,6 +47,7 @@ class Attention(NamedTuple):
             their chunk, `(layers, len(OFFSETS) + 1)`, by role; None where no key is.
         chunks: How many chunks there were.
         tokens: How many query tokens.
+        recomputed: What was recomputed; None where nothing is.
     """
 
     entropy: list[list[float]]
@@ -36,6 +56,7 @@ class Attention(NamedTuple):
     key_norms: dict[str, list[list[float | None]]]
     chunks: int
     tokens: int
+    recomputed: Recomputed | None = None
 
 
 @torch.no_grad()
@@ -67,6 +88,20 @@ def look(lm: ServedModel, prompt: Prompt, settings: Settings, sample: str = "a p
         {segment.role: _key_norms(segment) for segment in encoded.segments},
         len(prompt.chunks),
         len(prompt.query),
+        _recomputed(lm, prompt, settings, encoded, sample) if settings.recompute else None,
+    )
+
+
+def _recomputed(lm: ServedModel, prompt: Prompt, settings: Settings, encoded: EncodedPrompt, sample: str) -> Recomputed:
+    without = look(lm, prompt, settings.with_(recompute=0.0), sample)
+    counts = zip(encoded.recomputed_in_chunks, prompt.chunks, strict=True)
+    first, *later = map(len, prompt.chunks)
+    chosen = torch.zeros(first + sum(later))
+    chosen[list(encoded.recomputed)] = 1.0
+    return Recomputed(
+        [count / len(chunk) for count, chunk in counts],
+        _by_offset(chosen[first:].double(), _offset_ranges(later)) if later else [None] * (len(OFFSETS) + 1),
+        fmean(chain.from_iterable(without.entropy)),
     )
 
 
@@ -75,12 +110,22 @@ def _key_norms(segment: Segment) -> list[list[float | None]]:
 
     Rotary positions turn keys and leave their norms as they are.
     """
-    offsets = torch.cat([torch.arange(length) for length in segment.lengths])
-    ranges = torch.bucketize(offsets, torch.tensor(OFFSETS), right=True)
-    counts = torch.bincount(ranges, minlength=len(OFFSETS) + 1).tolist()
+    ranges = _offset_ranges(segment.lengths)
     rows = []
     for keys in segment.keys:
         norms = keys[0].to(torch.promote_types(keys.dtype, torch.float32)).norm(dim=-1).mean(0).double().cpu()
-        sums = torch.bincount(ranges, weights=norms, minlength=len(OFFSETS) + 1).tolist()
-        rows.append([total / count if count else None for total, count in zip(sums, counts, strict=True)])
+        rows.append(_by_offset(norms, ranges))
     return rows
+
+
+def _offset_ranges(lengths: Sequence[int]) -> Tensor:
+    """Of each token of chunks the number of the range of its offset, `(tokens,)`."""
+    offsets = torch.cat([torch.arange(length) for length in lengths])
+    return torch.bucketize(offsets, torch.tensor(OFFSETS), right=True)
+
+
+def _by_offset(values: Tensor, ranges: Tensor) -> list[float | None]:
+    """Mean over the tokens of each range, `len(OFFSETS) + 1`; None where no token is."""
+    counts = torch.bincount(ranges, minlength=len(OFFSETS) + 1).tolist()
+    sums = torch.bincount(ranges, weights=values, minlength=len(OFFSETS) + 1).tolist()
+    return [total / count if count else None for total, count in zip(sums, counts, strict=True)]

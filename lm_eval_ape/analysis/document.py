@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from lm_eval_ape.artefacts.analysis import (
     Mass,
     MassTables,
     Model,
+    Recomputed,
     Score,
     Statistics,
 )
@@ -105,7 +107,24 @@ def _mean(looks: Sequence[Attention], score: Score | None) -> Look:
             mass=MassTables(**{role: np.mean([look.mass[role] for look in looks], axis=0).tolist() for role in ROLES}),
         ),
         key_norms={role: _norms([look.key_norms[role] for look in looks if role in look.key_norms]) for role in roles},
+        recomputed=_recomputed(looks),
         score=score,
+    )
+
+
+def _recomputed(looks: Sequence[Attention]) -> Recomputed | None:
+    """Means over the documents of which something was recomputed; by chunk, over those that have so many."""
+    found = [(look, look.recomputed) for look in looks if look.recomputed]
+    if not found:
+        return None
+    differences = np.array([np.mean(look.entropy) - recomputed.entropy_without for look, recomputed in found])
+    by_chunk = list(zip_longest(*(recomputed.by_chunk for _, recomputed in found)))
+    return Recomputed(
+        by_chunk=[float(np.mean([share for share in shares if share is not None])) for shares in by_chunk],
+        by_offset=_norms([[recomputed.by_offset] for _, recomputed in found])[0],
+        entropy_without=float(np.mean([recomputed.entropy_without for _, recomputed in found])),
+        entropy_difference=float(differences.mean()),
+        entropy_difference_stderr=float(differences.std(ddof=1) / np.sqrt(len(found))) if len(found) > 1 else None,
     )
 
 

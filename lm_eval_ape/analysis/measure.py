@@ -9,7 +9,7 @@ from typing import Any
 from lm_eval.api.task import Task
 from tqdm import tqdm
 
-from lm_eval_ape.analysis.attention import Attention, look
+from lm_eval_ape.analysis.attention import Attention, Recomputed, look
 from lm_eval_ape.analysis.options import Options
 from lm_eval_ape.analysis.sweep import Case
 from lm_eval_ape.artefacts.identity import digest, read_settings
@@ -41,7 +41,7 @@ class Observer:
         self.tasks = tasks
         self.model = model_key(lm.engine)
         self.journal = Journal(cache, "attention", lm.rank)
-        self.known = {record["key"]: Attention(**record["attention"]) for record in self.journal.records()}
+        self.known = {record["key"]: _attention(record["attention"]) for record in self.journal.records()}
 
     def observe(self, case: Case, what: str) -> Looks:
         """Measure a case's attention on the first documents of every task; every process gets the whole result.
@@ -76,8 +76,16 @@ class Observer:
         key = digest([self.model, *content, prompt.prefix, prompt.chunks, prompt.query])
         if key not in self.known:
             self.known[key] = explained(self.lm, lambda: look(self.lm, prompt, settings, str(sample)))
-            self.journal.append({"key": key, "attention": self.known[key]._asdict()})
+            attention = self.known[key]
+            recomputed = attention.recomputed and attention.recomputed._asdict()
+            self.journal.append({"key": key, "attention": {**attention._asdict(), "recomputed": recomputed}})
         return self.known[key]
+
+
+def _attention(record: dict[str, Any]) -> Attention:
+    """Attention as the journal holds it."""
+    recomputed = record.get("recomputed")
+    return Attention(**{**record, "recomputed": recomputed and Recomputed(**recomputed)})
 
 
 def labelled(cases: Sequence[Case]) -> list[tuple[Case, str]]:

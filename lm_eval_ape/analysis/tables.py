@@ -24,8 +24,11 @@ CORRELATION = (
     "Over all cases, and over those of each strategy with the sequential model, on the documents whose attention was "
     "looked at; 95% interval over resamples of the documents; p as if cases were independent, which they are not."
 )
-
-
+RECOMPUTED = (
+    "Entropy of the same rows over the chunks as they were encoded, and its mean change by recomputation, ± standard "
+    "error over documents; share of each chunk's tokens that was recomputed, chunk by chunk, and of the tokens of later "
+    "chunks by their offset from their chunk's start, range by range."
+)
 HEADS = (
     "Spearman's correlation over heads (or layers) of how far T and S moved with what the attention of {first} is like "
     "there: heads that read the context have a large share on it."
@@ -39,6 +42,8 @@ def tables(content: Analysis) -> list[Table]:
         found.append(_correlations(content))
     if content.heads:
         found.append(_heads(content))
+    if any(look.recomputed for case in content.cases for look in case.tasks.values()):
+        found.append(_recomputed(content))
     return found
 
 
@@ -59,6 +64,28 @@ def _cases(content: Analysis) -> Table:
             # As in the harness's tables, a task is named once.
             name = ""
     return Table("Attention", CAPTION, headers, rows)
+
+
+def _recomputed(content: Analysis) -> Table:
+    """A row for each case that recomputes; offsets at which no chunk has a token are left out."""
+    looks = [
+        (task, case, recomputed)
+        for task in content.tasks
+        for case in content.cases
+        if (recomputed := case.tasks[task].recomputed)
+    ]
+    starts = [0, *content.offsets]
+    used = [place for place in range(len(starts)) if any(found.by_offset[place] is not None for *_, found in looks)]
+    headers = ["Tasks", "Strategy", "Entropy without", "Change", "Stderr", "By chunk"]
+    headers += [f"From {starts[place]}" for place in used]
+    rows = []
+    for task, case, found in looks:
+        cells = [task, case.label, f"{found.entropy_without:.4f}", f"{found.entropy_difference:+.4f}"]
+        cells += [f"± {_number(found.entropy_difference_stderr, 4)}"]
+        cells += [" ".join(f"{share:.0%}" for share in found.by_chunk)]
+        shares = [found.by_offset[place] for place in used]
+        rows.append([*cells, *("" if share is None else f"{share:.1%}" for share in shares)])
+    return Table("Recomputed tokens", RECOMPUTED, headers, rows)
 
 
 def _correlations(content: Analysis) -> Table:

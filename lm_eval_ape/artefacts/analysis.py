@@ -71,6 +71,19 @@ class Score(Part):
     stderr: Positive | None
 
 
+class Recomputed(Part):
+    """Where recomputed tokens stand, and what they change of the entropy, means over documents.
+
+    Shares are of the tokens of each chunk, and at each range of offsets from their chunk's start; None where none is.
+    """
+
+    by_chunk: list[Share]
+    by_offset: list[Share | None]
+    entropy_without: float
+    entropy_difference: float
+    entropy_difference_stderr: Positive | None
+
+
 class Look(Part):
     """What attention looks like in a case, over a task's documents: entropies in nats."""
 
@@ -83,6 +96,7 @@ class Look(Part):
     mass: Mass
     by_head: ByHead
     key_norms: dict[str, Norms]
+    recomputed: Recomputed | None = None
     score: Score | None
 
     @model_validator(mode="after")

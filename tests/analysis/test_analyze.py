@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -77,6 +78,52 @@ def test_a_sequential_case_has_the_entropy_of_the_stock_models_own_attention() -
         start, end = OFFSETS[3], min(OFFSETS[4], len(ids) - 7)
         assert seen.key_norms["context"][layer][4] == pytest.approx(float(norms[3 + start : 3 + end].mean()))
         assert seen.key_norms["context"][layer][-1] is None
+
+
+def test_where_recomputed_tokens_stand_is_counted_and_the_entropy_is_that_without_them() -> None:
+    lm = ApeHFLM("pocket", dtype="float64", device="cpu")
+    ids = iter(range(10, 400))
+    prefix, *chunks, query = (tuple(islice(ids, length)) for length in (3, 6, 9, 4, 5))
+    prompt = Prompt(prefix, tuple(chunks), query)
+    given = {"strategy": "epic", "attn_temperature": 0.8}
+    seen = look(lm, prompt, resolve({**given, "recompute": 5})).recomputed
+    # The first three tokens of the second chunk, and two of the third.
+    assert seen is not None
+    assert seen.by_chunk == [0, 3 / 9, 2 / 4]
+    assert seen.by_offset[:4] == [1, 1, 1 / 2, 0]
+    assert seen.by_offset[4] == 0
+    assert set(seen.by_offset[6:]) == {None}
+    without = look(lm, prompt, resolve({**given, "recompute": 0}))
+    assert without.recomputed is None
+    assert seen.entropy_without == pytest.approx(np.mean(without.entropy))
+
+
+def test_an_analysis_tells_of_recomputation_and_reads_its_journal_again(tmp_path: Path) -> None:
+    options = Options.read(
+        {
+            "model_args": {"pretrained": "pocket", "chunking": "passages"},
+            "tasks": "ape_pocket_twohop_test",
+            "strategies": "sink[positions=serial],recompute",
+            "chunks": "2,5",
+            "probe_limit": 3,
+            "scores": False,
+            "output_path": str(tmp_path),
+        }
+    )
+    first, second = analyze(options), analyze(options)
+    assert first is not None
+    assert second is not None
+    assert first.cases == second.cases
+    looks = {case.label: case.tasks["ape_pocket_twohop_test"] for case in first.cases}
+    for chunks in (2, 5):
+        plain, found = looks[f"sink[chunks={chunks},positions=serial]"], looks[f"recompute[chunks={chunks}]"]
+        assert plain.recomputed is None
+        assert found.recomputed is not None
+        assert found.recomputed.entropy_without == pytest.approx(plain.entropy)
+        assert found.recomputed.entropy_difference == pytest.approx(found.entropy - plain.entropy)
+        assert found.recomputed.by_chunk[0] == 0
+        assert len(found.recomputed.by_chunk) == chunks
+    assert "Recomputed tokens" in (tmp_path / "analysis.md").read_text()
 
 
 def test_cases_are_strategies_by_numbers_of_chunks_and_sequential_once(analysed: tuple[dict[str, Any], Path]) -> None:
