@@ -26,8 +26,8 @@ CORRELATION = (
 )
 RECOMPUTED = (
     "Entropy of the same rows over the chunks as they were encoded, and its mean change by recomputation, ± standard "
-    "error over documents; share of each chunk's tokens that was recomputed, chunk by chunk, and of the tokens of later "
-    "chunks by their offset from their chunk's start, range by range."
+    "error over documents; share of each chunk's tokens that was recomputed, chunk by chunk, and of the tokens of "
+    "later chunks by their offset from their chunk's start, range by range."
 )
 HEADS = (
     "Spearman's correlation over heads (or layers) of how far T and S moved with what the attention of {first} is like "
