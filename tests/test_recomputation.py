@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from test_exactness import query_logits
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -65,7 +66,7 @@ def test_all_tokens_recomputed_are_the_sequential_model(family: str, by: str, sh
     assert encoded.recomputed == tuple(range(len(PROMPT.chunks[0]), CONTEXT))
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3", "gpt_oss"])
+@pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_all_tokens_recomputed_generate_the_sequential_models_greedy_tokens(family: str) -> None:
     model = tiny.make_model(family)
     options: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
@@ -114,6 +115,30 @@ def test_some_tokens_recomputed_match_the_dense_reference(
         whole_layers=2 if by == "deviation" else 0,
     )[0]
     assert (got - expected).abs().max() < EXACT * expected.abs().max()
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+def test_a_padded_batch_of_recomputed_contexts_matches_each_alone(family: str) -> None:
+    model = tiny.make_model(family)
+    settings = resolve({"strategy": "recompute", "recompute": 0.3, "attn_temperature": 0.8})
+    prompts = [
+        PROMPT,
+        Prompt(tokens(1, 9), (tokens(5, 8), tokens(6, 12)), tokens(2, 10)),
+        Prompt((), (tokens(2, 11), tokens(6, 12)), tokens(9, 13)),
+        Prompt((), (), tokens(7, 14)),
+    ]
+    encoded_prompts = Engine(model, settings).encode_all(prompts)
+    for prompt, encoded, got in zip(
+        prompts, encoded_prompts, query_logits(model, encoded_prompts, prompts, settings), strict=True
+    ):
+        if prompt.chunks:
+            chosen = list(encoded.recomputed)
+            assert len(chosen) == round(0.3 * sum(map(len, prompt.chunks)))
+            expected = dense_recomputation.logits(model, chunked(prompt), chosen, temperature=0.8)[0]
+        else:
+            with torch.no_grad():
+                expected = model(torch.tensor([prompt.ids])).logits[0, -len(prompt.query) :]
+        assert (got - expected).abs().max() < EXACT * expected.abs().max()
 
 
 def best(scores: Tensor, count: int) -> tuple[int, ...]:

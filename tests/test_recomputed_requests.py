@@ -57,6 +57,24 @@ def test_all_tokens_recomputed_give_hfs_answers(checkpoint: str, kind: str, by: 
     assert_same(harness.responses(got, "small"), harness.responses(expected, "small"))
 
 
+@pytest.mark.parametrize(
+    "cut",
+    [
+        {"chunking": "passages", "retriever": "bm25", "max_chunks": 2},
+        {"chunking": "separator", "separator": "\n", "max_chunks": 3},
+        {"chunks": 4},
+    ],
+    ids=str,
+)
+def test_all_tokens_recomputed_are_sequential_however_contexts_are_cut(checkpoint: str, cut: dict[str, Any]) -> None:
+    task = harness.task("small", "multiple_choice", DOCS)
+    runs = [
+        harness.evaluate("ape-hf", {"pretrained": checkpoint, **cut, **own}, task, batch_size=2)
+        for own in ({"strategy": "sequential"}, {"strategy": "recompute", "recompute": 1})
+    ]
+    assert_same(*(harness.responses(run, "small") for run in runs))
+
+
 @pytest.mark.parametrize(("by", "contexts"), [("query", 2), ("random", 1)])
 def test_options_share_one_choice_of_tokens(
     checkpoint: str, by: str, contexts: int, recomputations: list[Prompt]
