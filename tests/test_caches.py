@@ -151,6 +151,10 @@ OTHERS: dict[str, dict[str, Any]] = {
     "top_chunks": {"top_chunks": 2},
     "select_over": {"select_over": "T"},
     "reselect": {"reselect": False},
+    "recompute": {"positions": "serial", "recompute": 0.1},
+    "recompute_by": {"recompute_by": "first"},
+    "recompute_layers": {"recompute_layers": "last:2"},
+    "recompute_seed": {"recompute_by": "random", "recompute_seed": 3},
     "keys_from": {"keys_from": "sequential"},
     "values_from": {"values_from": "sequential"},
     "context_field": {"context_field": "text"},
@@ -462,8 +466,8 @@ def test_chunks_of_another_model_are_encoded_again(
         # The chunk whose token changed, and no other.
         (prompt_of([[*CHUNKS[0][:-1], 5], *CHUNKS[1:]]), {}, 4),
         (prompt_of(CHUNKS, prefix=[*PREFIX[:-1], 5]), {}, 0),
-        # The prefix, the first chunk and the longest one stand where they stood.
-        (PROMPT, {"positions": "serial"}, 2),
+        # Moved from where they were encoded.
+        (PROMPT, {"positions": "serial"}, 5),
         (PROMPT, {"shared_prefix": False}, 0),
         (PROMPT, {"attn_backend": "eager"}, 0),
         # Prefix and chunks as they were, for the queries' sake; the sequential pass is one piece more.

@@ -166,10 +166,10 @@ def test_the_first_process_alone_writes_results_and_speaks(one: Path, three: tup
         return sorted(re.sub(r"\d{4}-[^/]*(?=\.json)|\.\d+(?=\.json)|model__[^/]*", "", name) for name in shared)
 
     assert names(folder) == names(one)
-    bars = {"Loading weights": 7, r"Attention entropy, \d+ points": 1, "Scoring with labels": 2, "Fitting T and S": 1}
+    bars = {"Loading weights": 8, r"Attention entropy, \d+ points": 1, "Scoring with labels": 2, "Fitting T and S": 1}
     assert {bar: len(re.findall(f"{bar}:   0%", done.stderr)) for bar in bars} == bars
-    # Once in each of the two evaluations that are not sequential.
-    assert done.stderr.count("they have no context and are read sequentially") == 2
+    # Once in each of the three evaluations that are not sequential.
+    assert done.stderr.count("they have no context and are read sequentially") == 3
     assert done.stdout.count("calibration=") == 1
     assert done.stdout.count("attn_temperature=") == 1
 

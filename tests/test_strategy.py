@@ -41,7 +41,7 @@ def test_every_strategy_resolves_by_name_alone(strategy: str) -> None:
     [
         (
             {"strategy": "aep"},
-            "ape, selective, sink+selective, value_only, but got 'aep'. Did you mean 'ape'?",
+            "epic, infoflow, value_only, but got 'aep'. Did you mean 'ape'?",
         ),
         ({"attn_temperature": 0}, "attn_temperature must be a positive number, but got 0."),
         ({"attn_temperature": True}, "attn_temperature must be a positive number, but got True."),

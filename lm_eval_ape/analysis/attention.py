@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
-from statistics import fmean
 from typing import NamedTuple
 
 import torch
@@ -13,6 +11,7 @@ from torch import Tensor
 from lm_eval_ape.attention.row_statistics import ROLES, RowProbe
 from lm_eval_ape.attention.segments import EncodedPrompt, Segment
 from lm_eval_ape.engine.decoding import check_finite
+from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.engine.served_model import ServedModel
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import Settings
@@ -72,11 +71,14 @@ def look(lm: ServedModel, prompt: Prompt, settings: Settings, sample: str = "a p
     Raises:
         NotFiniteError: The logits are not finite.
     """
-    probe, engine = RowProbe(), lm.engine.under(settings)
-    encoded = engine.encode(prompt)
-    with engine.tail(encoded, probe=probe) as tail:
-        logits = tail.read(prompt.query, keep=1)
-    check_finite(logits, [settings.strategy], 1, sample)
+    engine = lm.engine.under(settings)
+    (chunks,) = engine.encode_chunks([prompt])
+    encoded = engine.recompute(prompt, chunks)
+    probe = _probed(engine, encoded, prompt, sample)
+    recomputed = None
+    if settings.recompute:
+        without = _probed(engine, chunks, prompt, sample)
+        recomputed = _recomputed(encoded, float(without.stacked(0, "entropy").mean()))
 
     def mean(name: str) -> list[list[float]]:
         return [[float(x) for x in heads] for heads in probe.stacked(0, name)[:, 0].mean(-1).tolist()]
@@ -88,21 +90,29 @@ def look(lm: ServedModel, prompt: Prompt, settings: Settings, sample: str = "a p
         {segment.role: _key_norms(segment) for segment in encoded.segments},
         len(prompt.chunks),
         len(prompt.query),
-        _recomputed(lm, prompt, settings, encoded, sample) if settings.recompute else None,
+        recomputed,
     )
 
 
-def _recomputed(lm: ServedModel, prompt: Prompt, settings: Settings, encoded: EncodedPrompt, sample: str) -> Recomputed:
-    without = look(lm, prompt, settings.with_(recompute=0.0), sample)
-    counts = zip(encoded.recomputed_in_chunks, prompt.chunks, strict=True)
-    first, *later = map(len, prompt.chunks)
-    chosen = torch.zeros(first + sum(later))
+def _probed(engine: Engine, encoded: EncodedPrompt, prompt: Prompt, sample: str) -> RowProbe:
+    """Statistics of the query's rows."""
+    probe = RowProbe()
+    with engine.tail(encoded, probe=probe) as tail:
+        logits = tail.read(prompt.query, keep=1)
+    check_finite(logits, [engine.settings.strategy], 1, sample)
+    return probe
+
+
+def _recomputed(encoded: EncodedPrompt, entropy_without: float) -> Recomputed:
+    """Where the recomputed tokens of a prompt stand."""
+    first, *later = encoded.context.lengths if encoded.context else (0,)
+    counts = zip(encoded.recomputed_in_chunks, (first, *later), strict=True)
+    chosen = torch.zeros(first + sum(later), dtype=torch.float64)
     chosen[list(encoded.recomputed)] = 1.0
-    return Recomputed(
-        [count / len(chunk) for count, chunk in counts],
-        _by_offset(chosen[first:].double(), _offset_ranges(later)) if later else [None] * (len(OFFSETS) + 1),
-        fmean(chain.from_iterable(without.entropy)),
-    )
+    by_offset: list[float | None] = [None] * (len(OFFSETS) + 1)
+    if later:
+        by_offset = _by_offset(chosen[first:], _offset_ranges(later))
+    return Recomputed([count / length for count, length in counts], by_offset, entropy_without)
 
 
 def _key_norms(segment: Segment) -> list[list[float | None]]:

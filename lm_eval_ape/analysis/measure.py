@@ -73,6 +73,8 @@ class Observer:
         prompt = sample.prompt
         factors = settings.factors and settings.factors.digest
         content: list[Any] = [settings.attn_temperature, settings.attn_scale, factors, read_settings(settings)]
+        # What an earlier version measured less of is measured again.
+        content.append(Attention._fields)
         key = digest([self.model, *content, prompt.prefix, prompt.chunks, prompt.query])
         if key not in self.known:
             self.known[key] = explained(self.lm, lambda: look(self.lm, prompt, settings, str(sample)))

@@ -78,9 +78,11 @@ def _recomputed(content: Analysis) -> Table:
     used = [place for place in range(len(starts)) if any(found.by_offset[place] is not None for *_, found in looks)]
     headers = ["Tasks", "Strategy", "Entropy without", "Change", "Stderr", "By chunk"]
     headers += [f"From {starts[place]}" for place in used]
-    rows = []
+    rows, named = [], ""
     for task, case, found in looks:
-        cells = [task, case.label, f"{found.entropy_without:.4f}", f"{found.entropy_difference:+.4f}"]
+        # As in the harness's tables, a task is named once.
+        name, named = "" if task == named else task, task
+        cells = [name, case.label, f"{found.entropy_without:.4f}", f"{found.entropy_difference:+.4f}"]
         cells += [f"± {_number(found.entropy_difference_stderr, 4)}"]
         cells += [" ".join(f"{share:.0%}" for share in found.by_chunk)]
         shares = [found.by_offset[place] for place in used]

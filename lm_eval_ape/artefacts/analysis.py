@@ -228,5 +228,7 @@ class Analysis(Part):
         places = len(self.offsets) + 1
         if any(len(row) != places for row in look.key_norms["context"]):
             raise PartError(f"must have {places} places, as offsets says.", f"{where}.key_norms.context")
+        if look.recomputed and len(look.recomputed.by_offset) != places:
+            raise PartError(f"must have {places} places, as offsets says.", f"{where}.recomputed.by_offset")
         if self.correlations and look.score is None:
             raise PartError("has no score, but the analysis has correlations with it.", where)

@@ -20,7 +20,8 @@ the query's tokens, and correlate its entropy with the score.
 
 Attention is not held whole: entropies come from log-sum-exps and blocks of logits, so long contexts need no more memory
 than reading them does. For each case, by layer and head: entropy, mean absolute logit, and how much of the row lies on
-prefix, context and query; and the norms of the keys by their place in the chunk.
+prefix, context and query; and the norms of the keys by their place in the chunk. Where a strategy recomputes tokens:
+which chunks they are of, how far from their start, and the entropy without them.
 """
 EPILOG = """\
 cases:

@@ -79,5 +79,6 @@ def test_the_runner_names_every_benchmark_there_is() -> None:
         "finer_than_a_grid",
         "head_factors",
         "numerics",
+        "recomputation",
     }
     assert {path.stem for path in FOLDER.glob("*.py")} - others == set(runner.FULL) == set(runner.QUICK)
