@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -87,7 +89,13 @@ def test_half_precision_loses_about_one_rounding(dtype: torch.dtype, most: float
 
 def test_a_models_rotation_is_found_once_and_forgotten_with_it() -> None:
     model = tiny.make_model()
-    assert rotation_of(model) is rotation_of(model)
+    found = rotation_of(model)
+    assert rotation_of(model) is found
+    kept, there = weakref.ref(found), weakref.ref(model)
+    del model, found
+    gc.collect()
+    assert there() is None
+    assert kept() is None
 
 
 def test_a_model_that_turns_keys_in_no_known_way_is_refused_by_its_layer(monkeypatch: pytest.MonkeyPatch) -> None:

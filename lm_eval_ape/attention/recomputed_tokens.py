@@ -36,7 +36,7 @@ class RecomputedLayer(SegmentedLayer):
     """
 
     def __init__(
-        self, reading: BatchReading, index: int, *, keys: Tensor, values: Tensor, places: Tensor, last: bool = False
+        self, reading: BatchReading, index: int, *, keys: Tensor, values: Tensor, places: Tensor, last: bool
     ) -> None:
         super().__init__(reading, index)
         self.row = keys, values
@@ -97,23 +97,6 @@ class RecomputedLayer(SegmentedLayer):
             backend=self.reading.backend,
             used=self.reading.used,
         )
-
-
-class DeviationLayer(RecomputedLayer):
-    """The layer at which CacheBlend compares: it notes how far new values are from those that lie in the row.
-
-    Attributes:
-        deviation: Mean squared difference of each passing token's values over heads and dimensions, `(passing,)`.
-    """
-
-    deviation: Tensor
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Compare, then go on as any other layer."""
-        frozen = self.row[1][:, :, self.places.to(value_states.device)]
-        precision = torch.promote_types(value_states.dtype, torch.float32)
-        self.deviation = (value_states.to(precision) - frozen.to(precision)).square().mean(dim=(0, 1, 3))
-        return super().update(key_states, value_states, *args, **kwargs)
 
 
 def _blocks(queries: int) -> list[slice]:

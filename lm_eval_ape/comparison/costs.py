@@ -20,8 +20,8 @@ def costs(record: Record | None) -> Costs | None:
         `prefill_seconds`, `seconds` in all and `new_tokens`; of continuations and texts that are scored, their
         `scoring_seconds`; of both, `chunks` and `tokens`. Also `decode_tokens_per_second` (tokens after the first, by
         the seconds after it, of one process), `dropped_tokens` in all, the share of the chunks' tokens that was
-        `recomputed`, `peak_memory_bytes`, and as `kv_cache` what the
-        store of encoded chunks was asked for and had (see `kv_store.store.Counts`), None without a store.
+        `recomputed`, `peak_memory_bytes`, and as `kv_cache` what the store of encoded chunks was asked for and had (see
+        `kv_store.store.Counts`), None without a store.
     """
     if record is None:
         return None
@@ -43,7 +43,12 @@ def costs(record: Record | None) -> Costs | None:
         tokens=_middle([r.tokens for r in requests]),
         dropped_tokens=sum(r.dropped_tokens for r in requests),
         recomputed=_middle(
-            [r.recomputed_tokens / sum(r.chunk_tokens) for r in requests if r.recomputed_tokens and r.chunk_tokens]
+            # Prompts that are read as one sequence have no chunks.
+            [
+                r.recomputed_tokens / sum(r.chunk_tokens)
+                for r in requests
+                if r.recomputed_tokens is not None and r.chunk_tokens
+            ]
         ),
         peak_memory_bytes=record.peak_memory_bytes,
         peak_memory_of=record.peak_memory_of,

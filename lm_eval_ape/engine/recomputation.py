@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lm_eval_ape.attention.key_scores import KeyScores
-from lm_eval_ape.attention.recomputed_tokens import DeviationLayer, RecomputedLayer
+from lm_eval_ape.attention.recomputed_tokens import RecomputedLayer
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import (
     BatchReading,
@@ -142,7 +142,7 @@ class _Row:
 
             def layer(reading: BatchReading, index: int) -> SegmentedLayer:
                 last = early and index == len(self.keys) - 1
-                return self._layer(RecomputedLayer, reading, index, places, last=last)
+                return self._layer(reading, index, places, last=last)
 
             output = self._pass(places, layer, logits=logits)
             if on_recomputed is not None:
@@ -152,27 +152,30 @@ class _Row:
         self._room.pieces(run, len(tokens))
 
     def deviations(self) -> Tensor:
-        """How far the values of layer 1 are from frozen ones, `(candidates,)`; layers 0 and 1 are new for all then."""
-        if len(self.keys) <= _COMPARED:
+        """Mean squared difference of each candidate's new values in layer 1 from frozen ones, `(candidates,)`.
+
+        Layers 0 and 1 are new for all candidates afterwards.
+        """
+        if len(self.keys) <= _COMPARED or self.encoded.context is None:
             return torch.zeros(len(self.candidates))
         early = ends_early(self.model)
-        found: list[Tensor] = []
 
         def run(part: slice) -> None:
             places = torch.tensor(self.candidates[part]) + self.first
-            compared = self._layer(DeviationLayer, self._reading, _COMPARED, places, last=early)
 
             def layer(reading: BatchReading, index: int) -> SegmentedLayer:
                 if index > _COMPARED:
                     # Reached only where a pass must come to its end, and read by nobody.
                     return OnePassLayer(reading, index)
-                return compared if index == _COMPARED else self._layer(RecomputedLayer, reading, index, places)
+                return self._layer(reading, index, places, last=early and index == _COMPARED)
 
             self._pass(places, layer, logits=False)
-            found.append(compared.deviation.cpu())
 
         self._room.pieces(run, len(self.candidates))
-        return torch.cat(found)
+        new, frozen = self.values[_COMPARED][:, :, self.first :], self.encoded.context.values[_COMPARED]
+        precision = torch.promote_types(new.dtype, torch.float32)
+        deviation = (new.to(precision) - frozen.to(precision)).square().mean(dim=(0, 1, 3))
+        return deviation[self.lengths[0] :].cpu()
 
     def asked_by_query(self, layers: tuple[int, ...]) -> Tensor:
         """How much the query attends to each candidate, `(candidates,)`, over the context as it was encoded."""
@@ -183,16 +186,9 @@ class _Row:
         self._run(torch.tensor(self.prompt.query), places, SegmentedCache(reading, len(self.keys)), logits=False)
         return scores.mean(sum(self.lengths))[self.lengths[0] :]
 
-    def _layer(
-        self,
-        kind: Callable[..., RecomputedLayer],
-        reading: BatchReading,
-        index: int,
-        places: Tensor,
-        *,
-        last: bool = False,
-    ) -> RecomputedLayer:
-        return kind(reading, index, keys=self.keys[index], values=self.values[index], places=places, last=last)
+    def _layer(self, reading: BatchReading, index: int, places: Tensor, *, last: bool) -> RecomputedLayer:
+        keys, values = self.keys[index], self.values[index]
+        return RecomputedLayer(reading, index, keys=keys, values=values, places=places, last=last)
 
     def _pass(self, places: Tensor, layer: Callable[[BatchReading, int], SegmentedLayer], *, logits: bool) -> Tensor:
         cache = SegmentedCache(self._reading, len(self.keys), layer)

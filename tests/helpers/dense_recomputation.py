@@ -36,18 +36,9 @@ class FrozenAttention(dense.DenseAttention):
         return super().__call__(module, query, key, value, *args, **kwargs)
 
 
-def logits(
-    model: PreTrainedModel,
-    chunked: dense.Layout,
-    recomputed: list[int],
-    *,
-    temperature: Any = 1.0,
-    scale: Any = 1.0,
-    whole_layers: int = 0,
-) -> Tensor:
+def logits(model: PreTrainedModel, chunked: dense.Layout, recomputed: list[int], **options: Any) -> Tensor:
     """Logits of the query tokens, (1, query, vocabulary) (see `all_logits`)."""
-    given = {"temperature": temperature, "scale": scale, "whole_layers": whole_layers}
-    return all_logits(model, chunked, recomputed, **given)[:, chunked.pieces == dense.QUERY]
+    return all_logits(model, chunked, recomputed, **options)[:, chunked.pieces == dense.QUERY]
 
 
 def all_logits(
