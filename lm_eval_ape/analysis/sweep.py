@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from lm_eval_ape.analysis.options import Options
-from lm_eval_ape.comparison.specs import Spec, read_specs
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.harness.specs import Spec, read_specs
 from lm_eval_ape.settings.strategy import Settings
 
 

@@ -70,7 +70,7 @@ def _plain(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 Settings = Annotated[dict[str, Any], AfterValidator(_plain), AfterValidator(check_known(_KnownSettings))]
-"""How a run's prompts were encoded: what `comparison.specs.describe` reads."""
+"""How a run's prompts were encoded: what `harness.specs.describe` reads."""
 
 
 class Measured(Part):

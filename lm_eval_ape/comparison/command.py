@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lm_eval_ape.comparison.options import Options
-from lm_eval_ape.comparison.specs import Spec
+from lm_eval_ape.harness.specs import Spec
 
 
 def command(options: Options, spec: Spec) -> str:

@@ -28,11 +28,11 @@ from lm_eval_ape.calibration.grid.measure import Meter
 from lm_eval_ape.calibration.grid.scoring import Score
 from lm_eval_ape.calibration.objective.objective import Objective
 from lm_eval_ape.comparison.options import Options
-from lm_eval_ape.comparison.specs import Spec
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.catalogue import FEWSHOT_SEED
 from lm_eval_ape.harness.samples import Gathered, collect
+from lm_eval_ape.harness.specs import Spec
 
 
 class StrategyKL:

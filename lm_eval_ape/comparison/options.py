@@ -19,7 +19,7 @@ def _split(value: Any) -> Any:
     """Specs of strategies; commas in their brackets do not separate them."""
     if not isinstance(value, str):
         return value
-    from lm_eval_ape.comparison.specs import split_specs
+    from lm_eval_ape.harness.specs import split_specs
 
     return split_specs(value)
 

@@ -26,11 +26,11 @@ from lm_eval_ape.comparison.loggers import Loggers
 from lm_eval_ape.comparison.measured import MeasuredApeHFLM
 from lm_eval_ape.comparison.options import Options
 from lm_eval_ape.comparison.runs import Run, read_run
-from lm_eval_ape.comparison.specs import Spec, describe, read_specs
 from lm_eval_ape.engine import support
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.catalogue import Catalogue
 from lm_eval_ape.harness.mean_metrics import mean_metric
+from lm_eval_ape.harness.specs import Spec, describe, read_specs
 from lm_eval_ape.runtime.processes import OtherProcessError
 from lm_eval_ape.storage.files import make_folder
 

@@ -12,8 +12,8 @@ from lm_eval_ape.artefacts.document import checking
 from lm_eval_ape.artefacts.harness_files import Results
 from lm_eval_ape.artefacts.run_record import KL_NAME, RECORD_NAME, KLRecord, Record, read_divergences, read_record
 from lm_eval_ape.comparison.samples import Samples, read_samples
-from lm_eval_ape.comparison.specs import describe
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.harness.specs import describe
 from lm_eval_ape.storage.files import is_draft, read_json
 from lm_eval_ape.storage.strict_reading import writable
 

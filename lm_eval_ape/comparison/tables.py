@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from lm_eval_ape.artefacts.board import Board, KeptTokens, Middle, Row, Score
-from lm_eval_ape.comparison.specs import changed, temperature_and_scale
+from lm_eval_ape.harness.specs import changed, temperature_and_scale
 
 BETTER, WORSE, NOISE = "▲", "▼", "≈"
 LEGEND = (

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lm_eval_ape.artefacts.board import Answer, Board, Difference, Row, Sample
-from lm_eval_ape.comparison.specs import typed
 from lm_eval_ape.comparison.statistics import paired
+from lm_eval_ape.harness.specs import typed
 from lm_eval_ape.settings.layers import ALL_LAYERS
 from lm_eval_ape.settings.strategy import DEFAULTS, SETTINGS
 

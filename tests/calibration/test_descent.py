@@ -21,10 +21,10 @@ from lm_eval_ape.calibration import figures
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.calibration.run import calibrate
 from lm_eval_ape.cli import calibrate as command
-from lm_eval_ape.comparison.specs import describe, read_specs
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.arguments import split_arguments
+from lm_eval_ape.harness.specs import describe, read_specs
 
 FEW = {
     "method": "gradient",

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from lm_eval_ape.comparison.options import Options
-from lm_eval_ape.comparison.specs import describe, read_specs, split_specs
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.harness.specs import describe, read_specs, split_specs
 
 MODEL = {"pretrained": "no/such-model", "chunking": "passages"}
 

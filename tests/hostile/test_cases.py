@@ -20,9 +20,9 @@ from lm_eval_ape.calibration.options import Options, read_file
 from lm_eval_ape.cli import main
 from lm_eval_ape.comparison.board import make_board
 from lm_eval_ape.comparison.runs import read_folders
-from lm_eval_ape.comparison.specs import read_specs, split_specs
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.arguments import split_arguments
+from lm_eval_ape.harness.specs import read_specs, split_specs
 from lm_eval_ape.settings.option_values import arguments
 from lm_eval_ape.tasks.longbench.data import load_longbench
 
