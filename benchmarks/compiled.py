@@ -63,9 +63,7 @@ def main() -> None:
                 model = compiled(model, args.backend)
             scorer = Scorer(make_lm(model, device=args.device), Objective(args.steps, "own", "continue"))
             teacher = ask(scorer.lm, prompt.ids, args.steps, (), "benchmark")
-            score = partial(
-                scorer.score_encoded, scorer.lm.engine.encode(prompt), prompt, teacher, points, sample="benchmark"
-            )
+            score = partial(scorer.score, scorer.lm.engine.encode(prompt), prompt, teacher, points, sample="benchmark")
             runs[name] = {
                 "encoding, s": partial(clock.time, partial(scorer.lm.engine.encode, prompt)),
                 "scoring, s": partial(clock.time, score),

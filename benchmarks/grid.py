@@ -23,7 +23,8 @@ from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.calibration.grid.grid import make_grid
 from lm_eval_ape.calibration.grid.scoring import Scorer
 from lm_eval_ape.calibration.objective.objective import HISTORIES, Objective
-from lm_eval_ape.calibration.objective.teacher import ask
+from lm_eval_ape.calibration.objective.teacher import Teacher, ask
+from lm_eval_ape.prompts.prompt import Prompt
 
 
 def spaced(points: Sequence[Point], count: int) -> list[Point]:
@@ -36,6 +37,11 @@ def one_by_one(score: Callable[..., Any], points: Sequence[Point]) -> None:
     """Score each point on its own."""
     for point in points:
         score(points=[point])
+
+
+def encoded_and_scored(scorer: Scorer, prompt: Prompt, teacher: Teacher, points: Sequence[Point]) -> None:
+    """Encode a prompt and score points on it."""
+    scorer.score(scorer.lm.engine.encode(prompt), prompt, teacher, points, sample="benchmark")
 
 
 def main() -> None:
@@ -65,8 +71,8 @@ def main() -> None:
         for history in args.histories:
             scorer = Scorer(lm, Objective(args.steps, history, "continue"))
             encoded = scorer.lm.engine.encode(prompt)
-            score = partial(scorer.score_encoded, encoded, prompt, teacher, sample="benchmark")
-            encode_and_score = partial(scorer.score, prompt, teacher, sample="benchmark")
+            score = partial(scorer.score, encoded, prompt, teacher, sample="benchmark")
+            encode_and_score = partial(encoded_and_scored, scorer, prompt, teacher)
             seconds = clock.in_turn(
                 {
                     "teacher": partial(ask, lm, prompt.ids, args.steps, (), "benchmark"),

@@ -14,14 +14,15 @@ from lm_eval_ape.artefacts import calibration_file
 from lm_eval_ape.artefacts.calibration import Labels, Unseen, UnseenRow
 from lm_eval_ape.artefacts.calibration import Task as TaskPart
 from lm_eval_ape.calibration import document
+from lm_eval_ape.calibration.grid.average import AVERAGES, Floats
 from lm_eval_ape.calibration.grid.candidates import Candidate, middle
-from lm_eval_ape.calibration.grid.choice import Floats, Table
 from lm_eval_ape.calibration.grid.grid import Grid
-from lm_eval_ape.calibration.grid.measure import Meter
+from lm_eval_ape.calibration.grid.measure import Measured, Meter
 from lm_eval_ape.calibration.grid.stability import difference, resample
 from lm_eval_ape.calibration.grid.tuning import oracle, rank
 from lm_eval_ape.calibration.labels import Document, aligned, with_score
 from lm_eval_ape.calibration.labels import Labels as Scorer
+from lm_eval_ape.calibration.objective.divergence import SIGNALS
 from lm_eval_ape.calibration.objective.keys import label_key
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.harness.ape_hf import ApeHFLM
@@ -56,7 +57,7 @@ class Checks:
 
     def labels(
         self,
-        table: Table,
+        measured: Measured,
         gathered: Gathered,
         tasks: Mapping[str, Task],
         digests: Sequence[Mapping[str, Any]],
@@ -64,7 +65,7 @@ class Checks:
         """Score every point of the grid on the calibration rows.
 
         Args:
-            table: The divergences.
+            measured: The signals of all reported points, the grid's first.
             gathered: The samples that they are of.
             tasks: The samples' tasks.
             digests: What identifies the tasks.
@@ -75,13 +76,18 @@ class Checks:
         assert self.metric is not None
         options, points = self.options, self.grid.points
         scores, metric = self._scores(tasks, points, digests, options.limit, options.samples)
-        measured, kl = _by_document(gathered.samples, table.kl[:, table.columns(points)])
-        documents = with_score(scores, measured)
-        kl = kl[[measured.index(document) for document in documents]]
+        known, signals = _by_document(gathered.samples, measured.means[:, :, : len(points)])
+        documents = with_score(scores, known)
+        signals = signals[:, [known.index(document) for document in documents]]
         values = aligned(scores, points, documents)
         means = dict(zip(points, values.mean(0).tolist(), strict=True))
-        ranked = rank(kl, values, resample(len(documents), options.resamples, options.seed))
-        return document.labels_part(metric, means, len(documents), oracle(means, metric), ranked)
+        weights = resample(len(documents), options.resamples, options.seed)
+        ranks = {
+            (signal, how): rank(own, values, weights, how)
+            for signal, own in zip(SIGNALS, signals, strict=True)
+            for how in AVERAGES
+        }
+        return document.labels_part(metric, means, len(documents), oracle(means, metric), ranks)
 
     def test(self, named: Mapping[str, Candidate], tasks: Mapping[str, Task]) -> Unseen:
         """Measure choices on rows that they were not made on.
@@ -98,7 +104,7 @@ class Checks:
             self.lm,
             tasks,
             options,
-            num_tokens=options.num_tokens,
+            num_tokens=self.meter.objective.num_tokens,
             on_too_long=options.on_too_long,
             limit=options.test_limit,
         )
@@ -160,9 +166,9 @@ class Checks:
         return scores, scorer.scored
 
 
-def _by_document(samples: Sequence[Sample], kl: Floats) -> tuple[list[Document], Floats]:
-    """Mean divergences of each document over its prompts, `(documents, points)`."""
-    rows: dict[Document, list[Floats]] = {}
-    for sample, row in zip(samples, kl, strict=True):
-        rows.setdefault((sample.task, sample.doc_id), []).append(row)
-    return list(rows), np.array([np.mean(own, axis=0) for own in rows.values()])
+def _by_document(samples: Sequence[Sample], signals: Floats) -> tuple[list[Document], Floats]:
+    """Mean signals of each document over its prompts, `(signals, documents, points)`."""
+    rows: dict[Document, list[int]] = {}
+    for number, sample in enumerate(samples):
+        rows.setdefault((sample.task, sample.doc_id), []).append(number)
+    return list(rows), np.stack([signals[:, own].mean(1) for own in rows.values()], axis=1)

@@ -9,10 +9,12 @@ from lm_eval_ape.artefacts import calibration as parts
 from lm_eval_ape.artefacts import calibration_file
 from lm_eval_ape.artefacts.document import LeftOut
 from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
-from lm_eval_ape.calibration.grid.choice import Choices, Chosen, Floats, Spread, Table, edges, spread
+from lm_eval_ape.calibration.grid.average import AVERAGES, Average, Floats, average
+from lm_eval_ape.calibration.grid.choice import Choices, Chosen, Spread, Table, edges, spread
 from lm_eval_ape.calibration.grid.measure import Measured
 from lm_eval_ape.calibration.grid.stability import Parameter, difference, stability
 from lm_eval_ape.calibration.grid.tuning import Rank
+from lm_eval_ape.calibration.objective.divergence import SIGNALS, Signal
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.harness.metrics import Metric
 from lm_eval_ape.harness.samples import Gathered, Sample
@@ -47,6 +49,12 @@ def samples_part(samples: Sequence[Sample], measured: Measured) -> list[parts.Sa
     ]
 
 
+def signals_part(measured: Measured, table: Table, choose_by: str) -> parts.Signals:
+    """All signals, averaged in every way."""
+    averages = {signal: {how: average(measured.signal(signal), how).tolist() for how in AVERAGES} for signal in SIGNALS}
+    return parts.Signals(choose_by=choose_by, average=table.average, averages=averages)
+
+
 def choice_part(table: Table, choices: Choices) -> parts.Choice:
     """The choice, how it compares with tuning one parameter, and how much each parameter matters."""
     chosen = choices.chosen
@@ -62,17 +70,16 @@ def choice_part(table: Table, choices: Choices) -> parts.Choice:
     )
 
 
-def stability_part(table: Table, judged: Table, chosen: Point, weights: Floats, seed: int) -> parts.Stability:
+def stability_part(table: Table, chosen: Point, weights: Floats, seed: int) -> parts.Stability:
     """What the resamples choose, and how sure the chosen point beats the untuned ones.
 
     Args:
-        table: The divergences.
-        judged: What the choice is made by: the same table, or one of another signal.
+        table: What the choice was made from.
         chosen: The choice.
         weights: Resamples of the samples.
         seed: Of the resamples.
     """
-    found = stability(judged, weights)
+    found = stability(table, weights)
 
     def beats(rival: Point) -> parts.Difference:
         return difference(table.of(rival), table.of(chosen), weights)
@@ -88,7 +95,11 @@ def stability_part(table: Table, judged: Table, chosen: Point, weights: Floats, 
 
 
 def labels_part(
-    metric: Metric, scores: Mapping[Point, float], documents: int, oracle: Point, rank: Rank
+    metric: Metric,
+    scores: Mapping[Point, float],
+    documents: int,
+    oracle: Point,
+    ranks: Mapping[tuple[Signal, Average], Rank],
 ) -> parts.Labels:
     """What labels say of the grid."""
     return parts.Labels(
@@ -98,7 +109,10 @@ def labels_part(
         points=list(scores),
         mean_scores=list(scores.values()),
         oracle=parts.Oracle(**_named(oracle), score=scores[oracle]),
-        spearman=parts.Rank(**rank._asdict()),
+        spearman=parts.Rank(**ranks["kl", "mean"]._asdict()),
+        signals=[
+            parts.SignalRank(signal=signal, average=how, **rank._asdict()) for (signal, how), rank in ranks.items()
+        ],
     )
 
 

@@ -21,7 +21,8 @@ from lm_eval_ape.artefacts.points import NEUTRAL, Point
 from lm_eval_ape.attention.factors import Factors
 from lm_eval_ape.attention.row_statistics import RowProbe
 from lm_eval_ape.attention.segments import EncodedPrompt
-from lm_eval_ape.calibration.grid.choice import Chosen, Floats, Table, choose
+from lm_eval_ape.calibration.grid.average import Floats
+from lm_eval_ape.calibration.grid.choice import Chosen, Table, choose
 from lm_eval_ape.calibration.grid.tuning import rank
 from lm_eval_ape.engine.decoding import check_finite
 from lm_eval_ape.engine.non_finite import explained
@@ -142,8 +143,7 @@ def choose_by_entropy(table: Table, entropies: Entropies) -> Chosen:
         table: The divergences of the same samples and points.
         entropies: Of `table.points`.
     """
-    found = choose(table._replace(kl=entropies.distances), table.grid.points)
-    return found._replace(mean_kl=table.means[found.point])
+    return choose(table._replace(judged=entropies.distances, average="mean"), table.grid.points)
 
 
 def entropy_part(

@@ -10,8 +10,8 @@ import numpy as np
 from lm_eval import evaluator
 from lm_eval.api.task import Task
 
+from lm_eval_ape.calibration.grid.average import Floats
 from lm_eval_ape.calibration.grid.candidates import Candidate, key_of, middle, read_key, settings_of
-from lm_eval_ape.calibration.grid.choice import Floats
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.ape_hf import ApeHFLM

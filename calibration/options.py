@@ -10,7 +10,9 @@ from pydantic import model_validator
 from typing_extensions import Self
 
 from lm_eval_ape.calibration.gradient_options import GradientOptions
-from lm_eval_ape.calibration.objective.objective import AfterEos, History
+from lm_eval_ape.calibration.grid.average import Average
+from lm_eval_ape.calibration.objective.divergence import Signal
+from lm_eval_ape.calibration.objective.objective import AfterEos, History, Objective, Positions
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.settings import option_values as values
 from lm_eval_ape.settings.options import option
@@ -33,13 +35,23 @@ class Options(GradientOptions):
         "(default: own; with a gradient: teacher)",
     )
     after_eos: AfterEos = option("stop", "stop: compare up to where either model ends; continue: always K tokens")
+    positions: Positions = option(
+        "next",
+        "next: compare after K new tokens; query: after each token of the query, which needs no new ones; both",
+    )
     temperatures: values.Numbers | None = option(None, "values of T", "T,...")
     scales: values.Numbers | None = option(None, "values of S", "S,...")
     entropy: values.Switch = option(
         False, "report every point's attention entropy too, and which is nearest to the sequential model's"
     )
-    choose_by: Literal["kl", "entropy"] = option(
-        "kl", "what chooses the point: the KL, or the attention entropy's distance"
+    choose_by: Signal | Literal["entropy"] = option(
+        "kl",
+        "what chooses the point: KL(teacher || student), KL(student || teacher), the Jensen-Shannon divergence, the "
+        "total variation, how often the greedy tokens differ, the negative log-likelihood of the teacher's tokens, or "
+        "the attention entropy's distance",
+    )
+    average: Average = option(
+        "mean", "how samples are averaged for the choice; trimmed_mean leaves a tenth out at each end"
     )
     samples: Samples = option({}, "numbers of the documents to take", '{"TASK":[0,3]}')
     on_too_long: Literal["skip", "error"] = option("skip", "what to do with samples longer than the model's window")
@@ -75,6 +87,13 @@ class Options(GradientOptions):
                 "The attention entropy is that of a grid's points, and --method gradient has no grid: use --method "
                 "grid or grid+gradient, or drop entropy and choose_by."
             )
+        if self.choose_by == "entropy" and self.average != "mean":
+            raise ApeError(f"average={self.average} is not read with --choose_by entropy; drop one of the two.")
+        if self.positions == "query" and "num_tokens" in self.model_fields_set:
+            raise ApeError(
+                f"num_tokens={self.num_tokens} counts new tokens, and --positions query compares after none; drop it, "
+                "or use --positions both."
+            )
         self.check_gradient()
         if self.by_gradient and self.history == "own":
             raise ApeError(
@@ -103,9 +122,12 @@ class Options(GradientOptions):
         return self.by_gradient and (self.granularity != "model" or self.prefix_factors)
 
     @property
-    def conditioned_on(self) -> str:
-        """The history: as given, or the method's own."""
-        return self.history or ("teacher" if self.by_gradient else "own")
+    def objective(self) -> Objective:
+        """What is made small; without a history that is given, the method's own."""
+        history = self.history or ("teacher" if self.by_gradient else "own")
+        # Of new tokens, the query's positions have that of the first one alone.
+        num_tokens = 1 if self.positions == "query" else self.num_tokens
+        return Objective(num_tokens, history, self.after_eos, self.positions)
 
 
 def read_file(path: str) -> dict[str, Any]:

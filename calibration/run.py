@@ -24,13 +24,13 @@ from lm_eval_ape.calibration import document
 from lm_eval_ape.calibration.checks import Checks
 from lm_eval_ape.calibration.entropy import Entropies, EntropyMeter, choose_by_entropy, entropy_part
 from lm_eval_ape.calibration.gradient.descent import Descent, descend, gradient_part
+from lm_eval_ape.calibration.grid.average import Floats
 from lm_eval_ape.calibration.grid.candidates import Candidate
-from lm_eval_ape.calibration.grid.choice import Choices, Chosen, Floats, Table, choose_all
+from lm_eval_ape.calibration.grid.choice import Choices, Chosen, Table, choose_all
 from lm_eval_ape.calibration.grid.grid import Grid, make_grid
 from lm_eval_ape.calibration.grid.measure import Measured, Meter
 from lm_eval_ape.calibration.grid.stability import resample
 from lm_eval_ape.calibration.labels import find_metric
-from lm_eval_ape.calibration.objective.objective import Objective
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.ape_hf import ApeHFLM
@@ -69,10 +69,9 @@ class MeasuredGrid(NamedTuple):
     Attributes:
         gathered: The samples.
         measured: Divergences of every point on every sample.
-        table: The same as a table.
+        table: What the choice was made from: the divergences and, if something else chose, that too.
         choices: What was chosen.
         weights: Resamples of the samples.
-        judged: The table that the choice was made by: divergences, or distances of attention entropies.
         entropies: Attention entropies, if they were asked for.
         nearest: The point whose entropy is nearest to the teacher's.
     """
@@ -82,7 +81,6 @@ class MeasuredGrid(NamedTuple):
     table: Table
     choices: Choices
     weights: Floats
-    judged: Table
     entropies: Entropies | None = None
     nearest: Chosen | None = None
 
@@ -102,7 +100,7 @@ class Calibration:
         self.options = options
         self.command = command
         self.seconds: dict[str, float] = {}
-        self.objective = Objective(options.num_tokens, options.conditioned_on, options.after_eos)
+        self.objective = options.objective
         # Without a grid, only the point that the gradient starts from.
         axes = (
             [(value,) for value in DEFAULT] if options.method == "gradient" else [options.temperatures, options.scales]
@@ -155,7 +153,7 @@ class Calibration:
         labels = None
         with self._timed("labels"):
             if self.metric and self.options.method != "gradient":
-                labels = checks.labels(grid.table, grid.gathered, self.tasks, digests)
+                labels = checks.labels(grid.measured, grid.gathered, self.tasks, digests)
         with self._timed("test"):
             named = _named(grid, descent, labels)
             test = checks.test(named, self.test_tasks) if self.test_tasks else None
@@ -171,15 +169,16 @@ class Calibration:
             self.lm,
             self.tasks,
             options,
-            num_tokens=options.num_tokens,
+            num_tokens=self.objective.num_tokens,
             on_too_long=options.on_too_long,
             limit=options.limit,
             picked=options.samples,
         )
         measured = self.meter.measure(gathered.samples, self.grid.reported)
-        table = Table(self.grid, self.grid.reported, measured.kl)
+        judged = None if options.choose_by == "entropy" else measured.signal(options.choose_by)
+        table = Table(self.grid, self.grid.reported, measured.kl, judged, options.average)
         weights = resample(len(gathered.samples), options.resamples, options.seed)
-        return MeasuredGrid(gathered, measured, table, choose_all(table), weights, judged=table)
+        return MeasuredGrid(gathered, measured, table, choose_all(table), weights)
 
     def _by_entropy(self, grid: MeasuredGrid) -> MeasuredGrid:
         """The grid with attention entropies, if they are asked for, and perhaps chosen by them."""
@@ -190,7 +189,7 @@ class Calibration:
         grid = grid._replace(entropies=entropies, nearest=choose_by_entropy(grid.table, entropies))
         if grid.nearest and self.options.choose_by == "entropy":
             chosen = grid.choices._replace(chosen=grid.nearest)
-            grid = grid._replace(choices=chosen, judged=grid.table._replace(kl=entropies.distances))
+            grid = grid._replace(choices=chosen, table=grid.table._replace(judged=entropies.distances))
         return grid
 
     def _descend(self, grid: MeasuredGrid) -> Descent | None:
@@ -214,7 +213,7 @@ class Calibration:
         if descent:
             found["gradient"] = gradient_part(descent, grid.table, grid.weights)
         if grid.entropies and grid.nearest:
-            by_entropy = grid.judged is not grid.table
+            by_entropy = self.options.choose_by == "entropy"
             found["entropy"] = entropy_part(
                 grid.table, grid.entropies, grid.nearest, grid.weights, chosen_by=by_entropy
             )
@@ -230,10 +229,11 @@ class Calibration:
             requests=document.requests_part(self.options),
             objective=Made(**asdict(self.objective)),
             grid=document.grid_part(grid.table),
+            signals=document.signals_part(grid.measured, grid.table, self.options.choose_by),
             samples=document.samples_part(grid.gathered.samples, grid.measured),
             left_out=document.left_out_part(grid.gathered),
             choice=document.choice_part(grid.table, grid.choices),
-            stability=document.stability_part(grid.table, grid.judged, chosen, grid.weights, self.options.seed),
+            stability=document.stability_part(grid.table, chosen, grid.weights, self.options.seed),
             **found,
             labels=labels,
             test=test,

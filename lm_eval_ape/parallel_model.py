@@ -230,7 +230,7 @@ class EncodedContext:
         teacher = ask(self.model, prompt.ids, num_tokens, scorer.ends, "the query")
         point = settings.factors or Point(settings.attn_temperature, settings.attn_scale)
         encoded = self.model.engine.recompute(prompt, self.encoded)
-        (score,) = scorer.score_encoded(encoded, prompt, teacher, [point], sample="the query")
+        (score,) = scorer.score(encoded, prompt, teacher, [point], sample="the query")
         return list(score.divergences)
 
     def _ids(self, text: str) -> list[int]:

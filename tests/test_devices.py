@@ -94,7 +94,8 @@ def test_layers_on_two_devices_read_as_on_one(family: str, settings: dict[str, A
         points = [Point(0.9, 0.9), Point(0.7, 1.1)]
         teacher = ask(lm, PROMPT.ids, 2, (), "the prompt")
         scorer = Scorer(lm, Objective(2, "own", "continue"))
-        divergences = [score.divergences for score in scorer.score(PROMPT, teacher, points, "the prompt")]
+        scores = scorer.score(lm.engine.encode(PROMPT), PROMPT, teacher, points, sample="the prompt")
+        divergences = [score.divergences for score in scores]
         entropy = look(lm, PROMPT, lm.settings).entropy
         return [torch.as_tensor(part) for part in (teacher.log_probs.cpu(), divergences, entropy)]
 

@@ -17,8 +17,9 @@ from lm_eval_ape.calibration.gradient.folds import Parts, part
 from lm_eval_ape.calibration.gradient.kept_contexts import GIB, Contexts
 from lm_eval_ape.calibration.gradient.penalty import STRENGTHS
 from lm_eval_ape.calibration.gradient.plan import Plan
+from lm_eval_ape.calibration.grid.average import Floats
 from lm_eval_ape.calibration.grid.candidates import Candidate, middle
-from lm_eval_ape.calibration.grid.choice import Floats, Table
+from lm_eval_ape.calibration.grid.choice import Table
 from lm_eval_ape.calibration.grid.measure import Meter
 from lm_eval_ape.calibration.grid.stability import difference
 from lm_eval_ape.calibration.objective.keys import fit_key

@@ -78,12 +78,12 @@ class Differentiator:
         *,
         sample: str,
     ) -> Gradient:
-        """KL(teacher || student) of each row over the teacher's tokens, and its slope.
+        """KL(teacher || student) of each row over the teacher's positions, and its slope.
 
         Args:
             prompt: The prompt, with at least one chunk.
             encoded: Its encoded prefix and chunks.
-            teacher: Its teacher, cut to K tokens.
+            teacher: Its teacher, cut to K tokens, with the query's distributions where they count.
             parameters: `(rows, 2 or 4, layers or 1, heads or 1)`, float64 on the CPU.
             wanted: Boolean `(rows,)`: the rows whose slope is asked for.
             sample: Where the prompt comes from, for errors.
@@ -118,17 +118,17 @@ class Differentiator:
         engine = self.lm.engine
         precision = torch.promote_types(engine.model.dtype, torch.float32)
         leaf = parameters.to(engine.device, precision, copy=True).requires_grad_(bool(wanted.any()))
-        steps = len(teacher.tokens)
+        expected = torch.cat([teacher.query, teacher.log_probs])
         with ExitStack() as stack:
             stack.enter_context(torch.set_grad_enabled(leaf.requires_grad))
             stack.enter_context(_frozen(engine.model))
             if self.recomputes:
                 stack.enter_context(recomputing(engine.model))
             tail = stack.enter_context(self._tail(encoded, leaf))
-            logits = tail.read([*prompt.query, *teacher.tokens[: steps - 1].tolist()], keep=steps)
+            logits = tail.read([*prompt.query, *teacher.tokens[:-1].tolist()], keep=len(expected))
             names = [f"row {number} of T and S" for number in range(len(leaf))]
             check_finite(logits.detach(), names, 1, sample)
-            kl = forward_kl(teacher.log_probs, log_probabilities(logits)).mean(-1)
+            kl = forward_kl(expected, log_probabilities(logits)).mean(-1)
             if leaf.requires_grad:
                 (kl * wanted.to(kl)).sum().backward()
         slope = torch.zeros_like(parameters) if leaf.grad is None else leaf.grad.to("cpu", torch.float64)

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
+from lm_eval_ape.calibration.grid.average import Average, Floats, average
 from lm_eval_ape.calibration.grid.grid import Grid
 
 TIE = 1e-6
-"""Mean divergences closer than this, in nats, are equal: float32 cannot separate them."""
-
-Floats = NDArray[np.float64]
+"""Averages closer than this, in nats, are equal: float32 cannot separate them."""
 
 
 class Table(NamedTuple):
@@ -24,11 +20,15 @@ class Table(NamedTuple):
         grid: The grid asked for; its points can be chosen, the other reported ones cannot.
         points: All reported points, the grid's first.
         kl: `(samples, points)`, in nats.
+        judged: What the choice makes small, `(samples, points)`; None for the divergences.
+        average: How samples are averaged for the choice.
     """
 
     grid: Grid
     points: tuple[Point, ...]
     kl: Floats
+    judged: Floats | None = None
+    average: Average = "mean"
 
     def columns(self, points: Sequence[Point]) -> list[int]:
         """Where these points stand."""
@@ -40,16 +40,21 @@ class Table(NamedTuple):
 
     @property
     def means(self) -> dict[Point, float]:
-        """Each point's mean over samples."""
+        """Each point's mean divergence over samples."""
         return dict(zip(self.points, self.kl.mean(0).tolist(), strict=True))
+
+    @property
+    def judged_by(self) -> Floats:
+        """What the choice makes small, `(samples, points)`."""
+        return self.kl if self.judged is None else self.judged
 
 
 class Chosen(NamedTuple):
-    """The point with the least mean divergence of some points.
+    """The best of some points: the one with the least average of what the choice makes small.
 
     Attributes:
         point: It; of equal ones the nearest to (1, 1).
-        mean_kl: Its mean over samples, in nats.
+        mean_kl: Its mean divergence over samples, in nats.
         ties: The others that are as good.
     """
 
@@ -88,10 +93,10 @@ def nearest_to_neutral(points: Sequence[Point]) -> list[Point]:
 def choose(table: Table, points: Sequence[Point]) -> Chosen:
     """Choose the best of some of a table's points."""
     ordered = nearest_to_neutral(points)
-    means = table.means
-    least = min(means[point] for point in ordered)
-    best, *ties = [point for point in ordered if means[point] - least <= TIE]
-    return Chosen(best, means[best], tuple(ties))
+    averages = dict(zip(table.points, average(table.judged_by, table.average).tolist(), strict=True))
+    least = min(averages[point] for point in ordered)
+    best, *ties = [point for point in ordered if averages[point] - least <= TIE]
+    return Chosen(best, table.means[best], tuple(ties))
 
 
 def spread(table: Table, points: Sequence[Point]) -> Spread:

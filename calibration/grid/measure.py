@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lm_eval_ape.artefacts.points import Point
+from lm_eval_ape.calibration.grid.average import Floats
 from lm_eval_ape.calibration.grid.candidates import Candidate, key_of, read_key
-from lm_eval_ape.calibration.grid.choice import Floats
 from lm_eval_ape.calibration.grid.scoring import Score, Scorer
+from lm_eval_ape.calibration.objective.divergence import SIGNALS, Signal
 from lm_eval_ape.calibration.objective.keys import score_key
 from lm_eval_ape.calibration.objective.objective import Objective
 from lm_eval_ape.calibration.objective.teacher import Teacher, TeacherStore
@@ -24,6 +25,7 @@ from lm_eval_ape.engine.served_model import ServedModel
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.model_facts import model_key
 from lm_eval_ape.harness.samples import Sample
+from lm_eval_ape.runtime.clock import now
 from lm_eval_ape.storage.journal import Journal
 
 
@@ -31,12 +33,28 @@ class Measured(NamedTuple):
     """Scores of points on samples.
 
     Attributes:
-        kl: Mean divergences in nats, `(samples, points)`.
+        means: Means over positions of all `SIGNALS`, `(signals, samples, points)`.
         positions: How many positions each is the mean of, `(samples, points)`.
     """
 
-    kl: Floats
+    means: Floats
     positions: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, scores: Sequence[Sequence[Score]]) -> Measured:
+        """From each sample's scores."""
+        means = np.array([[score.means for score in row] for row in scores])
+        return cls(np.moveaxis(means, -1, 0), np.array([[score.positions for score in row] for row in scores]))
+
+    def signal(self, name: Signal) -> Floats:
+        """One signal, `(samples, points)`."""
+        found: Floats = self.means[SIGNALS.index(name)]
+        return found
+
+    @property
+    def kl(self) -> Floats:
+        """Mean divergences in nats, `(samples, points)`."""
+        return self.signal("kl")
 
 
 class Meter:
@@ -55,20 +73,18 @@ class Meter:
         self.model = model_key(lm.engine)
         self.scorer = Scorer(lm, objective, max_rows)
         self.teachers = TeacherStore(cache and cache / "teacher", self.model)
-        self.journal = Journal(cache, "kl", lm.processes.rank)
+        self.journal = Journal(cache, "signals", lm.processes.rank)
         self.known: dict[str, dict[Point | str, Score]] = defaultdict(dict)
+        self.seconds: dict[str, float] = {}
         for record in self.journal.records():
             points = map(read_key, record["points"])
-            scores = (Score(tuple(divergences)) for divergences in record["divergences"])
+            scores = (Score(tuple(map(tuple, values))) for values in record["signals"])
             self.known[record["key"]].update(zip(points, scores, strict=True))
+            self.seconds.setdefault(record["key"], record["seconds"])
 
     def measure(self, samples: Sequence[Sample], points: Sequence[Candidate]) -> Measured:
         """Measure all points on all samples (see `scores`)."""
-        scores = self.scores(samples, points)
-        return Measured(
-            np.array([[score.kl for score in row] for row in scores]),
-            np.array([[score.positions for score in row] for row in scores]),
-        )
+        return Measured.of(self.scores(samples, points))
 
     def scores(self, samples: Sequence[Sample], points: Sequence[Candidate]) -> list[list[Score]]:
         """Score all points on all samples; every process gets the whole result.
@@ -84,37 +100,67 @@ class Meter:
         with tqdm(total=len(own) * len(points), unit="point", disable=self.lm.processes.rank != 0) as progress:
             for number, index in enumerate(own, start=1):
                 progress.set_description(f"Sample {number} of {len(own)}, {len(points)} points each")
-                rows.append((index, self._sample(samples[index], points, progress.update)))
+                rows.append((index, self.sample(samples[index], points, progress.update)))
         return self.lm.processes.put_together(rows)
 
-    def _sample(self, sample: Sample, points: Sequence[Candidate], on_scored: Callable[[int], Any]) -> list[Score]:
-        key = score_key(self.model, self.lm.engine.settings, self.objective, self.scorer.ends, sample)
+    def sample(
+        self, sample: Sample, points: Sequence[Candidate], on_scored: Callable[[int], Any] = lambda count: None
+    ) -> list[Score]:
+        """Score all points on one sample.
+
+        Args:
+            sample: The sample.
+            points: The points.
+            on_scored: Called with the number of points just scored, or known already.
+
+        Raises:
+            ApeError: Logits are not finite, or memory does not suffice.
+        """
+        key = self._key(sample)
         known = self.known[key]
         missing = [point for point in points if key_of(point) not in known]
         on_scored(len(points) - len(missing))
         if missing:
-            scores = self._score(sample, missing, on_scored)
+            seconds, scores = self._score(sample, missing, on_scored)
+            self.seconds.setdefault(key, seconds)
             keys = list(map(key_of, missing))
             known.update(zip(keys, scores, strict=True))
-            divergences = [score.divergences for score in scores]
-            self.journal.append({"key": key, "points": keys, "divergences": divergences})
+            values = [score.values for score in scores]
+            self.journal.append({"key": key, "points": keys, "seconds": seconds, "signals": values})
         return [known[key_of(point)] for point in points]
+
+    def encoding_seconds(self, sample: Sample) -> float:
+        """What encoding a sample took that was scored under the present settings, recomputed tokens included."""
+        return self.seconds[self._key(sample)]
 
     def teacher(self, sample: Sample) -> Teacher:
         """A sample's teacher, from disk if it is there."""
-        ids = sample.prompt.ids
-        return self.teachers.get(self.lm, ids, self.objective.num_tokens, self.scorer.ends, str(sample))
+        prompt, scorer = sample.prompt, self.scorer
+        query = scorer.query_positions(prompt)
+        return self.teachers.get(self.lm, prompt.ids, self.objective.num_tokens, scorer.ends, str(sample), query=query)
 
-    def _score(self, sample: Sample, points: Sequence[Candidate], on_scored: Callable[[int], Any]) -> list[Score]:
-        ids, name = sample.prompt.ids, str(sample)
+    def _key(self, sample: Sample) -> str:
+        return score_key(self.model, self.lm.engine.settings, self.objective, self.scorer.ends, sample)
+
+    def _score(
+        self, sample: Sample, points: Sequence[Candidate], on_scored: Callable[[int], Any]
+    ) -> tuple[float, list[Score]]:
+        """What encoding took, in seconds, and each point's score."""
+        engine, prompt, name = self.lm.engine, sample.prompt, str(sample)
+
+        def score() -> tuple[float, list[Score]]:
+            teacher = self.teacher(sample)
+            start = now(engine.device)
+            encoded = self.lm.engine.encode(prompt)
+            seconds = now(engine.device) - start
+            return seconds, self.scorer.score(encoded, prompt, teacher, points, sample=name, on_scored=on_scored)
+
         try:
-            return explained(
-                self.lm, lambda: self.scorer.score(sample.prompt, self.teacher(sample), points, name, on_scored)
-            )
+            return explained(self.lm, score)
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
                 raise
             raise ApeError(
-                f"{name}: memory does not suffice to read its {len(ids)} tokens once; free some, choose shorter "
+                f"{name}: memory does not suffice to read its {len(prompt.ids)} tokens once; free some, choose shorter "
                 "samples (max_length=... in model_args leaves longer ones out) or load the model in a smaller dtype."
             ) from error

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from lm_eval_ape.artefacts.calibration import Difference
 from lm_eval_ape.artefacts.points import Point
-from lm_eval_ape.calibration.grid.choice import TIE, Floats, Table, nearest_to_neutral
+from lm_eval_ape.calibration.grid.average import Floats, averages
+from lm_eval_ape.calibration.grid.choice import TIE, Table, nearest_to_neutral
 
 STABLE_WIDTH = 0.1
 """A parameter is stable if its 95% interval is at most this wide (as in the paper)."""
@@ -68,11 +69,11 @@ def stability(table: Table, weights: Floats) -> Stability:
     """Choose again on every resample.
 
     Args:
-        table: The divergences.
+        table: What the choice was made from.
         weights: What `resample` gave.
     """
     ordered = nearest_to_neutral(table.grid.points)
-    means = weights @ table.kl[:, table.columns(ordered)]
+    means = averages(table.judged_by[:, table.columns(ordered)], weights, table.average)
     # The first within a tie of the least is the nearest to (1, 1), as `choose` does it.
     picks = np.argmax(means <= means.min(axis=1, keepdims=True) + TIE, axis=1)
     counts = np.bincount(picks)

@@ -9,13 +9,14 @@ import numpy as np
 from scipy.stats import rankdata, spearmanr
 
 from lm_eval_ape.artefacts.points import Point
-from lm_eval_ape.calibration.grid.choice import TIE, Floats, nearest_to_neutral
+from lm_eval_ape.calibration.grid.average import Average, Floats, average, averages
+from lm_eval_ape.calibration.grid.choice import TIE, nearest_to_neutral
 from lm_eval_ape.calibration.grid.stability import INTERVAL
 from lm_eval_ape.harness.metrics import Metric
 
 
 class Rank(NamedTuple):
-    """Spearman's rank correlation of mean divergence and mean score over points.
+    """Spearman's rank correlation of a signal's average and the mean score over points.
 
     Attributes:
         rho: It; None where one of the two is the same for all points.
@@ -39,20 +40,22 @@ def oracle(means: Mapping[Point, float], metric: Metric) -> Point:
     return next(point for point in nearest_to_neutral(list(means)) if sign * means[point] >= best - TIE)
 
 
-def rank(kl: Floats, scores: Floats, weights: Floats) -> Rank:
-    """Correlate divergence and score over points.
+def rank(signal: Floats, scores: Floats, weights: Floats, how: Average = "mean") -> Rank:
+    """Correlate a signal and the score over points.
 
     Args:
-        kl: `(documents, points)`.
+        signal: `(documents, points)`.
         scores: `(documents, points)`.
         weights: Resamples of the documents (see `stability.resample`).
+        how: How the signal is averaged over documents.
     """
-    points = kl.shape[1]
-    means = kl.mean(0), scores.mean(0)
+    points = signal.shape[1]
+    means = average(signal, how), scores.mean(0)
     if min(np.ptp(mean) for mean in means) <= TIE:
         return Rank(None, None, None, None, points)
     found = spearmanr(*means)
-    resampled = _row_correlations(rankdata(weights @ kl, axis=1), rankdata(weights @ scores, axis=1))
+    ranks = rankdata(averages(signal, weights, how), axis=1), rankdata(weights @ scores, axis=1)
+    resampled = _row_correlations(*ranks)
     resampled = resampled[np.isfinite(resampled)]
     low, high = np.percentile(resampled, INTERVAL).tolist() if len(resampled) else (None, None)
     p_value = float(found.pvalue) if np.isfinite(found.pvalue) else None

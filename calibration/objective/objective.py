@@ -7,12 +7,13 @@ from typing import Literal, get_args
 
 History = Literal["own", "teacher"]
 AfterEos = Literal["stop", "continue"]
+Positions = Literal["next", "query", "both"]
 HISTORIES: tuple[History, ...] = get_args(History)
 
 
 @dataclass(frozen=True)
 class Objective:
-    """The mean over k = 1..K of KL(teacher || student) of the k-th next-token distribution, in nats.
+    """The mean over some positions of KL(teacher || student) of the next-token distribution there, in nats.
 
     Attributes:
         num_tokens: K, at least 1.
@@ -21,8 +22,17 @@ class Objective:
         after_eos: `stop`: the mean is over the positions that both reach. The position at which a model ends its
             sequence counts (its distribution says how sure the end was), later ones do not exist. `continue`: an
             end-of-sequence token is a token like any other and all K positions count.
+        positions: `next`: the K distributions of new tokens. `query`: those after each token of the query, which the
+            teacher's pass over the prompt gives anyway; the last of them is that of the first new token. `both`: all of
+            these.
     """
 
     num_tokens: int
     history: str
     after_eos: str
+    positions: str = "next"
+
+    @property
+    def reads_query(self) -> bool:
+        """Whether the distributions after the query's earlier tokens count."""
+        return self.positions != "next"

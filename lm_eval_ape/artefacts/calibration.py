@@ -74,6 +74,7 @@ class Objective(Part):
     num_tokens: Count
     history: Literal["own", "teacher"]
     after_eos: Literal["stop", "continue"]
+    positions: Literal["next", "query", "both"] = "next"
 
 
 class Grid(Part):
@@ -101,6 +102,21 @@ class Grid(Part):
         if missing := next((pair for pair in asked if pair not in self.means), None):
             raise PartError(f"lacks {missing}, which grid.temperatures and grid.scales have.", "points")
         return self
+
+
+class Signals(Part):
+    """What was measured beside the KL, and what chose.
+
+    Attributes:
+        choose_by: The signal that chose, or `entropy`.
+        average: How samples were averaged for the choice.
+        averages: By signal and kind of average, its value at each point of the grid (see
+            `calibration.objective.divergence`).
+    """
+
+    choose_by: str
+    average: str
+    averages: dict[str, dict[str, list[float]]]
 
 
 class Sample(Part):
@@ -331,8 +347,15 @@ class Oracle(WithPoint):
     score: float
 
 
+class SignalRank(Rank):
+    """How a signal goes with the score."""
+
+    signal: str
+    average: str
+
+
 class Labels(Part):
-    """What labels say of the points."""
+    """What labels say of the points; `spearman` is that of the mean KL, `signals` of all signals."""
 
     metric: str
     higher_is_better: bool
@@ -341,6 +364,7 @@ class Labels(Part):
     mean_scores: list[float]
     oracle: Oracle
     spearman: Rank
+    signals: list[SignalRank] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _fits(self) -> Labels:
@@ -385,6 +409,7 @@ class Calibration(Part):
     requests: dict[str, Any]
     objective: Objective
     grid: Grid
+    signals: Signals | None = None
     samples: Annotated[list[Sample], Field(min_length=1)]
     left_out: LeftOut
     choice: Choice
@@ -415,6 +440,9 @@ class Calibration(Part):
         if self.entropy:
             check_length("entropy.mean_entropy", self.entropy.mean_entropy, len(self.grid.points))
             check_length("entropy.mean_distance", self.entropy.mean_distance, len(self.grid.points))
+        for signal, averages in self.signals.averages.items() if self.signals else ():
+            for average, found in averages.items():
+                check_length(f"signals.averages.{signal}.{average}", found, len(self.grid.points))
         means = self.grid.means
         for name, part in self._choices():
             if means.get(part.point) != part.mean_kl:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from time import perf_counter
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +16,7 @@ from lm_eval_ape.encoding.kv_store.store import Counts
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.asked import context_key
 from lm_eval_ape.prompts.prompt import Prompt, Source
+from lm_eval_ape.runtime.clock import now
 from lm_eval_ape.settings.strategy import Settings
 
 Answer = TypeVar("Answer")
@@ -139,9 +139,7 @@ class MeasuredApeHFLM(ApeHFLM):
         return first + int(torch.isin(tokens[first], ends))
 
     def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return perf_counter()
+        return now(self.device)
 
 
 class _FirstLogits(LogitsProcessor):

@@ -10,7 +10,7 @@ _UNITS = (
     ("*/run.json", False, "the run of 1 strategy", "the runs of {} strategies"),
     ("*/kl.json", False, "the KL of 1 strategy", "the KL of {} strategies"),
     ("teacher/*.safetensors", False, "the teacher of 1 prompt", "the teachers of {} prompts"),
-    ("kl.*.jsonl", True, "divergences of 1 prompt", "divergences in {} parts"),
+    ("signals.*.jsonl", True, "divergences of 1 prompt", "divergences in {} parts"),
     ("entropy.*.jsonl", True, "attention entropies of 1 prompt", "attention entropies in {} parts"),
     ("attention.*.jsonl", True, "attention of 1 prompt", "attention of {} prompts"),
     ("scores.*.jsonl", True, "scores of 1 point", "scores of {} points"),

@@ -36,6 +36,7 @@ class Room:
         work: Callable[[slice], Done],
         rows: int,
         *,
+        most: int | None = None,
         what: str = "",
         refusal: Callable[[], Exception] | None = None,
     ) -> list[Done]:
@@ -44,6 +45,7 @@ class Room:
         Args:
             work: Does some neighbouring rows.
             rows: How many rows there are.
+            most: Most of this batch's rows at a time, whatever memory allows; None for no such limit.
             what: What the work is of, for messages.
             refusal: Makes the error for a single row that does not fit; by default memory's own is raised.
 
@@ -53,7 +55,7 @@ class Room:
         done: list[Done] = []
         first, relieved = 0, False
         while first < rows:
-            size = min(self.most or rows, rows - first)
+            size = min(self.most or rows, most or rows, rows - first)
             try:
                 done.append(work(slice(first, first + size)))
                 first, relieved = first + size, False

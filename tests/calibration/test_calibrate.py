@@ -81,14 +81,16 @@ def test_two_processes_choose_as_one(flags: Flags, tmp_path: Path) -> None:
     ]
     assert np.allclose(kl(tmp_path / "one"), kl(tmp_path / "two"), atol=1e-12, rtol=0)
     assert two["stability"] == one["stability"]
-    shares = [len(path.read_text().splitlines()) for path in sorted((tmp_path / "two" / "cache").glob("kl.*.jsonl"))]
+    shares = [
+        len(path.read_text().splitlines()) for path in sorted((tmp_path / "two" / "cache").glob("signals.*.jsonl"))
+    ]
     assert shares == [3, 2]
 
 
 def test_a_killed_run_goes_on_where_it_stopped_and_chooses_the_same(flags: Flags, tmp_path: Path) -> None:
     given = flags(limit=12, num_tokens=8, temperatures="0.6,0.7,0.8,0.9,1.0", scales="0.6,0.7,0.8,0.9,1.0")
     command = [sys.executable, "-m", "lm_eval_ape", "calibrate", *given, "--output_path", str(tmp_path / "killed")]
-    journal = tmp_path / "killed" / "cache" / "kl.0.jsonl"
+    journal = tmp_path / "killed" / "cache" / "signals.0.jsonl"
     with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         while process.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < 2):
             time.sleep(0.002)
@@ -124,7 +126,7 @@ def test_a_larger_grid_another_history_and_fewer_tokens_do_not_ask_the_teacher_a
 ) -> None:
     calibrate(Options.read(options(output_path=str(tmp_path))))
     monkeypatch.setattr(teacher, "ask", None)
-    journal = tmp_path / "cache" / "kl.0.jsonl"
+    journal = tmp_path / "cache" / "signals.0.jsonl"
     lines = journal.read_text(encoding="utf-8").splitlines()
     larger = calibrate(Options.read(options(output_path=str(tmp_path), temperatures="0.7,0.8,0.9,1.0"))).as_json()
     added = [json.loads(line)["record"] for line in journal.read_text(encoding="utf-8").splitlines()[len(lines) :]]
@@ -142,7 +144,7 @@ def test_damaged_teachers_and_records_are_told_and_computed_again(
     options: MakeOptions, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = calibrate(Options.read(options(output_path=str(tmp_path)))).as_json()
-    journal, teachers = tmp_path / "cache" / "kl.0.jsonl", sorted((tmp_path / "cache" / "teacher").iterdir())
+    journal, teachers = tmp_path / "cache" / "signals.0.jsonl", sorted((tmp_path / "cache" / "teacher").iterdir())
     whole = [path.read_bytes() for path in teachers]
     # Cut off, a bit of a distribution, a bit of the header, and another prompt's teacher.
     damages = [whole[0][:100], flipped(whole[1], -9), flipped(whole[2], 40), whole[0]]

@@ -136,8 +136,7 @@ def test_a_second_token_that_chooses_its_chunks_alone(load: Callable[..., ApeHFL
 @pytest.mark.parametrize("history", ["own", "teacher"])
 def test_scores_are_plain_numbers_that_a_file_can_hold(load: Callable[..., ApeHFLM], history: str) -> None:
     meter = Meter(load(), Objective(2, history, "stop"), max_rows=None, cache=None)
-    prompt = SAMPLES[0].prompt
-    for score in meter.scorer.score(prompt, meter.teacher(SAMPLES[0]), POINTS, sample="sample"):
+    for score in meter.sample(SAMPLES[0], POINTS):
         assert {type(number) for number in score.divergences} == {float}
 
 
@@ -232,7 +231,9 @@ def test_scoring_reads_on_the_kernel_that_was_asked_for(load: Callable[..., ApeH
 def test_every_batch_of_points_is_told_as_it_is_scored(load: Callable[..., ApeHFLM]) -> None:
     meter = Meter(load(), Objective(2, "own", "stop"), max_rows=3, cache=None)
     told: list[int] = []
-    meter.scorer.score(SAMPLES[0].prompt, meter.teacher(SAMPLES[0]), POINTS, "sample", told.append)
+    prompt = SAMPLES[0].prompt
+    encoded, teacher = meter.lm.engine.encode(prompt), meter.teacher(SAMPLES[0])
+    meter.scorer.score(encoded, prompt, teacher, POINTS, sample="sample", on_scored=told.append)
     assert told == [3, 1]
 
 

@@ -50,7 +50,7 @@ def test_a_real_process_says_what_is_finished_and_how_to_go_on(
     given += [part for name, value in SMALL.items() for part in (f"--{name}", value)]
     given += ["--output_path", str(folder)]
     with start("-m", "lm_eval_ape", "calibrate", *given) as process:
-        wait_for(folder / "cache" / "kl.0.jsonl", process)
+        wait_for(folder / "cache" / "signals.0.jsonl", process)
         # As long as it is there, another run is told who it is.
         process.send_signal(signal.SIGSTOP)
         assert main(["calibrate", *given]) == 2
