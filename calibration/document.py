@@ -51,7 +51,10 @@ def samples_part(samples: Sequence[Sample], measured: Measured) -> list[parts.Sa
 
 def signals_part(measured: Measured, table: Table, choose_by: str) -> parts.Signals:
     """All signals, averaged in every way."""
-    averages = {signal: {how: average(measured.signal(signal), how).tolist() for how in AVERAGES} for signal in SIGNALS}
+    averages: dict[str, dict[str, list[float]]] = {}
+    for signal in SIGNALS:
+        own = measured.signal(signal)
+        averages[signal] = {str(how): average(own, how).tolist() for how in AVERAGES}
     return parts.Signals(choose_by=choose_by, average=table.average, averages=averages)
 
 

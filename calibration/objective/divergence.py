@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, get_args
 
 import torch
@@ -47,7 +48,7 @@ def signals(teacher: Tensor, student: Tensor) -> Tensor:
     """
     p, q = teacher.exp(), student.exp()
     # ln((p + q) / 2), which does not underflow where both are small.
-    mixture = torch.logaddexp(teacher.expand_as(student), student).sub_(torch.log(torch.tensor(2.0)))
+    mixture = torch.logaddexp(teacher.expand_as(student), student).sub_(math.log(2))
     to_mixture = ((teacher - mixture) * p).sum(-1) + ((student - mixture) * q).sum(-1)
     greedy = teacher.argmax()
     found: dict[Signal, Tensor] = {

@@ -7,10 +7,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.spatial.distance import jensenshannon
 from scipy.special import log_softmax, rel_entr
 
 from helpers.property_profiles import examples
-from lm_eval_ape.calibration.objective.divergence import forward_kl, log_probabilities
+from lm_eval_ape.calibration.objective.divergence import SIGNALS, forward_kl, log_probabilities, signals
 
 many = examples(60)
 
@@ -67,3 +68,27 @@ def test_log_probabilities_are_float32_at_least(given_dtype: torch.dtype, kept: 
     found = log_probabilities(logits)
     assert found.dtype == kept
     assert float(found.exp().double().sum()) == pytest.approx(1, abs=1e-5)
+
+
+@given(pairs())
+@many
+def test_every_signal_is_what_its_definition_says(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
+    teacher, student = pair
+    p, q = np.exp(log_softmax(teacher.numpy())), np.exp(log_softmax(student.numpy(), axis=-1))
+    found = dict(zip(SIGNALS, signals(log_probabilities(teacher), log_probabilities(student)).numpy().T, strict=True))
+    assert found["kl"] == pytest.approx(rel_entr(p, q).sum(-1), rel=1e-9, abs=1e-12)
+    assert found["reverse_kl"] == pytest.approx(rel_entr(q, p).sum(-1), rel=1e-9, abs=1e-12)
+    # SciPy's distance is the divergence's root, and not a number where rounding takes it below 0.
+    squared = np.nan_to_num([jensenshannon(p, row) ** 2 for row in q])
+    assert found["js"] == pytest.approx(squared, rel=1e-7, abs=1e-12)
+    assert found["total_variation"] == pytest.approx([np.maximum(p - row, 0).sum() for row in q], abs=1e-12)
+    assert found["disagreement"].tolist() == [float(row.argmax() != p.argmax()) for row in q]
+    assert found["nll"] == pytest.approx(-np.log(q[:, p.argmax()]), rel=1e-9)
+
+
+def test_signals_are_finite_where_float32_underflows() -> None:
+    teacher, student = torch.tensor([0.0, 300.0, -300.0]), torch.tensor([[300.0, 0.0, -300.0], [0.0, 300.0, -300.0]])
+    apart, same = signals(log_probabilities(teacher), log_probabilities(student)).tolist()
+    expected = {"kl": 300.0, "reverse_kl": 300.0, "js": np.log(2), "total_variation": 1.0, "disagreement": 1.0}
+    assert dict(zip(SIGNALS, apart, strict=True)) == pytest.approx({**expected, "nll": 300.0}, rel=1e-6)
+    assert same == pytest.approx([0.0] * len(SIGNALS), abs=1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -122,6 +123,29 @@ def test_divergences_equal_the_slow_reference(
                 expected, positions = reference.kl(one.prompt, point, 3, history)
                 assert measured.kl[row, column] == pytest.approx(expected, abs=1e-9)
                 assert measured.positions[row, column] == positions
+
+
+@pytest.mark.parametrize("positions", ["query", "both"])
+@pytest.mark.parametrize("history", ["own", "teacher"])
+def test_divergences_after_the_querys_tokens_equal_the_slow_reference(
+    load: Callable[..., ApeHFLM], history: str, positions: str
+) -> None:
+    lm = load()
+    tiny.double_frequencies(lm.model)
+    reference, new = SlowReference(lm, ()), 2 if positions == "both" else 1
+    prompt = SAMPLES[0].prompt
+    with tiny.InDouble():
+        objective = Objective(new, history, "continue", positions)
+        scores = Meter(lm, objective, max_rows=3, cache=None).sample(SAMPLES[0], POINTS)
+        for score, point in zip(scores, POINTS, strict=True):
+            # The query's tokens as a query of its own, cut after each of them.
+            cut = [replace(prompt, query=prompt.query[:end]) for end in range(1, len(prompt.query))]
+            expected = [reference.kl(part, point, 1, history)[0] for part in cut]
+            assert score.divergences[: len(cut)] == pytest.approx(expected, abs=1e-9)
+            assert np.mean(score.divergences[len(cut) :]) == pytest.approx(
+                reference.kl(prompt, point, new, history)[0], abs=1e-9
+            )
+            assert score.positions == len(prompt.query) - 1 + new
 
 
 @pytest.mark.parametrize("history", ["own", "teacher"])
