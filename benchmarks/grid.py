@@ -17,7 +17,7 @@ from typing import Any
 from flags import parse, parser, positive
 from peaks import peak
 from timing import Clock, Spread, Table, finish, ratios
-from workload import SHAPES, Counts, make_lm, make_model, make_prompt
+from workload import SHAPES, make_lm, make_model, make_prompt, operations
 
 from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.calibration.grid.grid import make_grid
@@ -66,7 +66,7 @@ def main() -> None:
     figures: list[dict[str, Any]] = []
     for tokens in args.tokens:
         prompt = make_prompt(shape, context=tokens, chunks=args.chunks, query=args.query)
-        counts = Counts(shape, tokens, args.chunks, args.query)
+        counts = operations(shape, tokens, args.chunks, args.query)
         teacher = ask(lm, prompt.ids, args.steps, (), "benchmark")
         for history in args.histories:
             scorer = Scorer(lm, Objective(args.steps, history, "continue"))
@@ -87,7 +87,7 @@ def main() -> None:
                 seconds[name] = [value * scale for value in seconds[name]]
             before = [a + b for a, b in zip(seconds["teacher"], seconds["encoding"], strict=True)]
             ours = [a + b for a, b in zip(seconds["encoding"], seconds["scoring"], strict=True)]
-            counted = counts.scoring(len(points), args.steps) / (counts.teacher(args.steps) + counts.encoding)
+            counted = counts.scoring(len(points), args.steps) / (counts.teacher(args.steps) + counts.encoding())
             costs.add(
                 str(tokens),
                 history,
@@ -95,8 +95,8 @@ def main() -> None:
                 ratios(seconds["scoring"], before).text("{:.2f}"),
                 f"{counted:.2f}",
             )
-            again = counts.scoring(len(points), args.steps) + len(points) * counts.encoding
-            allowed = again / (counts.scoring(len(points), args.steps) + counts.encoding)
+            again = counts.scoring(len(points), args.steps) + len(points) * counts.encoding()
+            allowed = again / (counts.scoring(len(points), args.steps) + counts.encoding())
             gains = {
                 "encoding_each": ratios(seconds["encoding_each"], ours),
                 "one_by_one": ratios(seconds["one_by_one"], seconds["scoring"]),

@@ -20,7 +20,7 @@ from flags import parse, parser
 from peaks import peak
 from timing import Clock, Spread, Table, finish, ratios
 from transformers import DynamicCache, PreTrainedModel
-from workload import SHAPES, Counts, make_model, make_prompt
+from workload import SHAPES, make_model, make_prompt, operations
 
 from lm_eval_ape.encoding.kv_store.store import KVStore
 from lm_eval_ape.engine.engine import Engine
@@ -59,7 +59,7 @@ def main() -> None:
         seconds = Clock(args.device, args.clock).in_turn(rivals, args.repeats)
         memory = {name: peak(work, args.device) for name, work in rivals.items()}
         for count in args.chunks:
-            counts = Counts(shape, tokens, count, args.query)
+            counts = operations(shape, tokens, count, args.query)
             counted = counts.sequential / counts.parallel
             gain = ratios(seconds["sequential"], seconds[str(count)])
             table.add(

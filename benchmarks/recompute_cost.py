@@ -18,7 +18,7 @@ from flags import parse, parser
 from prefill import sequential
 from timing import Clock, Spread, Table, finish, ratios
 from transformers import PreTrainedModel
-from workload import SHAPES, Counts, make_model, make_prompt
+from workload import SHAPES, make_model, make_prompt, operations
 
 from lm_eval_ape.encoding.kv_store.store import KVStore, StoreLimits, open_store
 from lm_eval_ape.engine.engine import Engine
@@ -72,7 +72,7 @@ def main() -> None:
                 work = partial(first_token, model, settings=settings, store=kept)
                 rivals[f"{share} {by}{name}"] = another_question(work, prompt, shape.vocabulary)
         seconds = Clock(args.device, args.clock).in_turn(rivals, args.repeats)
-        counts = Counts(shape, tokens, args.chunks, args.query)
+        counts = operations(shape, tokens, args.chunks, args.query)
         for share, by in ways:
             own, kept_seconds = seconds[f"{share} {by}"], seconds[f"{share} {by} kept"]
             ratio = ratios(own, seconds["sequential"])

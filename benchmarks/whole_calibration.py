@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from flags import parse, parser, positive
 from timing import Clock, Spread, Table, finish, ratios
-from workload import SEED, SHAPES, Counts, Shape, make_lm, make_model, make_prompt
+from workload import SEED, SHAPES, Shape, make_lm, make_model, make_prompt
 
 from lm_eval_ape.calibration.grid.grid import make_grid
 from lm_eval_ape.calibration.grid.measure import Meter
@@ -47,7 +47,7 @@ def main() -> None:
     points = make_grid(num_tokens=8).points
     model = make_model(shape, args.device, args.dtype, max(args.tokens) + args.query + 1024)
     lm = make_lm(model, device=args.device)
-    multiply, operations = product(shape, args.device, args.dtype)
+    multiply, multiplied = product(shape, args.device, args.dtype)
     what = f"{args.chunks} chunks, query {args.query}, {len(points)} points x {args.steps} tokens"
     table = Table(
         f"Calibration of {args.samples} samples, {shape.words()}, {what}",
@@ -59,8 +59,8 @@ def main() -> None:
         for number in range(args.samples):
             prompt = make_prompt(shape, context=tokens, chunks=args.chunks, query=args.query, seed=SEED + number)
             samples.append(Sample("benchmark", number, 0, prompt, str(number)))
-        counts = Counts(shape, tokens, args.chunks, args.query)
-        counted = counts.teacher(args.steps) + counts.encoding + counts.scoring(len(points), args.steps)
+        counts = operations(shape, tokens, args.chunks, args.query)
+        counted = counts.teacher(args.steps) + counts.encoding() + counts.scoring(len(points), args.steps)
         for history in args.histories:
             meter = Meter(lm, Objective(args.steps, history, "continue"), max_rows=None, cache=None)
 
@@ -69,7 +69,7 @@ def main() -> None:
                 meter.measure(samples, points)
 
             seconds = clock.in_turn({"product": multiply, "calibration": calibrate}, args.repeats)
-            rates = [operations / spent for spent in seconds["product"]]
+            rates = [multiplied / spent for spent in seconds["product"]]
             limits = [args.samples * counted / rate for rate in rates]
             against = ratios(seconds["calibration"], limits)
             table.add(

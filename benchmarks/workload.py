@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from lm_eval_ape.engine.operations import ModelShape, PromptOperations
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.pocket import pocket_path
 from lm_eval_ape.prompts.prompt import Prompt
@@ -58,73 +59,17 @@ SHAPES = {
 }
 
 
-@dataclass(frozen=True)
-class Counts:
-    """Floating-point operations of a prompt of `context` tokens in equal chunks, a multiply-add counted as two."""
-
-    shape: Shape
-    context: int
-    chunks: int
-    query: int
-
-    def _forward(self, tokens: float, seen: float) -> float:
-        """Of `tokens` tokens that each see `seen` keys in the mean."""
-        shape = self.shape
-        attention = 4 * shape.heads * shape.head_dim * shape.layers * seen
-        return tokens * (2 * shape.layer_parameters + attention)
-
-    @property
-    def head(self) -> float:
-        """One token's logits."""
-        return 2.0 * self.shape.hidden * self.shape.vocabulary
-
-    @property
-    def sequential(self) -> float:
-        """Context and query in one sequence, one token's logits."""
-        tokens = self.context + self.query
-        return self._forward(tokens, tokens / 2) + self.head
-
-    @property
-    def encoding(self) -> float:
-        """The chunks, each on its own."""
-        return self._forward(self.context, self.context / self.chunks / 2)
-
-    @property
-    def reading(self) -> float:
-        """The query, which sees all of the context, and one token's logits."""
-        return self._forward(self.query, self.context + self.query / 2) + self.head
-
-    @property
-    def parallel(self) -> float:
-        """Chunks and query."""
-        return self.encoding + self.reading
-
-    def recomputation(self, share: float, by: str) -> float:
-        """A share of the context's tokens read once more, anywhere after the first chunk, and what chooses them."""
-        if not share:
-            return 0.0
-        shape, after_first = self.shape, self.context * (1 - 1 / self.chunks)
-        seen = self.context * (1 + 1 / self.chunks) / 2
-        chosen = self._forward(min(share * self.context, after_first), seen)
-        if by == "query":
-            # The query once more without logits, and its attention's products of queries and keys a second time.
-            products = 2 * shape.heads * shape.head_dim * shape.layers * self.query * self.context
-            return chosen + self.reading - self.head + products
-        if by == "deviation":
-            # Layer 0 of all tokens, and the products of layer 1 that make queries, keys and values.
-            products = 2 * shape.hidden * (shape.hidden + 2 * shape.kv_heads * shape.head_dim)
-            return chosen + self._forward(after_first, seen) / shape.layers + after_first * products
-        return chosen
-
-    def scoring(self, points: int, steps: int) -> float:
-        """Query and `steps` tokens of some points, read once for each."""
-        tokens = self.query + steps - 1
-        return points * (self._forward(tokens, self.context + tokens / 2) + steps * self.head)
-
-    def teacher(self, steps: int) -> float:
-        """The sequential model's prompt and its own tokens."""
-        after = self._forward(steps - 1, self.context + self.query + steps / 2) + (steps - 1) * self.head
-        return self.sequential + after
+def operations(shape: Shape, context: int, chunks: int, query: int) -> PromptOperations:
+    """Operations of a prompt of `context` tokens in equal chunks."""
+    model = ModelShape(
+        layer_parameters=shape.layer_parameters,
+        head_parameters=shape.hidden * shape.vocabulary,
+        attention=shape.heads * shape.head_dim,
+        keys=shape.kv_heads * shape.head_dim,
+        hidden=shape.hidden,
+        windows=(None,) * shape.layers,
+    )
+    return PromptOperations(model, 0, equal_lengths(context, chunks), query)
 
 
 def make_model(shape: Shape, device: str, dtype: str, window: int, attention: str = "sdpa") -> PreTrainedModel:
@@ -163,6 +108,11 @@ def make_lm(model: PreTrainedModel, **arguments: Any) -> ApeHFLM:
     return ApeHFLM(model, tokenizer=tokenizer, max_length=model.config.max_position_embeddings, **arguments)
 
 
+def equal_lengths(context: int, chunks: int) -> list[int]:
+    """Lengths of chunks of nearly equal length."""
+    return [context // chunks + (number < context % chunks) for number in range(chunks)]
+
+
 def make_prompt(
     shape: Shape, *, context: int, chunks: int, query: int = 64, prefix: int = 1, seed: int = SEED
 ) -> Prompt:
@@ -172,5 +122,4 @@ def make_prompt(
     def tokens(count: int) -> tuple[int, ...]:
         return tuple(torch.randint(3, shape.vocabulary, (count,), generator=generator).tolist())
 
-    lengths = [context // chunks + (number < context % chunks) for number in range(chunks)]
-    return Prompt(tokens(prefix), tuple(map(tokens, lengths)), tokens(query))
+    return Prompt(tokens(prefix), tuple(map(tokens, equal_lengths(context, chunks))), tokens(query))

@@ -58,12 +58,12 @@ def test_operations_are_counted_as_the_formulas_say() -> None:
     shape = workload.SHAPES["llama-3.1-8b"]
     # Llama-3.1-8B's makers give 8.03 billion; norms are left out here.
     assert shape.parameters == pytest.approx(8.03e9, rel=1e-3)
-    one = workload.Counts(shape, context=8192, chunks=1, query=64)
-    many = workload.Counts(shape, context=8192, chunks=4, query=64)
+    one = workload.operations(shape, context=8192, chunks=1, query=64)
+    many = workload.operations(shape, context=8192, chunks=4, query=64)
     # One chunk does what one sequence does; four leave three quarters of the context's attention out.
     assert one.parallel == pytest.approx(one.sequential, rel=1e-3)
     attention = 4 * 32 * 128 * 32 * 8192 * 8192 / 2
-    assert one.encoding - many.encoding == pytest.approx(0.75 * attention, rel=1e-9)
+    assert one.encoding() - many.encoding() == pytest.approx(0.75 * attention, rel=1e-9)
 
 
 def test_the_runner_names_every_benchmark_there_is() -> None:
