@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from flags import parse, parser, positive
 from timing import Clock, Spread, Table, finish, ratios
-from workload import SEED, SHAPES, Shape, make_lm, make_model, make_prompt
+from workload import SEED, SHAPES, Shape, make_lm, make_model, make_prompt, operations
 
 from lm_eval_ape.calibration.grid.grid import make_grid
 from lm_eval_ape.calibration.grid.measure import Meter

@@ -25,11 +25,13 @@ class Spec(NamedTuple):
         label: As it was written; the name of its row.
         arguments: All of its model arguments.
         settings: What they resolve to.
+        own: Those of the arguments that it names itself, its strategy apart.
     """
 
     label: str
     arguments: dict[str, Any]
     settings: Settings
+    own: dict[str, Any]
 
 
 def split_specs(text: str) -> tuple[str, ...]:
@@ -56,7 +58,7 @@ def read_specs(specs: Sequence[str], model_args: Mapping[str, Any]) -> list[Spec
             else f"model_args has {wrong[0]}, which all strategies would share; give it to one of them, for example "
             "--strategies 'sequential,ape[attn_temperature=0.8]' or ape@calibration.json."
         )
-    found = [_read(spec, model_args) for spec in specs]
+    found = [read_spec(spec, model_args, "strategies") for spec in specs]
     labels = [spec.label for spec in found]
     if twice := next((label for label in labels if labels.count(label) > 1), None):
         raise ApeError(f"strategies names {twice!r} twice; drop one.")
@@ -68,11 +70,18 @@ def read_specs(specs: Sequence[str], model_args: Mapping[str, Any]) -> list[Spec
     return found
 
 
-def _read(text: str, model_args: Mapping[str, Any]) -> Spec:
+def read_spec(text: str, model_args: Mapping[str, Any], option: str) -> Spec:
+    """Resolve one spec (see `read_specs`).
+
+    Args:
+        text: The spec.
+        model_args: Arguments of the model.
+        option: Where it was given, for errors.
+    """
     match = _SPEC.fullmatch(text)
     if match is None:
         raise ApeError(
-            f"strategies must be names such as ape, ape[attn_temperature=0.8,attn_scale=0.9] or ape@calibration.json, "
+            f"{option} must be names such as ape, ape[attn_temperature=0.8,attn_scale=0.9] or ape@calibration.json, "
             f"separated by commas, but got {text!r}."
         )
     name = match["name"].strip()
@@ -86,7 +95,7 @@ def _read(text: str, model_args: Mapping[str, Any]) -> Spec:
         settings, _ = split_arguments(arguments)
     except ApeError as error:
         raise ApeError(f"{text}: {error}") from error
-    return Spec(text, arguments, settings)
+    return Spec(text, arguments, settings, own)
 
 
 def _settings(given: str, spec: str) -> dict[str, Any]:

@@ -1,0 +1,156 @@
+"""A race: what is worse beyond doubt is not measured any further.
+
+Encodings are measured on the same samples, a few at a time. After each round every encoding is held against the one
+that leads. A difference is beyond doubt where a confidence sequence of its mean leaves 0 out: an interval that holds at
+all rounds at once, so that one may look as often as one likes (the asymptotic confidence sequence of Waudby-Smith et
+al., "Time-uniform central limit theory and asymptotic confidence sequences", Annals of Statistics 52, 2024). The error
+is divided among all pairs of encodings and points (Bonferroni). Races of this kind go back to Maron and Moore,
+"Hoeffding races" (1994), whose bound needs values of a known range, which a KL has not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from lm_eval_ape.calibration.grid.average import Floats
+from lm_eval_ape.calibration.search.rule import Rule
+
+ERROR = 0.05
+"""Chance that any encoding is left out which is not worse, over all rounds and pairs."""
+FIRST_LOOK = 8
+"""Samples before the first look: fewer say too little of the scatter."""
+# The sequence is about tightest after so many samples.
+_TIGHTEST = 24
+
+
+class Dropped(NamedTuple):
+    """When and why an encoding was left out of the race.
+
+    Attributes:
+        after: Samples that it was measured on.
+        reason: As the end of a sentence that begins with its name.
+    """
+
+    after: int
+    reason: str
+
+
+class Raced(NamedTuple):
+    """The end of a race.
+
+    Attributes:
+        values: Of each encoding, what the choice makes small, `(samples measured, points)`.
+        dropped: Those that were left out, by their numbers.
+    """
+
+    values: list[Floats]
+    dropped: dict[int, Dropped]
+
+
+def looks(samples: int) -> Iterator[int]:
+    """After how many samples one looks: each round a quarter more, at least four; at last after all."""
+    reached = min(FIRST_LOOK, samples)
+    while reached < samples:
+        yield reached
+        reached = min(samples, reached + max(4, reached // 4))
+    yield samples
+
+
+def lower_bound(differences: Floats, error: float) -> Floats:
+    """Below each column's mean, at every look at once.
+
+    One sample without a difference is added to those that were measured: a few that happen to be alike have no scatter,
+    which would make them certain.
+
+    Args:
+        differences: `(samples, columns)`.
+        error: Chance that a mean is ever below its bound.
+
+    Returns:
+        `(columns,)`.
+    """
+    seen = np.vstack([differences, np.zeros((1, differences.shape[1]))])
+    count = len(seen)
+    squared = (-2 * math.log(error) + math.log(-2 * math.log(error) + 1)) / _TIGHTEST
+    spread = count * squared + 1
+    width = math.sqrt(2 * spread / (count**2 * squared) * math.log1p(math.sqrt(spread) / (2 * error)))
+    found: Floats = seen.mean(0) - seen.std(0, ddof=1) * width
+    return found
+
+
+def race(
+    costs: Sequence[float],
+    samples: int,
+    measure: Callable[[Sequence[int], range], Mapping[int, Floats]],
+    rule: Rule,
+    *,
+    racing: bool = True,
+) -> Raced:
+    """Measure encodings on samples, leaving out on the way what cannot be chosen any more.
+
+    Args:
+        costs: Of each encoding, its share of the sequential model's prefill.
+        samples: How many there are.
+        measure: Given numbers of encodings and of samples, gives of each encoding what the choice makes small,
+            `(samples asked for, points)`.
+        rule: By which the choice is made.
+        racing: Whether any is left out.
+    """
+    values: list[list[Floats]] = [[] for _ in costs]
+    dropped: dict[int, Dropped] = {}
+    if racing and rule.budget is not None and min(costs) <= rule.budget:
+        over = {number: cost for number, cost in enumerate(costs) if cost > rule.budget}
+        dropped = {number: Dropped(0, f"costs {cost:.3f}, more than the budget") for number, cost in over.items()}
+    done = 0
+    for look in looks(samples):
+        live = [number for number in range(len(costs)) if number not in dropped]
+        for number, found in measure(live, range(done, look)).items():
+            values[number].append(found)
+        done = look
+        if racing and rule.average == "mean" and done < samples:
+            present = {number: np.concatenate(values[number]) for number in live}
+            reasons = _acceptable(present, costs, rule.accept) if rule.accept is not None else _worse(present)
+            dropped |= {number: Dropped(done, reason) for number, reason in reasons.items()}
+    return Raced([np.concatenate(own) if own else np.empty((0, 0)) for own in values], dropped)
+
+
+def _worse(values: Mapping[int, Floats]) -> dict[int, str]:
+    """Those all of whose points are worse than the best point of the one that leads."""
+    leader = _nearest(values)
+    best = values[leader][:, [values[leader].mean(0).argmin()]]
+    error = _each(values)
+    rivals = {number: own for number, own in values.items() if number != leader}
+    bounds = {number: float(lower_bound(own - best, error).min()) for number, own in rivals.items()}
+    return {number: f"is worse than the leader by at least {more:.4g}" for number, more in bounds.items() if more > 0}
+
+
+def _acceptable(values: Mapping[int, Floats], costs: Sequence[float], accept: float) -> dict[int, str]:
+    """Those that are too far away beyond doubt, and those that cost more than one that is close enough beyond doubt.
+
+    Where all are too far away, the nearest stays.
+    """
+    error = _each(values)
+    above = {number: float(lower_bound(own - accept, error).min()) for number, own in values.items()}
+    reasons = {number: f"is at least {accept + more:.4g} away" for number, more in above.items() if more > 0}
+    reasons.pop(_nearest(values), None)
+    close = [number for number, own in values.items() if lower_bound(accept - own, error).max() > 0]
+    if close:
+        cheapest = min(costs[number] for number in close)
+        dearer = [number for number in values if costs[number] > cheapest]
+        reasons |= dict.fromkeys(dearer, "costs more than one that is close enough")
+    return reasons
+
+
+def _each(values: Mapping[int, Floats]) -> float:
+    """The error of one comparison: of so many points there are so many pairs."""
+    points = sum(own.shape[1] for own in values.values())
+    return ERROR / max(2, points * (points - 1))
+
+
+def _nearest(values: Mapping[int, Floats]) -> int:
+    """The encoding that leads: that of the point with the least mean."""
+    return min(values, key=lambda number: float(values[number].mean(0).min()))
