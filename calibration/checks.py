@@ -11,20 +11,21 @@ from lm_eval.api.task import Task
 from tqdm import tqdm
 
 from lm_eval_ape.artefacts import calibration_file
-from lm_eval_ape.artefacts.calibration import Labels, Unseen, UnseenRow
+from lm_eval_ape.artefacts.calibration import Frontier, Labels, Unseen, UnseenRow
 from lm_eval_ape.artefacts.calibration import Task as TaskPart
 from lm_eval_ape.calibration import document
-from lm_eval_ape.calibration.grid.average import AVERAGES, Floats
+from lm_eval_ape.calibration.grid.average import AVERAGES, Average, Floats
 from lm_eval_ape.calibration.grid.candidates import Candidate, middle
 from lm_eval_ape.calibration.grid.grid import Grid
 from lm_eval_ape.calibration.grid.measure import Measured, Meter
 from lm_eval_ape.calibration.grid.stability import difference, resample
-from lm_eval_ape.calibration.grid.tuning import oracle, rank
+from lm_eval_ape.calibration.grid.tuning import Rank, oracle, rank
 from lm_eval_ape.calibration.labels import Document, aligned, with_score
 from lm_eval_ape.calibration.labels import Labels as Scorer
-from lm_eval_ape.calibration.objective.divergence import SIGNALS
+from lm_eval_ape.calibration.objective.divergence import SIGNALS, Signal
 from lm_eval_ape.calibration.objective.keys import label_key
 from lm_eval_ape.calibration.options import Options
+from lm_eval_ape.calibration.search.search import Found
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.metrics import Metric
 from lm_eval_ape.harness.samples import Gathered, Sample, gather, task_digest
@@ -82,12 +83,52 @@ class Checks:
         values = aligned(scores, points, documents)
         means = dict(zip(points, values.mean(0).tolist(), strict=True))
         weights = resample(len(documents), options.resamples, options.seed)
-        ranks = {
-            (signal, how): rank(own, values, weights, how)
-            for signal, own in zip(SIGNALS, signals, strict=True)
-            for how in AVERAGES
-        }
+        ranks = _ranks(signals, values, weights)
         return document.labels_part(metric, means, len(documents), oracle(means, metric), ranks)
+
+    def frontier(
+        self,
+        part: Frontier,
+        search: Found,
+        tasks: Mapping[str, Task],
+        digests: Sequence[Mapping[str, Any]],
+    ) -> Frontier:
+        """Score a search's candidates, each at its best point, and say which signal goes with the score over them.
+
+        Those that the race left out are not scored.
+
+        Args:
+            part: What the search found.
+            search: The same, with all that was measured.
+            tasks: The samples' tasks.
+            digests: What identifies the tasks.
+
+        Returns:
+            The part with scores.
+        """
+        options = self.options
+        scores: dict[str, dict[Document, float]] = {}
+        signals: dict[str, Floats] = {}
+        for own, tried in zip(part.candidates, search.tried, strict=True):
+            if own.best and not own.dropped:
+                with self.lm.under(tried.encoding.settings):
+                    found, _ = self._scores(tasks, [own.best.point], digests, options.limit, options.samples)
+                scores[own.name] = found[own.best.point]
+                order = np.argsort(tried.numbers)
+                signals[own.name] = tried.measured.means[:, order, self.grid.reported.index(own.best.point)]
+        known, values = _by_document(search.gathered.samples, np.stack(list(signals.values()), axis=-1))
+        documents = with_score(scores, known)
+        values = values[:, [known.index(document) for document in documents]]
+        scored = aligned(scores, scores, documents)
+        weights = resample(len(documents), options.resamples, options.seed)
+        means = dict(zip(scores, scored.mean(0).tolist(), strict=True))
+        ranks = _ranks(values, scored, weights) if len(scores) > 1 else {}
+        return part.model_copy(
+            update={
+                "candidates": [one.model_copy(update={"score": means.get(one.name)}) for one in part.candidates],
+                "signals": document.signal_ranks(ranks),
+            }
+        )
 
     def test(self, named: Mapping[str, Candidate], tasks: Mapping[str, Task]) -> Unseen:
         """Measure choices on rows that they were not made on.
@@ -164,6 +205,21 @@ class Checks:
         progress = tqdm(points, "Scoring with labels", unit="point", disable=self.lm.rank != 0)
         scores = {point: scorer.score(point, tasks, key, limit=limit, picked=picked) for point in progress}
         return scores, scorer.scored
+
+
+def _ranks(signals: Floats, scores: Floats, weights: Floats) -> dict[tuple[Signal, Average], Rank]:
+    """How each signal goes with the score.
+
+    Args:
+        signals: `(signals, documents, points)`.
+        scores: `(documents, points)`.
+        weights: Resamples of the documents.
+    """
+    return {
+        (signal, how): rank(own, scores, weights, how)
+        for signal, own in zip(SIGNALS, signals, strict=True)
+        for how in AVERAGES
+    }
 
 
 def _by_document(samples: Sequence[Sample], signals: Floats) -> tuple[list[Document], Floats]:

@@ -18,6 +18,7 @@ from lm_eval_ape.calibration.objective.divergence import SIGNALS, Signal
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.harness.metrics import Metric
 from lm_eval_ape.harness.samples import Gathered, Sample
+from lm_eval_ape.harness.specs import typed
 
 
 def grid_part(table: Table) -> parts.Grid:
@@ -113,10 +114,13 @@ def labels_part(
         mean_scores=list(scores.values()),
         oracle=parts.Oracle(**_named(oracle), score=scores[oracle]),
         spearman=parts.Rank(**ranks["kl", "mean"]._asdict()),
-        signals=[
-            parts.SignalRank(signal=signal, average=how, **rank._asdict()) for (signal, how), rank in ranks.items()
-        ],
+        signals=signal_ranks(ranks),
     )
+
+
+def signal_ranks(ranks: Mapping[tuple[Signal, Average], Rank]) -> list[parts.SignalRank]:
+    """How each signal, averaged in each way, goes with the score."""
+    return [parts.SignalRank(signal=signal, average=how, **rank._asdict()) for (signal, how), rank in ranks.items()]
 
 
 def left_out_part(gathered: Gathered) -> LeftOut:
@@ -153,21 +157,22 @@ def requests_part(options: Options) -> dict[str, Any]:
 
 
 def chosen_arguments(content: parts.Calibration, path: str) -> dict[str, Any]:
-    """The model arguments that take a calibration's result up.
+    """The model arguments that take a calibration's result up: what a search chose, and T and S.
 
     Args:
         content: Of `calibration.json`.
         path: To it or its folder, for what is more than one T and S.
     """
     found = calibration_file.found(content)
+    encoding = content.frontier.choice.arguments if content.frontier else {}
     if found.factors is not None:
-        return {"calibration": path}
-    return _named(Point(found.attn_temperature, found.attn_scale))
+        return {**encoding, "calibration": path}
+    return {**encoding, **_named(Point(found.attn_temperature, found.attn_scale))}
 
 
 def model_args_line(content: parts.Calibration, path: str) -> str:
     """The result as the harness's `--model_args` takes it."""
-    return ",".join(f"{name}={value}" for name, value in chosen_arguments(content, path).items())
+    return ",".join(f"{name}={typed(value)}" for name, value in chosen_arguments(content, path).items())
 
 
 def _named(point: Point) -> dict[str, float]:

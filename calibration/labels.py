@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from lm_eval import evaluator
@@ -21,6 +21,8 @@ from lm_eval_ape.storage.journal import Journal
 
 Document = tuple[str, int]
 """A task's name and the document's number."""
+Named = TypeVar("Named", bound=Hashable)
+"""What is scored: a point, or an encoding's name."""
 Scores = list[tuple[str, int, float]]
 """Task, document and score."""
 
@@ -170,7 +172,7 @@ class Labels:
         )
 
 
-def with_score(scores: Mapping[Candidate, Mapping[Document, float]], documents: Iterable[Document]) -> list[Document]:
+def with_score(scores: Mapping[Named, Mapping[Document, float]], documents: Iterable[Document]) -> list[Document]:
     """The documents that have a score at every point.
 
     Raises:
@@ -183,7 +185,8 @@ def with_score(scores: Mapping[Candidate, Mapping[Document, float]], documents: 
 
 
 def aligned(
-    scores: Mapping[Candidate, Mapping[Document, float]], points: Sequence[Candidate], documents: Sequence[Document]
+    scores: Mapping[Named, Mapping[Document, float]], points: Iterable[Named], documents: Sequence[Document]
 ) -> Floats:
     """Scores as `(documents, points)`."""
-    return np.array([[scores[point][document] for point in points] for document in documents])
+    order = list(points)
+    return np.array([[scores[point][document] for point in order] for document in documents])

@@ -13,6 +13,7 @@ from lm_eval_ape.calibration.gradient_options import GradientOptions
 from lm_eval_ape.calibration.grid.average import Average
 from lm_eval_ape.calibration.objective.divergence import Signal
 from lm_eval_ape.calibration.objective.objective import AfterEos, History, Objective, Positions
+from lm_eval_ape.calibration.search_options import SearchOptions
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.settings import option_values as values
 from lm_eval_ape.settings.options import option
@@ -22,7 +23,7 @@ from lm_eval_ape.storage.strict_reading import from_yaml
 Samples = Annotated[dict[str, list[int]], values.read_by(values.picked)]
 
 
-class Options(GradientOptions):
+class Options(GradientOptions, SearchOptions):
     """What to calibrate, on what, and what to write. Fields are the flags of `lm-eval-ape calibrate`."""
 
     COMMAND: ClassVar[str] = "calibrate"
@@ -87,6 +88,8 @@ class Options(GradientOptions):
                 "The attention entropy is that of a grid's points, and --method gradient has no grid: use --method "
                 "grid or grid+gradient, or drop entropy and choose_by."
             )
+        if self.choose_by == "entropy" and self.searches:
+            raise ApeError("choose_by=entropy chooses among points of one encoding; drop it, or the search.")
         if self.choose_by == "entropy" and self.average != "mean":
             raise ApeError(f"average={self.average} is not read with --choose_by entropy; drop one of the two.")
         if self.positions == "query" and "num_tokens" in self.model_fields_set:
@@ -94,6 +97,7 @@ class Options(GradientOptions):
                 f"num_tokens={self.num_tokens} counts new tokens, and --positions query compares after none; drop it, "
                 "or use --positions both."
             )
+        self.check_search()
         self.check_gradient()
         if self.by_gradient and self.history == "own":
             raise ApeError(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from lm_eval.api.task import Task
 
 from lm_eval_ape.artefacts import calibration_file
-from lm_eval_ape.artefacts.calibration import GRADIENT_VERSION, SCHEMA_VERSION, Labels, Model, Unseen
+from lm_eval_ape.artefacts.calibration import GRADIENT_VERSION, SCHEMA_VERSION, Frontier, Labels, Model, Unseen
 from lm_eval_ape.artefacts.calibration import Calibration as Content
 from lm_eval_ape.artefacts.calibration import Objective as Made
 from lm_eval_ape.artefacts.calibration import Task as TaskPart
@@ -31,7 +31,12 @@ from lm_eval_ape.calibration.grid.grid import Grid, make_grid
 from lm_eval_ape.calibration.grid.measure import Measured, Meter
 from lm_eval_ape.calibration.grid.stability import resample
 from lm_eval_ape.calibration.labels import find_metric
+from lm_eval_ape.calibration.objective.divergence import Signal
 from lm_eval_ape.calibration.options import Options
+from lm_eval_ape.calibration.search.document import frontier_part, refusal
+from lm_eval_ape.calibration.search.encodings import Space, space
+from lm_eval_ape.calibration.search.rule import Rule
+from lm_eval_ape.calibration.search.search import Found, Search
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.arguments import split_arguments
@@ -105,8 +110,10 @@ class Calibration:
         axes = (
             [(value,) for value in DEFAULT] if options.method == "gradient" else [options.temperatures, options.scales]
         )
-        self.grid: Grid = make_grid(*axes, num_tokens=options.num_tokens)
+        self.grid: Grid = make_grid(*axes, num_tokens=options.num_tokens, searches=options.searches)
         _check_arguments(options)
+        self.space = space(options.model_args, options.candidates, options.search) if options.searches else None
+        self.rule = Rule(options.accept, options.budget, options.average)
         self.output = make_folder(options.output_path) if options.output_path else None
         self.cache = self.output and self.output / "cache"
         if options.cache_path:
@@ -142,8 +149,46 @@ class Calibration:
             self.lm = lm or ApeHFLM.create_from_arg_obj(self.options.model_args, extra)
             self.facts = model_facts(self.lm)
             self.meter = Meter(self.lm, self.objective, max_rows=self.options.max_rows, cache=self.cache)
+        if self.space is None:
+            return self._calibrate(None)
+        with self._timed("search"):
+            found = self._search(self.space)
+        with self.lm.under(found.tried[found.chosen or 0].encoding.settings):
+            return self._calibrate(found)
+
+    def _search(self, space: Space) -> Found:
+        """Search through the encodings.
+
+        Raises:
+            ApeError: The rule finds none; what was measured is kept.
+        """
+        search = Search(
+            self.lm,
+            self.options,
+            space,
+            tasks=self.tasks,
+            grid=self.grid,
+            meter=self.meter,
+            rule=self.rule,
+        )
+        found = search.run()
+        if found.chosen is None:
+            raise ApeError(refusal(found, self.options, self.grid, self.signal))
+        return found
+
+    @property
+    def signal(self) -> Signal:
+        """What the choice makes small, if it is not the attention entropy's distance."""
+        return "kl" if self.options.choose_by == "entropy" else self.options.choose_by
+
+    def _calibrate(self, search: Found | None) -> Content:
+        """Choose T and S under the model's present settings, and check and write what was found.
+
+        Args:
+            search: What chose the settings; None without a search.
+        """
         with self._timed("calibrate"):
-            grid = self._measure_grid()
+            grid = self._measure_grid(search and search.gathered)
         with self._timed("entropy"):
             grid = self._by_entropy(grid)
         with self._timed("gradient"):
@@ -157,15 +202,21 @@ class Calibration:
         with self._timed("test"):
             named = _named(grid, descent, labels)
             test = checks.test(named, self.test_tasks) if self.test_tasks else None
-        content = self._content(grid, descent, digests, labels=labels, test=test)
+        frontier = search and self._frontier(search, checks, digests)
+        content = self._content(grid, descent, digests, frontier=frontier, labels=labels, test=test)
         if self.output and self.lm.rank == 0:
             self._write(self.output, content)
         return content
 
-    def _measure_grid(self) -> MeasuredGrid:
-        """Gather the prompts and measure every point on them."""
+    def _frontier(self, search: Found, checks: Checks, digests: Sequence[Mapping[str, Any]]) -> Frontier:
+        """The search's part, its candidates scored where labels are read."""
+        part = frontier_part(search, self.options, self.grid, self.rule, self.signal)
+        return checks.frontier(part, search, self.tasks, digests) if self.metric else part
+
+    def _measure_grid(self, gathered: Gathered | None) -> MeasuredGrid:
+        """Measure every point on the prompts, which are gathered if they are not yet."""
         options = self.options
-        gathered = gather(
+        gathered = gathered or gather(
             self.lm,
             self.tasks,
             options,
@@ -175,7 +226,7 @@ class Calibration:
             picked=options.samples,
         )
         measured = self.meter.measure(gathered.samples, self.grid.reported)
-        judged = None if options.choose_by == "entropy" else measured.signal(options.choose_by)
+        judged = measured.signal(self.signal)
         table = Table(self.grid, self.grid.reported, measured.kl, judged, options.average)
         weights = resample(len(gathered.samples), options.resamples, options.seed)
         return MeasuredGrid(gathered, measured, table, choose_all(table), weights)
@@ -205,11 +256,12 @@ class Calibration:
         descent: Descent | None,
         digests: Sequence[Mapping[str, Any]],
         *,
+        frontier: Frontier | None,
         labels: Labels | None,
         test: Unseen | None,
     ) -> Content:
         """All that was found, as `calibration.json` has it."""
-        found: dict[str, Any] = {}
+        found: dict[str, Any] = {"frontier": frontier} if frontier else {}
         if descent:
             found["gradient"] = gradient_part(descent, grid.table, grid.weights)
         if grid.entropies and grid.nearest:
@@ -284,7 +336,7 @@ def _check_arguments(options: Options) -> None:
     if fixed := [name for name in ("attn_temperature", "attn_scale", "calibration") if name in arguments]:
         raise ApeError(f"model_args has {fixed[0]}, which is what a calibration finds; drop it.")
     settings, _ = split_arguments(arguments)
-    if not settings.parallel:
+    if not settings.parallel and not options.candidates:
         raise ApeError(
             f"strategy={settings.strategy} reads the context with ordinary attention, so T and S change nothing; "
             "calibrate strategy=ape."

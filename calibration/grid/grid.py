@@ -14,6 +14,8 @@ from lm_eval_ape.settings.option_values import LEAST_TEMPERATURE
 # The paper's values of T and of S for calibrations of one token and of more.
 SINGLE_TOKEN = (0.6, 0.7, 0.8, 0.9, 1.0)
 MULTI_TOKEN = (0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
+# In a search every encoding has a grid of its own: APE's default and 1, of each.
+SEARCH = (0.9, 1.0)
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,26 @@ class Grid:
 
 
 def make_grid(
-    temperatures: Sequence[float] | None = None, scales: Sequence[float] | None = None, *, num_tokens: int
+    temperatures: Sequence[float] | None = None,
+    scales: Sequence[float] | None = None,
+    *,
+    num_tokens: int,
+    searches: bool = False,
 ) -> Grid:
-    """Build a grid; what is not given is the paper's for as many tokens (25 points for one, 49 for more).
+    """Build a grid.
+
+    Args:
+        temperatures: Values of T; None for those of the paper for as many tokens (5 for one, 7 for more), or for 0.9
+            and 1 in a search.
+        scales: Values of S, likewise.
+        num_tokens: K.
+        searches: Whether many encodings are searched through.
 
     Raises:
         ApeError: A list is empty or holds something else than positive numbers, or a temperature below
             `LEAST_TEMPERATURE`.
     """
-    preset = SINGLE_TOKEN if num_tokens == 1 else MULTI_TOKEN
+    preset = SEARCH if searches else SINGLE_TOKEN if num_tokens == 1 else MULTI_TOKEN
     grid = Grid(
         _values("temperatures", preset if temperatures is None else temperatures),
         _values("scales", preset if scales is None else scales),

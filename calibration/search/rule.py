@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,7 @@ class Rule:
     average: Average = "mean"
 
     @property
-    def name(self) -> str:
+    def name(self) -> Literal["one_standard_error", "accept", "budget"]:
         """Which of the three it is."""
         if self.accept is not None:
             return "accept"

@@ -8,7 +8,7 @@ from pydantic import model_validator
 from typing_extensions import Self
 
 from lm_eval_ape.comparison.options import Options as ComparisonOptions
-from lm_eval_ape.comparison.options import Strategies, StrategyOptions, strategies_option
+from lm_eval_ape.comparison.options import StrategyOptions, strategies_option
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.settings import option_values as values
 from lm_eval_ape.settings.options import option
@@ -24,7 +24,7 @@ class Options(StrategyOptions):
 
     COMMAND: ClassVar[str] = "analyze"
 
-    strategies: Strategies = strategies_option(DEFAULT_STRATEGIES)
+    strategies: values.Specs = strategies_option(DEFAULT_STRATEGIES)
     chunks: values.Counts | None = option(
         None,
         "P: cut contexts into so many chunks, once for each number (default: "

@@ -73,6 +73,19 @@ def load_choice(path: str, settings: Settings, arguments: Mapping[str, Any]) -> 
     return found(content)
 
 
+def searched_arguments(path: str) -> dict[str, Any]:
+    """The settings that a search chose, as model arguments; none where a calibration searched for T and S alone.
+
+    Args:
+        path: The file, or the folder that `calibrate` wrote it to.
+
+    Raises:
+        ApeError: The file cannot be read or is none of ours.
+    """
+    frontier = read(path).frontier
+    return dict(frontier.choice.arguments) if frontier else {}
+
+
 def found(content: Calibration) -> LoadedChoice:
     """What a calibration ended with: the gradient's result where there is one, else the grid's choice."""
     factors = content.gradient.factors.factors if content.gradient else None

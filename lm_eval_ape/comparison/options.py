@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import model_validator
 from typing_extensions import Self
 
 from lm_eval_ape.errors import ApeError
@@ -13,18 +13,6 @@ from lm_eval_ape.settings.options import HarnessOptions, option
 
 DEFAULT_STRATEGIES = "sequential,parallel,sink,ape"
 _RUNNING = ("tasks", "strategies", "limit", "num_fewshot", "gen_kwargs", "device", "kl_tokens", "kl_limit")
-
-
-def _split(value: Any) -> Any:
-    """Specs of strategies; commas in their brackets do not separate them."""
-    if not isinstance(value, str):
-        return value
-    from lm_eval_ape.harness.specs import split_specs
-
-    return split_specs(value)
-
-
-Strategies = Annotated[values.Names, BeforeValidator(_split)]
 
 
 def strategies_option(default: str) -> Any:
@@ -53,7 +41,7 @@ class Options(StrategyOptions):
 
     COMMAND: ClassVar[str] = "compare"
 
-    strategies: Strategies = strategies_option(DEFAULT_STRATEGIES)
+    strategies: values.Specs = strategies_option(DEFAULT_STRATEGIES)
     sources: values.Names = option(
         (), "folders of finished runs (lm_eval --log_samples, or of this command) to put on the board", "DIR"
     )

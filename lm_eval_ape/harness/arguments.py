@@ -9,7 +9,7 @@ from typing import Any
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedModel
 
-from lm_eval_ape.artefacts.calibration_file import load_choice
+from lm_eval_ape.artefacts.calibration_file import load_choice, searched_arguments
 from lm_eval_ape.errors import ApeError, nearest
 from lm_eval_ape.pocket import POCKET, pocket_path
 from lm_eval_ape.settings.strategy import SETTINGS, Settings, resolve
@@ -84,7 +84,10 @@ def split_arguments(given: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]
             f"weights_only={given['weights_only']} would load pickles, which can run any code; drop it, and give a "
             "checkpoint with safetensors or with weights that are tensors alone."
         )
-    settings = _calibrated(resolve({key: value for key, value in given.items() if key in SETTINGS}), given)
+    own = {key: value for key, value in given.items() if key in SETTINGS}
+    if (path := given.get("calibration")) is not None:
+        own = {**searched_arguments(str(path)), **own}
+    settings = _calibrated(resolve(own), given)
     rest = {key: value for key, value in given.items() if key not in (*SETTINGS, "calibration")}
     known = _keywords(HFLM.__init__) | FROM_PRETRAINED | {*SETTINGS, *OWN}
     unknown = [key for key in rest if key not in known]

@@ -13,7 +13,6 @@ from lm_eval_ape.harness.arguments import split_arguments
 from lm_eval_ape.settings.strategy import DEFAULTS, PRESETS, SETTINGS, STRATEGIES, Settings
 
 _SPEC = re.compile(r"(?P<name>[^\[\]@]+)(\[(?P<settings>[^\[\]]*)\])?(@(?P<calibration>.+))?")
-_COMMA = re.compile(r",(?![^\[\]]*\])")
 # What differs from one strategy to the next, or would mix their requests in one file.
 _NOT_SHARED = ("strategy", "attn_temperature", "attn_scale", "calibration", "request_log")
 
@@ -32,11 +31,6 @@ class Spec(NamedTuple):
     arguments: dict[str, Any]
     settings: Settings
     own: dict[str, Any]
-
-
-def split_specs(text: str) -> tuple[str, ...]:
-    """Specs separated by commas; commas in brackets belong to the spec."""
-    return tuple(part.strip() for part in _COMMA.split(text) if part.strip())
 
 
 def read_specs(specs: Sequence[str], model_args: Mapping[str, Any]) -> list[Spec]:

@@ -22,6 +22,8 @@ from lm_eval_ape.storage.strict_reading import from_json, writable
 LEAST_TEMPERATURE = 1e-6
 """Logits that are divided by less may overflow, and a query whose logits all become -inf reads nothing, unnoticed."""
 
+# Commas in brackets belong to what stands before the bracket.
+_COMMA = re.compile(r",(?![^\[\]]*\])")
 _BYTES = re.compile(r"(\d+(?:\.\d*)?(?:e\+?\d+)?)\s*([a-z]*)", re.IGNORECASE)
 _UNITS = {"b": 1} | {
     prefix + suffix: base ** (power + 1)
@@ -128,6 +130,11 @@ def _names(value: Any) -> Any:
     return tuple(part.strip() for part in given if part.strip())
 
 
+def _specs(value: Any) -> Any:
+    """Text as the specs of strategies between its commas."""
+    return _COMMA.split(value) if isinstance(value, str) else value
+
+
 WholeNumber = Annotated[int, Strict(), BeforeValidator(number)]
 Number = Annotated[float, Strict(), AllowInfNan(False), BeforeValidator(number)]
 Count = Annotated[WholeNumber, Field(ge=1), Must("a whole number of at least 1")]
@@ -144,6 +151,8 @@ Counts = Annotated[
 Numbers = Annotated[tuple[Number, ...], BeforeValidator(listed), Must("numbers such as 0.8,0.9,1.0")]
 Text = Annotated[str, Strict(), Field(min_length=1), Must("text")]
 Names = Annotated[tuple[str, ...], BeforeValidator(_names), Must("names separated by commas")]
+Specs = Annotated[Names, BeforeValidator(_specs)]
+"""Strategies, as `harness.specs.read_specs` takes them."""
 Switch = Annotated[bool, Strict(), Must("true or false")]
 Template = Annotated[Switch | Text, Must("text")]
 Arguments = Annotated[dict[str, Any], read_by(arguments)]

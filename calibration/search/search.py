@@ -1,0 +1,269 @@
+"""A search from its encodings to its choice: every encoding on every sample, as far as the race goes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, NoReturn
+
+import numpy as np
+from lm_eval.api.task import Task
+from tqdm import tqdm
+
+from lm_eval_ape.calibration.grid.average import Average, Floats
+from lm_eval_ape.calibration.grid.choice import Table
+from lm_eval_ape.calibration.grid.grid import Grid
+from lm_eval_ape.calibration.grid.measure import Measured, Meter
+from lm_eval_ape.calibration.grid.scoring import Score
+from lm_eval_ape.calibration.grid.stability import resample
+from lm_eval_ape.calibration.objective.divergence import Signal
+from lm_eval_ape.calibration.options import Options
+from lm_eval_ape.calibration.search.encodings import Encoding, LeftOut, Space
+from lm_eval_ape.calibration.search.race import Dropped, race
+from lm_eval_ape.calibration.search.rule import Rival, Rule
+from lm_eval_ape.engine import support
+from lm_eval_ape.engine.operations import ModelShape, PromptOperations
+from lm_eval_ape.errors import ApeError
+from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.harness.samples import Gathered, Sample, gather
+from lm_eval_ape.settings.strategy import Settings
+
+logger = logging.getLogger(__name__)
+
+# Settings that a prompt's cut into prefix, chunks and query depends on; prompts cut alike are gathered once.
+_CUT_BY = ("chunking", "chunk_tokens", "max_chunks", "chunks", "separator", "positions")
+
+
+class Cost(NamedTuple):
+    """What an encoding costs, up to the first new token.
+
+    Attributes:
+        operations: Floating-point operations a prompt, counted (see `engine.operations`).
+        share: Of the sequential model's.
+        seconds: What encoding a prompt took, recomputed tokens included and the query not; None if none was encoded.
+    """
+
+    operations: float
+    share: float
+    seconds: float | None
+
+
+class Tried(NamedTuple):
+    """An encoding as far as it was measured.
+
+    Attributes:
+        encoding: It.
+        cost: What it costs.
+        numbers: Of the samples that it was measured on.
+        measured: All signals of all points on them.
+        dropped: When and why the race left it out; None if it did not.
+    """
+
+    encoding: Encoding
+    cost: Cost
+    numbers: list[int]
+    measured: Measured
+    dropped: Dropped | None
+
+    def table(self, grid: Grid, signal: Signal, average: Average) -> Table:
+        """What the best point is chosen from."""
+        measured = self.measured
+        return Table(grid, grid.reported, measured.kl, measured.signal(signal), average)
+
+
+class Found(NamedTuple):
+    """What a search found.
+
+    Attributes:
+        tried: All encodings that the model can do, in the order in which they were asked for.
+        left_out: What was asked for and not tried.
+        gathered: The samples as the chosen encoding cuts them.
+        chosen: Number of the chosen one among `tried`; None where the rule finds none.
+        teacher_seconds: What the sequential model took to read a prompt, mean over samples.
+        shares: Of each of `tried`, the share of resamples that choose it.
+    """
+
+    tried: list[Tried]
+    left_out: list[LeftOut]
+    gathered: Gathered
+    chosen: int | None
+    teacher_seconds: float
+    shares: list[float]
+
+
+class Search:
+    """Searches through encodings.
+
+    Args:
+        lm: The model.
+        options: How prompts are built and what chooses.
+        space: The encodings.
+        tasks: The tasks whose prompts are read.
+        grid: The points that each encoding is measured at.
+        meter: Measures signals.
+        rule: By which the choice is made.
+    """
+
+    def __init__(
+        self,
+        lm: ApeHFLM,
+        options: Options,
+        space: Space,
+        *,
+        tasks: Mapping[str, Task],
+        grid: Grid,
+        meter: Meter,
+        rule: Rule,
+    ) -> None:
+        self.lm = lm
+        self.options = options
+        self.tasks = tasks
+        self.grid = grid
+        self.meter = meter
+        self.rule = rule
+        self.left_out = list(space.left_out)
+        self.teacher_seconds: list[float] = []
+        self.encodings = self._served(space.encodings)
+        self.gathered = self._gathered()
+
+    def run(self) -> Found:
+        """Measure and choose.
+
+        Raises:
+            ApeError: Logits are not finite, or memory does not suffice.
+        """
+        encodings, samples = self.encodings, self.gathered[0].samples
+        order = np.random.default_rng(self.options.seed).permutation(len(samples)).tolist()
+        costs = self._costs()
+        signal: Signal = self.options.choose_by if self.options.choose_by != "entropy" else "kl"
+        scores: list[list[list[Score]]] = [[] for _ in encodings]
+        seconds: list[list[float]] = [[] for _ in encodings]
+        # Points that can be chosen come first among those that are reported.
+        choosable = len(self.grid.points)
+        quiet = self.lm.rank != 0
+        with tqdm(total=len(samples) * len(encodings), unit="prompt", disable=quiet) as progress:
+
+            def measure(live: Sequence[int], part: range) -> dict[int, Floats]:
+                left = len(samples) - part.start
+                progress.total = progress.n + len(live) * left
+                progress.set_description(f"{len(live)} of {len(encodings)} encodings, {left} prompts left")
+                for number, rows in self._round(live, [order[place] for place in part], progress).items():
+                    scores[number] += [row for row, _ in rows]
+                    seconds[number] += [spent for _, spent in rows]
+                return {
+                    number: Measured.of(scores[number][part.start :]).signal(signal)[:, :choosable] for number in live
+                }
+
+            raced = race([cost.share for cost in costs], len(samples), measure, self.rule, racing=self.options.race)
+        tried = [
+            Tried(
+                encoding,
+                cost._replace(seconds=float(np.mean(own)) if own else None),
+                order[: len(rows)],
+                Measured.of(rows) if rows else _NOTHING,
+                raced.dropped.get(number),
+            )
+            for number, (encoding, cost, own, rows) in enumerate(zip(encodings, costs, seconds, scores, strict=True))
+        ]
+        live = [number for number in range(len(tried)) if number not in raced.dropped]
+        rivals = [Rival(tried[number].cost.share, raced.values[number]) for number in live]
+        weights = resample(len(samples), self.options.resamples, self.options.seed)
+        picked = self.rule.pick(rivals, weights)
+        counts = np.bincount(self.rule.picks(rivals, weights) + 1, minlength=len(live) + 1)[1:]
+        shares = [0.0] * len(tried)
+        for number, count in zip(live, counts.tolist(), strict=True):
+            shares[number] = count / len(weights)
+        chosen = None if picked is None else live[picked]
+        seconds_of_teacher = float(np.mean(self.teacher_seconds))
+        return Found(tried, self.left_out, self.gathered[chosen or 0], chosen, seconds_of_teacher, shares)
+
+    def _served(self, encodings: Sequence[Encoding]) -> list[Encoding]:
+        """Those that the model can do."""
+        served = []
+        for encoding in encodings:
+            try:
+                support.check(self.lm.model, encoding.settings)
+            except ApeError as error:
+                self._leave_out(encoding, str(error))
+            else:
+                served.append(encoding)
+        return served
+
+    def _gathered(self) -> list[Gathered]:
+        """The samples as each encoding cuts them; an encoding that reads other prompts than the first is left out."""
+        cut: dict[tuple[object, ...], Gathered | ApeError] = {}
+        kept: list[Encoding] = []
+        found: list[Gathered] = []
+        for encoding in self.encodings:
+            key = tuple(getattr(encoding.settings, name) for name in _CUT_BY)
+            if key not in cut:
+                cut[key] = self._gather(encoding.settings)
+            own = cut[key]
+            if isinstance(own, ApeError):
+                self._leave_out(encoding, str(own))
+            elif found and _texts(own.samples) != _texts(found[0].samples):
+                self._leave_out(encoding, f"It reads other prompts than {kept[0].name}, so their teachers differ.")
+            else:
+                kept.append(encoding)
+                found.append(own)
+        if not kept:
+            reasons = "\n".join(f"  {one.name}: {one.reason}" for one in self.left_out)
+            raise ApeError(f"Of all that the search asks for, nothing can be tried:\n{reasons}")
+        self.encodings = kept
+        return found
+
+    def _gather(self, settings: Settings) -> Gathered | ApeError:
+        options = self.options
+        try:
+            with self.lm.under(settings):
+                return gather(
+                    self.lm,
+                    self.tasks,
+                    options,
+                    num_tokens=self.meter.objective.num_tokens,
+                    on_too_long=options.on_too_long,
+                    limit=options.limit,
+                    picked=options.samples,
+                )
+        except ApeError as error:
+            return error
+
+    def _leave_out(self, encoding: Encoding, reason: str) -> None:
+        logger.warning("%s is left out: %s", encoding.name, reason)
+        self.left_out.append(LeftOut(encoding.name, reason))
+
+    def _costs(self) -> list[Cost]:
+        shape = ModelShape.of(self.lm.model)
+        costs = []
+        for encoding, gathered in zip(self.encodings, self.gathered, strict=True):
+            counts = [PromptOperations.of(shape, sample.prompt) for sample in gathered.samples]
+            own = sum(count.prefill(encoding.settings) for count in counts)
+            costs.append(Cost(own / len(counts), own / sum(count.sequential for count in counts), None))
+        return costs
+
+    def _round(
+        self, live: Sequence[int], numbers: Sequence[int], progress: tqdm[NoReturn]
+    ) -> dict[int, list[tuple[list[Score], float]]]:
+        """Scores, and seconds of encoding, of some encodings on some samples, in the samples' order.
+
+        Sample by sample, so that a teacher is asked once for all encodings.
+        """
+        rows = []
+        for place in self.lm.processes.own(len(numbers)):
+            row = []
+            for number in live:
+                sample = self.gathered[number].samples[numbers[place]]
+                with self.lm.under(self.encodings[number].settings):
+                    row.append((self.meter.sample(sample, self.grid.reported), self.meter.encoding_seconds(sample)))
+                progress.update()
+            rows.append((place, (row, float(self.meter.teacher(sample).seconds))))
+        together = self.lm.processes.put_together(rows)
+        self.teacher_seconds += [spent for _, spent in together]
+        return {number: [row[column] for row, _ in together] for column, number in enumerate(live)}
+
+
+_NOTHING = Measured(np.empty((0, 0, 0)), np.empty((0, 0), dtype=np.int64))
+
+
+def _texts(samples: Sequence[Sample]) -> list[tuple[str, int, int, tuple[int, ...]]]:
+    return [(sample.task, sample.doc_id, sample.number, sample.prompt.ids) for sample in samples]
