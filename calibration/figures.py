@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from lm_eval_ape.artefacts.calibration import Calibration, Frequency, Gradient, Labels
+from lm_eval_ape.artefacts.calibration import Calibration, Frequency, Frontier, Gradient, Labels
 from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
 from lm_eval_ape.display.plot_style import HEAT, INK, save, series, styled
 
@@ -43,11 +43,49 @@ def all_figures(content: Calibration) -> dict[str, Figure]:
     gradient = content.gradient
     if not gradient or len(content.grid.points) > 2:
         figures |= {"kl_surface": surface(content), "bootstrap": resamples(content)}
+    if content.frontier:
+        figures["frontier"] = frontier(content.frontier, content.chosen_by)
     if content.labels:
         figures["kl_and_score"] = kl_and_score(content, content.labels)
     if gradient:
         figures |= {"factors": factors(gradient), "training": training(gradient)}
     return figures
+
+
+@styled()
+def frontier(found: Frontier, chosen_by: str) -> Figure:
+    """What each encoding costs and how far it is from the teacher, every one named beside the figure.
+
+    Args:
+        found: The part `frontier` of a calibration file.
+        chosen_by: What the encodings are judged by, in words.
+    """
+    shown = sorted((one for one in found.candidates if one.best), key=lambda one: one.share)
+    figure = Figure(figsize=(2 * _WIDTH, max(_HEIGHT, 0.24 * len(shown) + 1)), layout="constrained")
+    axes = figure.add_subplot()
+    other, on, taken = series(3)
+    # Zero, which a logarithm has no place for, stands at the least other one.
+    least = min((one.best.value for one in shown if one.best and one.best.value > 0), default=1.0)
+    steps: list[tuple[float, float]] = []
+    lines = []
+    for number, one in enumerate(shown, start=1):
+        assert one.best
+        style = taken if one.name == found.chosen else on if one.frontier else other
+        height = max(one.best.value, least)
+        low, high = (max(end, least / 10) for end in (one.best.interval.low, one.best.interval.high))
+        bars = [[max(0.0, height - low)], [max(0.0, high - height)]]
+        axes.errorbar(one.share, height, yerr=bars, fmt=style.marker, color=style.color, capsize=2, markersize=6)
+        axes.annotate(str(number), (one.share, height), xytext=(5, 4), textcoords="offset points", fontsize=8)
+        sign = "chosen" if style is taken else "frontier" if style is on else f"{one.samples} samples"
+        lines.append(f"{number}  {one.name} ({sign})")
+        steps += [(one.share, height)] if one.frontier else []
+    if steps:
+        axes.step(*zip(*sorted(steps), strict=True), where="post", color=INK, linewidth=0.8, linestyle=":")
+    axes.set_yscale("log")
+    axes.set(xlabel="operations up to the first new token, share of sequential's", ylabel=chosen_by)
+    axes.set_title(f"Encodings: cost and {chosen_by}")
+    figure.text(1.01, 0.98, "\n".join(lines), va="top", fontsize=8, transform=axes.transAxes)
+    return figure
 
 
 @styled()

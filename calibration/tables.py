@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from lm_eval_ape.artefacts.calibration import Calibration, Difference, Entropy, Gradient, Rank, Unseen
+from lm_eval_ape.artefacts.calibration import (
+    Calibration,
+    Difference,
+    Entropy,
+    Frontier,
+    Gradient,
+    Rank,
+    SignalRank,
+    Unseen,
+)
 from lm_eval_ape.artefacts.document import WithPoint
 from lm_eval_ape.artefacts.moved_heads import moved
 from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
@@ -42,6 +51,10 @@ def show(content: Calibration, console: Console | None = None) -> None:
         # A file or a pipe has no width of its own, and rich would take 80.
         console = Console(stderr=True, width=None if sys.stderr.isatty() else WIDTH)
     gradient = content.gradient
+    if content.frontier:
+        console.print(candidates(content.frontier, content.chosen_by))
+        for line in frontier_sentences(content.frontier, content.chosen_by):
+            console.print(terminal(line), markup=False, highlight=False, soft_wrap=True)
     if len(content.grid.points) > 2 or not gradient:
         console.print(_surface(content))
         for line in sentences(content):
@@ -52,6 +65,90 @@ def show(content: Calibration, console: Console | None = None) -> None:
             console.print(terminal(line), markup=False, highlight=False, soft_wrap=True)
     if content.test:
         console.print(_test(content.test, content.metric))
+
+
+HEADERS = ("encoding", "T, S", "cost", "encoding s", "{}, 95%", "more than chosen, 95%", "chosen in", "")
+# The widest, which the report has room for.
+_REPORT_ONLY = HEADERS.index("more than chosen, 95%")
+
+
+def candidates(frontier: Frontier, chosen_by: str) -> RichTable:
+    """A search's candidates, the cheapest first.
+
+    Args:
+        frontier: What the search found.
+        chosen_by: What chose, in words.
+    """
+    table = RichTable(
+        title=f"{len(frontier.candidates)} encodings; reading a prompt takes the sequential model "
+        f"{frontier.sequential_seconds:.3g} s",
+        caption="cost: operations up to the first new token, share of the sequential model's; *: no other encoding is "
+        "both cheaper and closer; encoding s: of a prompt, without its query",
+    )
+    kept = [number for number in range(len(HEADERS)) if number != _REPORT_ONLY]
+    for number in kept:
+        first_or_last = number in {0, len(HEADERS) - 1}
+        table.add_column(HEADERS[number].format(chosen_by), justify="left" if first_or_last else "right")
+    for row in rows_of(frontier):
+        cells = [Text(terminal(row[number])) for number in kept]
+        table.add_row(*cells, style="bold green" if row[0] == frontier.chosen else None)
+    return table
+
+
+def rows_of(frontier: Frontier) -> list[list[str]]:
+    """A search's candidates as cells, the cheapest first."""
+    rows = []
+    for one in sorted(frontier.candidates, key=lambda one: (one.share, one.best.value if one.best else 0.0)):
+        best, chosen = one.best, one.name == frontier.chosen
+        about = ["chosen"] if chosen else []
+        about += [f"left out after {one.samples}"] if one.dropped else []
+        about += [] if one.score is None else [f"score {one.score:.4g}"]
+        rows.append(
+            [
+                one.name,
+                f"{best.attn_temperature:g}, {best.attn_scale:g}" if best else "-",
+                f"{one.share:.3f}{'*' if one.frontier else ' '}",
+                "-" if one.seconds is None else f"{one.seconds:.3g}",
+                f"{best.value:.3g} [{best.interval.low:.3g}, {best.interval.high:.3g}]" if best else "-",
+                interval(best.more_than_chosen) if best and not chosen else "-",
+                f"{one.share_of_resamples:.0%}",
+                ", ".join(about),
+            ]
+        )
+    return rows
+
+
+def frontier_sentences(frontier: Frontier, chosen_by: str) -> list[str]:
+    """What a search found, a sentence each."""
+    rule, chosen = frontier.rule, frontier.choice
+    rules = {
+        "one_standard_error": f"the cheapest whose {chosen_by} is within one standard error of the least",
+        "accept": f"the cheapest whose {chosen_by} is at most {rule.value or 0:g}",
+        "budget": f"the least {chosen_by} of those that cost at most {rule.value or 0:g} of the sequential prefill",
+    }
+    lines = [
+        f"Chosen: {chosen.name}, {rules[rule.name]}; {chosen.share_of_resamples:.1%} of resamples choose it too. It "
+        f"takes {chosen.share:.3f} of the sequential model's operations up to the first new token."
+    ]
+    if frontier.measurements < frontier.of:
+        lines.append(
+            f"The race read {frontier.measurements} prompts in place of {frontier.of}, "
+            f"{frontier.of / frontier.measurements:.1f} times fewer."
+        )
+    lines += [f"{one.name} {one.dropped.reason}." for one in frontier.candidates if one.dropped]
+    lines += [f"Not tried: {one.name}. {one.reason}" for one in frontier.left_out]
+    lines += signal_sentences(frontier.signals, "encodings")
+    return lines
+
+
+def signal_sentences(ranks: Sequence[SignalRank], over: str) -> list[str]:
+    """Which signal goes with the score, the strongest first, each averaged in its best way."""
+    known = sorted((one for one in ranks if one.rho is not None), key=lambda one: -abs(one.rho or 0.0))
+    best: dict[str, SignalRank] = {}
+    for one in known:
+        best.setdefault(one.signal, one)
+    found = "; ".join(f"{one.signal} ({one.average}) {rank_sentence(one)}" for one in best.values())
+    return [f"Spearman's rho of signals and score over {over}: {found}."] if found else []
 
 
 def _surface(content: Calibration) -> RichTable:
@@ -80,7 +177,8 @@ def _surface(content: Calibration) -> RichTable:
 def sentences(content: Calibration) -> list[str]:
     """What the numbers mean, a sentence each."""
     choice, stability, grid = content.choice, content.stability, content.grid
-    lines = [f"Chosen: {_point(choice)}, mean KL {choice.mean_kl:.4g} nats."]
+    by = "" if content.chosen_by == "mean KL" else f" by the least {content.chosen_by}"
+    lines = [f"Chosen{by}: {_point(choice)}, mean KL {choice.mean_kl:.4g} nats."]
     if choice.ties:
         ties = ", ".join(f"({t:g}, {s:g})" for t, s in choice.ties)
         lines.append(f"As good: {ties}; of these the point nearest to (1, 1) is taken.")
@@ -112,6 +210,7 @@ def sentences(content: Calibration) -> list[str]:
         oracle, spearman = labels.oracle, labels.spearman
         lines.append(f"Label-tuned: {_point(oracle)}, {labels.metric} {oracle.score:.4f} on calibration rows.")
         lines.append(f"Spearman's rho of KL and {labels.metric} over points: {rank_sentence(spearman)}.")
+        lines += signal_sentences(labels.signals, "points")
     return lines
 
 

@@ -4,8 +4,9 @@ Encodings are measured on the same samples, a few at a time. After each round ev
 that leads. A difference is beyond doubt where a confidence sequence of its mean leaves 0 out: an interval that holds at
 all rounds at once, so that one may look as often as one likes (the asymptotic confidence sequence of Waudby-Smith et
 al., "Time-uniform central limit theory and asymptotic confidence sequences", Annals of Statistics 52, 2024). The error
-is divided among all points of all encodings (Bonferroni), so that the best one stays, whichever it is. Races of this kind
-go back to Maron and Moore, "Hoeffding races" (1994), whose bound needs values of a known range, which a KL has not.
+is divided among all points of all encodings (Bonferroni), so that the best one stays, whichever it is. Races of this
+kind go back to Maron and Moore, "Hoeffding races" (1994), whose bound needs values of a known range, which a KL has
+not.
 """
 
 from __future__ import annotations

@@ -537,6 +537,15 @@ class Calibration(Part):
         return self.gradient or self.choice
 
     @property
+    def chosen_by(self) -> str:
+        """What the choice made small, in words."""
+        signals = self.signals
+        if signals is None or signals.choose_by == "entropy":
+            return "mean KL"
+        names = {"kl": "KL", "js": "Jensen-Shannon divergence", "nll": "NLL of the teacher's tokens"}
+        return f"{signals.average} {names.get(signals.choose_by, signals.choose_by)}".replace("_", " ")
+
+    @property
     def metric(self) -> str | None:
         """What labels and test rows are scored by, if any are."""
         named = self.test.metric if self.test else None

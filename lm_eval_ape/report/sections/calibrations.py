@@ -9,7 +9,7 @@ from lm_eval_ape.artefacts.moved_heads import moved
 from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL
 from lm_eval_ape.calibration import figures as drawings
 from lm_eval_ape.calibration.document import model_args_line
-from lm_eval_ape.calibration.tables import MOVED, gradient_sentences, sentences
+from lm_eval_ape.calibration.tables import HEADERS, MOVED, frontier_sentences, gradient_sentences, rows_of, sentences
 from lm_eval_ape.report.material import Found, Material
 from lm_eval_ape.report.section import Drawn, Figures, Section
 
@@ -31,7 +31,11 @@ def _part(number: int, found: Found[Calibration], figures: Figures) -> dict[str,
         f"{objective.num_tokens} tokens, history {objective.history}, {len(content.grid.points)} points "
         f"measured; on {content.device}, {content.created}.",
         "line": model_args_line(content, str(found.path)),
-        "sentences": sentences(content) + (gradient_sentences(content.gradient) if content.gradient else []),
+        "candidates": rows_of(content.frontier) if content.frontier else [],
+        "headers": [header.format(content.chosen_by) or "Note" for header in HEADERS],
+        "sentences": (frontier_sentences(content.frontier, content.chosen_by) if content.frontier else [])
+        + sentences(content)
+        + (gradient_sentences(content.gradient) if content.gradient else []),
         "points": _points(content),
         "moved": _moved(content.gradient) if content.gradient else [],
         "figures": _figures(number, content, figures),
@@ -66,6 +70,11 @@ def _points(content: Calibration) -> list[tuple[str, str, str]]:
 def _figures(number: int, content: Calibration, figures: Figures) -> list[Drawn]:
     metric = content.labels and content.labels.metric
     words = {
+        "frontier": (
+            "Cost against distance from the sequential model, a numbered point for each encoding.",
+            "What each encoding costs and how far it is from the sequential model, with 95% intervals. The dotted line "
+            "joins those that no other one beats in both; the list beside names them all.",
+        ),
         "kl_surface": (
             f"Mean KL over the grid of T and S; the least is at {content.choice.point}.",
             "Mean KL at every point of the grid. Points with an outline: chosen (square), APE's default (diamond), "
