@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import AllowInfNan, Field, model_validator
 
 from lm_eval_ape.artefacts.document import Count, Number, Part, PartError, Positive, Share, check_interval
-from lm_eval_ape.artefacts.run_record import Identity, Measured, Settings
+from lm_eval_ape.artefacts.run_record import AnswerNats, Identity, Measured, Settings
 
 SCHEMA_VERSION = 1
 
@@ -44,6 +44,24 @@ class MeanKL(Part):
     documents: Count | None = None
 
 
+class MeanAnswer(Part):
+    """A mean log-likelihood of reference answers in nats, and how it compares with the baseline's.
+
+    Attributes:
+        mean: Over documents, each the sum over its answer's tokens; over tasks, the mean of the tasks' means.
+        stderr: Its standard error; None where a task has a single document.
+        tokens: Mean number of an answer's tokens.
+        documents: How many there are.
+        difference: Paired, from the baseline; None of the baseline itself.
+    """
+
+    mean: Annotated[float, AllowInfNan(False)]
+    stderr: Positive | None
+    tokens: Positive
+    documents: Count
+    difference: Difference | None
+
+
 class Score(Part):
     """A mean score, and how it compares with the baseline's."""
 
@@ -52,6 +70,7 @@ class Score(Part):
     difference: Difference | None
     kept: float | None
     kl: MeanKL | None
+    answer_nats: MeanAnswer | None = None
 
 
 class TaskScore(Score):
@@ -215,6 +234,7 @@ class Answer(Part):
     prediction: str
     requests: list[Measured] | None = None
     kl: list[Prompt] | None = None
+    answer_nats: AnswerNats | None = None
 
 
 class Sample(Part):

@@ -1,4 +1,4 @@
-"""What `compare` keeps beside a run, `run.json` and `kl.json`, in the order in which it is written."""
+"""What `compare` keeps beside a run, `run.json`, `kl.json` and `answer_nats.json`, in the order of writing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, AllowInfNan, Field, model_validator
 
 from lm_eval_ape.artefacts.document import (
     Count,
@@ -30,6 +30,7 @@ from lm_eval_ape.storage.files import read_json, write_text
 
 RECORD_NAME = "run.json"
 KL_NAME = "kl.json"
+ANSWERS_NAME = "answer_nats.json"
 
 _MEND = "Run lm-eval-ape compare again with the same --output_path; what is whole is not run again."
 
@@ -168,6 +169,36 @@ class KLRecord(Part):
     samples: list[PromptKL]
 
 
+class AnswerNats(Part):
+    """How likely a reference answer is: see `harness.reference_answers.ScoredAnswer`."""
+
+    answer: Name
+    tokens: Annotated[int, Field(ge=1)]
+    nats: Annotated[Number, AllowInfNan(False)]
+
+
+class DocumentAnswer(AnswerNats, OfDocument):
+    """How likely the reference answer of a document is."""
+
+    prompt_sha256: Name
+
+
+class AnswersRecord(Part):
+    """What `answer_nats.json` says of a run: how likely the reference answers are, and where there are none.
+
+    Attributes:
+        identity: The run's.
+        without: How many documents of a task have no reference answer, where some have one.
+        passed_over: Tasks of which no document has one.
+        samples: Those that have one.
+    """
+
+    identity: dict[str, Any]
+    without: dict[str, Count]
+    passed_over: list[Name]
+    samples: list[DocumentAnswer]
+
+
 def read_record(path: Path) -> Record:
     """Read what `write_record` wrote.
 
@@ -192,6 +223,16 @@ def read_divergences(path: Path) -> KLRecord:
         return KLRecord.model_validate(content)
 
 
+def read_answers(path: Path) -> AnswersRecord:
+    """Read what `write_answers` wrote.
+
+    Raises:
+        ApeError: It cannot be read, or holds something else.
+    """
+    with _reading(path, "file") as content:
+        return AnswersRecord.model_validate(content)
+
+
 def write_record(folder: Path, record: Record) -> None:
     """Say that a folder's run is finished, and what it is; written last, so that a killed run has none.
 
@@ -208,6 +249,15 @@ def write_divergences(folder: Path, found: KLRecord) -> None:
         ApeError: They cannot be written.
     """
     write_text(folder / KL_NAME, json.dumps(found.as_json(), ensure_ascii=False) + "\n")
+
+
+def write_answers(folder: Path, found: AnswersRecord) -> None:
+    """Keep how likely the reference answers are to a run's model beside its record.
+
+    Raises:
+        ApeError: They cannot be written.
+    """
+    write_text(folder / ANSWERS_NAME, json.dumps(found.as_json(), ensure_ascii=False) + "\n")
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from lm_eval_ape.artefacts.board import (
 )
 from lm_eval_ape.artefacts.identity import versions
 from lm_eval_ape.artefacts.run_record import Measured
+from lm_eval_ape.comparison.answer_board import Answers
 from lm_eval_ape.comparison.costs import costs
 from lm_eval_ape.comparison.kl_board import Divergences
 from lm_eval_ape.comparison.kl_board import notes as kl_notes
@@ -58,7 +59,7 @@ def make_board(
 
     Returns:
         The board. Scores and differences are in the metric's own unit, lengths in tokens or characters, times in
-        seconds, memory in bytes, divergences in nats.
+        seconds, memory in bytes, divergences and log-likelihoods in nats.
 
     Raises:
         ApeError: The baseline or the metric does not exist, or the runs have nothing in common.
@@ -74,8 +75,9 @@ def make_board(
     labels = [run.label for run in runs]
     lengths = measure(matched, runs)
     divergences = {run.label: Divergences(run) for run in runs}
-    notes += kl_notes(list(divergences.values()), matched)
     chance = {"resamples": resamples, "seed": seed}
+    answers = Answers(runs, matched, base, chance)
+    notes += [*kl_notes(list(divergences.values()), matched), *answers.notes()]
     return Board(
         schema_version=SCHEMA_VERSION,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -91,9 +93,9 @@ def make_board(
         ),
         notes=notes,
         tasks={task.task: _task_part(task, runs) for task in matched},
-        rows=[_row_part(divergences[run.label], matched, labels, base, chance) for run in runs],
+        rows=[_row_part(divergences[run.label], answers, matched, labels, base=base, chance=chance) for run in runs],
         lengths=by_length(matched, lengths, labels, base, **chance),
-        samples={task.task: _samples_part(task, runs, lengths, divergences) for task in matched},
+        samples={task.task: _samples_part(task, runs, lengths, divergences, answers) for task in matched},
     )
 
 
@@ -112,8 +114,10 @@ def _task_part(task: Matched, runs: Sequence[Run]) -> Task:
 
 def _row_part(
     divergences: Divergences,
+    answers: Answers,
     matched: Sequence[Matched],
     labels: Sequence[str],
+    *,
     base: str | None,
     chance: Mapping[str, int],
 ) -> Row:
@@ -139,6 +143,7 @@ def _row_part(
             task.task: TaskScore(
                 **_scores_part(run.label, [task], base, chance),
                 kl=divergences.mean(task),
+                answer_nats=answers.mean(run.label, task),
                 left_out=task.left_out.get(run.label, 0),
                 reported=run.results.results.get(task.task),
             )
@@ -147,6 +152,7 @@ def _row_part(
         average=Average(
             **_scores_part(run.label, shared, base, chance),
             kl=divergences.mean(*shared),
+            answer_nats=answers.mean(run.label, *shared),
             tasks=[task.task for task in shared],
         )
         if shared
@@ -170,7 +176,11 @@ def _scores_part(label: str, tasks: Sequence[Matched], base: str | None, chance:
 
 
 def _samples_part(
-    task: Matched, runs: Sequence[Run], lengths: Lengths, divergences: Mapping[str, Divergences]
+    task: Matched,
+    runs: Sequence[Run],
+    lengths: Lengths,
+    divergences: Mapping[str, Divergences],
+    answers: Answers,
 ) -> list[Sample]:
     having = [run for run in runs if run.label in task.scores]
     requests = {run.label: _requests(run, task.task) for run in having}
@@ -192,6 +202,7 @@ def _samples_part(
                         prediction=row.prediction,
                         requests=requests[label].get(row.doc_id),
                         kl=divergences[label].prompts(task.task, row),
+                        answer_nats=answers.of(label, task.task, key),
                     )
                     for label, row in rows.items()
                 },

@@ -90,6 +90,8 @@ def _csv_line(board: Board, row: Row, task: str, score: Score) -> dict[str, Any]
     facts = [board.tasks[name] for name in (score.tasks if isinstance(score, Average) else [task])]
     difference = score.difference.as_json() if score.difference else {}
     kl = score.kl.as_json() if score.kl else {}
+    answer = score.answer_nats.as_json() if score.answer_nats else {}
+    nats = answer.get("difference") or {}
     cost = row.costs.as_json() if row.costs else {}
     settings = row.settings or {}
     line = {
@@ -113,6 +115,11 @@ def _csv_line(board: Board, row: Row, task: str, score: Score) -> dict[str, Any]
         "kl_mean": kl.get("mean"),
         "kl_stderr": kl.get("stderr"),
         "kl_tokens": row.kl.num_tokens if row.kl else None,
+        "answer_nats": answer.get("mean"),
+        "answer_nats_stderr": answer.get("stderr"),
+        "answer_tokens": answer.get("tokens"),
+        "answer_nats_difference": nats.get("mean"),
+        **{f"answer_nats_{name}": nats.get(name) for name in ("low", "high", "p_value", "within_noise")},
         **{
             f"{name}_median": (cost.get(name) or {}).get("median")
             for name in ("prefill_seconds", "seconds", "scoring_seconds")

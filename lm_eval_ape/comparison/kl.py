@@ -53,6 +53,11 @@ class StrategyKL:
         self.run = run
 
     @property
+    def what(self) -> str:
+        """What is measured, in words."""
+        return f"KL of {self.spec.label} from the sequential model"
+
+    @property
     def identity(self) -> KLIdentity:
         """Everything the divergences depend on; only for a run whose divergences were asked for."""
         return KLIdentity(run=dict(self.run), **asdict(self.objective), limit=self.options.kl_limit)

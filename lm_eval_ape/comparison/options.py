@@ -12,7 +12,17 @@ from lm_eval_ape.settings import option_values as values
 from lm_eval_ape.settings.options import HarnessOptions, option
 
 DEFAULT_STRATEGIES = "sequential,parallel,sink,ape"
-_RUNNING = ("tasks", "strategies", "limit", "num_fewshot", "gen_kwargs", "device", "kl_tokens", "kl_limit")
+_RUNNING = (
+    "tasks",
+    "strategies",
+    "limit",
+    "num_fewshot",
+    "gen_kwargs",
+    "device",
+    "kl_tokens",
+    "kl_limit",
+    "answer_nats",
+)
 
 
 def strategies_option(default: str) -> Any:
@@ -53,6 +63,9 @@ class Options(StrategyOptions):
         0, "measure each strategy's KL from the sequential model over so many next tokens", "K"
     )
     kl_limit: values.Count | None = option(None, "measure the KL of the first N documents of each task alone", "N")
+    answer_nats: values.Switch = option(
+        False, "measure the log-likelihood of each document's reference answer under each strategy, in nats"
+    )
     wandb_args: values.Arguments = option(
         {}, "log each strategy's run and the board to Weights & Biases, with arguments of wandb.init", "KEY=VALUE,..."
     )

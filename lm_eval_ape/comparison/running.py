@@ -19,6 +19,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval_ape.artefacts.identity import check_weights
 from lm_eval_ape.artefacts.run_record import KeptChunks, Record, Request, write_record
 from lm_eval_ape.comparison import folder
+from lm_eval_ape.comparison.answers import StrategyAnswers
 from lm_eval_ape.comparison.command import command
 from lm_eval_ape.comparison.identity import identity, shared_identity
 from lm_eval_ape.comparison.kl import StrategyKL
@@ -30,6 +31,7 @@ from lm_eval_ape.engine import support
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.catalogue import Catalogue
 from lm_eval_ape.harness.mean_metrics import mean_metric
+from lm_eval_ape.harness.reference_answers import without_answers
 from lm_eval_ape.harness.specs import Spec, describe, read_specs
 from lm_eval_ape.runtime.processes import OtherProcessError
 from lm_eval_ape.storage.files import make_folder
@@ -67,6 +69,8 @@ class Strategies:
         self.output = make_folder(str(options.output_path))
         self.tasks: dict[str, Task] = Catalogue(options).load(options.tasks)
         self.no_means = _no_means(self.tasks, options.metric) if scored else {}
+        if options.answer_nats:
+            _check_answers(self.tasks, options.limit)
 
     def run(self, lm: MeasuredApeHFLM | None = None) -> list[Run]:
         """Run the unfinished strategies, and read all runs back.
@@ -95,18 +99,18 @@ class Strategies:
             logger.info("%s", what)
             with self._named(one.spec):
                 finished[number - 1] = self._run(lm, one)
-        self._measure_kl(lm, wanted)
+        for kind in (StrategyKL, StrategyAnswers):
+            self._measure(lm, [kind(self.options, *one) for one in wanted])
         return [read_run(results_file) for results_file in finished if results_file is not None and lm.rank == 0]
 
-    def _measure_kl(self, lm: MeasuredApeHFLM, wanted: Sequence[Wanted]) -> None:
+    def _measure(self, lm: MeasuredApeHFLM, ones: Sequence[StrategyKL | StrategyAnswers]) -> None:
         """Runs after all strategies, so that it does not count in their seconds and memory."""
-        kls = [StrategyKL(self.options, *one) for one in wanted]
-        needs = lm.processes.from_first([kl.needed for kl in kls])
-        needed = [kl for kl, wanting in zip(kls, needs, strict=True) if wanting]
-        for number, kl in enumerate(needed, start=1):
-            logger.info("[%d/%d] KL of %s from the sequential model", number, len(needed), kl.spec.label)
-            with self._named(kl.spec):
-                kl.measure(lm, self.tasks, self.output / "cache")
+        needs = lm.processes.from_first([one.needed for one in ones])
+        needed = [one for one, wanting in zip(ones, needs, strict=True) if wanting]
+        for number, one in enumerate(needed, start=1):
+            logger.info("[%d/%d] %s", number, len(needed), one.what)
+            with self._named(one.spec):
+                one.measure(lm, self.tasks, self.output / "cache")
 
     @contextmanager
     def _named(self, spec: Spec) -> Iterator[None]:
@@ -207,6 +211,22 @@ def _memory_words(own: bool, device: str) -> str:
     if device == "cuda":
         return "GPU, allocated"
     return "process, resident" if own else "process, resident, the largest so far"
+
+
+def _check_answers(tasks: Mapping[str, Task], limit: float | None) -> None:
+    """Refuse tasks without a reference answer, and name those that are passed over.
+
+    Raises:
+        ApeError: None of them has one.
+    """
+    without = without_answers(tasks, limit)
+    if len(without) == len(tasks):
+        raise ApeError(
+            f"answer_nats needs a task with reference answers, and there is none of {', '.join(without)}: a task that "
+            "scores whole texts has none, nor has one whose doc_to_target is empty. Name another task, or drop it."
+        )
+    if without:
+        logger.warning("%s: no document has a reference answer to score.", ", ".join(without))
 
 
 def _no_means(tasks: Mapping[str, Task], metric: str | None) -> dict[str, list[str]]:

@@ -10,7 +10,17 @@ from typing import Any
 
 from lm_eval_ape.artefacts.document import checking
 from lm_eval_ape.artefacts.harness_files import Results
-from lm_eval_ape.artefacts.run_record import KL_NAME, RECORD_NAME, KLRecord, Record, read_divergences, read_record
+from lm_eval_ape.artefacts.run_record import (
+    ANSWERS_NAME,
+    KL_NAME,
+    RECORD_NAME,
+    AnswersRecord,
+    KLRecord,
+    Record,
+    read_answers,
+    read_divergences,
+    read_record,
+)
 from lm_eval_ape.comparison.samples import Samples, read_samples
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.specs import describe
@@ -31,6 +41,7 @@ class Run:
         tasks: Each task's rows.
         record: What `compare` wrote beside it (`run_record.write_record`); None for other runs.
         kl: Its divergences from the sequential model (`kl.StrategyKL`); None where they were not measured.
+        answers: How likely the reference answers are to it (`answers.StrategyAnswers`); None where it was not measured.
     """
 
     label: str
@@ -39,6 +50,7 @@ class Run:
     tasks: dict[str, Samples]
     record: Record | None
     kl: KLRecord | None = None
+    answers: AnswersRecord | None = None
 
     @property
     def settings(self) -> dict[str, Any] | None:
@@ -111,7 +123,7 @@ def read_run(results_file: Path) -> Run:
     }
     record = _record(results_file)
     label = record.label if record else _label(results)
-    return Run(label, results_file, results, tasks, record, _kl(results_file, record))
+    return Run(label, results_file, results, tasks, record, _kl(results_file, record), _answers(results_file, record))
 
 
 def _results(path: Path) -> Results:
@@ -136,6 +148,15 @@ def _kl(results_file: Path, record: Record | None) -> KLRecord | None:
         return None
     content = read_divergences(path)
     return content if content.identity.run == record.identity else None
+
+
+def _answers(results_file: Path, record: Record | None) -> AnswersRecord | None:
+    """The log-likelihoods beside the record, if they are of this run."""
+    path = results_file.parent.parent / ANSWERS_NAME
+    if record is None or not path.is_file():
+        return None
+    content = read_answers(path)
+    return content if content.identity == record.identity else None
 
 
 def _newest(files: Sequence[Path]) -> list[Path]:

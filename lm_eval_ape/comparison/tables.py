@@ -1,11 +1,11 @@
-"""A board as tables of text: scores and differences, costs, and scores by length."""
+"""A board as tables of text: scores and differences, answers' likelihoods, costs, and scores by length."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from lm_eval_ape.artefacts.board import Board, KeptTokens, Middle, Row, Score
+from lm_eval_ape.artefacts.board import Board, Difference, KeptTokens, Middle, Row, Score
 from lm_eval_ape.harness.specs import changed, temperature_and_scale
 
 BETTER, WORSE, NOISE = "▲", "▼", "≈"
@@ -23,6 +23,11 @@ KL = (
     " KL: mean divergence of next-token distributions from the sequential model's in nats, over up to {num_tokens} of "
     "its own greedy tokens."
 )
+ANSWERS = (
+    "Mean log-likelihood of a document's reference answer in nats, the sum over its tokens (of several answers the "
+    "likeliest), ± standard error, and the mean number of its tokens; a higher one is better."
+)
+_DIFFERENCE = ("Difference", "95% interval", "p", "")
 _GIB = 2**30
 
 
@@ -36,12 +41,17 @@ class Table(NamedTuple):
 
 
 def tables(board: Board) -> list[Table]:
-    """The board's tables: scores, costs where they were measured, scores by length."""
+    """The board's tables: scores, answers' likelihoods and costs where they were measured, scores by length."""
+    return [*line_tables(board), *([_lengths(board)] if len(board.lengths.buckets) > 1 else [])]
+
+
+def line_tables(board: Board) -> list[Table]:
+    """The tables in which a line is a row of the board, in a task or in all: all but scores by length."""
     found = [_scores(board)]
+    if any(score.answer_nats for row in board.rows for score in row.scores):
+        found.append(_answers(board))
     if any(row.costs for row in board.rows):
         found.append(_costs(board))
-    if len(board.lengths.buckets) > 1:
-        found.append(_lengths(board))
     return found
 
 
@@ -59,7 +69,7 @@ class ScorePart(NamedTuple):
 def _scores(board: Board) -> Table:
     base = board.baseline
     headers = ["Tasks", "Strategy", "Settings", "n", "Metric", "Value", "Stderr"]
-    headers += ["Difference", "95% interval", "p", "", "Kept"] if base else []
+    headers += [*_DIFFERENCE, "Kept"] if base else []
     measured = next((row.kl for row in board.rows if row.kl), None)
     headers += ["KL"] if measured else []
     common = _common_settings(board)
@@ -72,12 +82,12 @@ def _scores(board: Board) -> Table:
             cells = [name, row.label, settings_words(row, common), str(part.documents), metric]
             higher = part.higher_is_better
             cells += [shown(score.score, higher), f"± {shown(score.stderr, higher)}"]
-            cells += _difference(score, higher) if base else []
+            cells += [*_difference(score.difference, higher, share=higher), _kept(score)] if base else []
             rows.append([*cells, *([_divergence(row, score)] if measured else [])])
             # As in the harness's tables, a task is named once.
             name = ""
-    scores = _unit([fact.higher_is_better for fact in board.tasks.values()])
-    caption = LEGEND.format(baseline=base, scores=scores) if base else f"{scores} ± standard error."
+    unit = _unit([fact.higher_is_better for fact in board.tasks.values()])
+    caption = LEGEND.format(baseline=base, scores=unit) if base else f"{unit} ± standard error."
     caption += KL.format(num_tokens=measured.num_tokens) if measured else ""
     caption += f" All that cut the context: {', '.join(common)}." if common else ""
     return Table("Scores", caption, headers, rows)
@@ -121,15 +131,18 @@ def settings_words(row: Row, common: Sequence[str] = ()) -> str:
     return " ".join([temperature_and_scale(row.settings), *own])
 
 
-def _difference(score: Score, higher: bool) -> list[str]:
-    kept = "" if score.kept is None else f"{100 * score.kept:.0f}%"
-    found = score.difference
+def _kept(score: Score) -> str:
+    return "" if score.kept is None else f"{100 * score.kept:.0f}%"
+
+
+def _difference(found: Difference | None, higher: bool, *, share: bool) -> list[str]:
+    """Cells of a difference, for a metric for which higher (or not) is better, and which is a share of 1 (or not)."""
     if found is None:
-        return ["", "", "", "", kept]
-    ends = "" if found.low is None else f"[{shown(found.low, higher, '+')}, {shown(found.high, higher, '+')}]"
+        return ["", "", "", ""]
+    ends = "" if found.low is None else f"[{shown(found.low, share, '+')}, {shown(found.high, share, '+')}]"
     p = f"{found.p_value:.3f}" if found.p_value >= 0.001 else "<0.001"
     mark = NOISE if found.within_noise else BETTER if (found.mean > 0) == higher else WORSE
-    return [shown(found.mean, higher, "+"), ends, p, mark, kept]
+    return [shown(found.mean, share, "+"), ends, p, mark]
 
 
 def _divergence(row: Row, score: Score) -> str:
@@ -137,6 +150,24 @@ def _divergence(row: Row, score: Score) -> str:
         return f"{score.kl.mean:.3g}"
     # The sequential model is the teacher itself.
     return "0" if row.sequential else ""
+
+
+def _answers(board: Board) -> Table:
+    """How likely the reference answers are, with differences from the baseline."""
+    base = board.baseline
+    headers = ["Tasks", "Strategy", "n", "Tokens", "Nats", "Stderr", *(_DIFFERENCE if base else ())]
+    rows = []
+    for part in score_parts(board):
+        name = part.name
+        for row, score in zip(board.rows, part.scores, strict=True):
+            found = score.answer_nats if score else None
+            if found is None:
+                continue
+            cells = [name, row.label, str(found.documents), f"{found.tokens:.1f}"]
+            cells += [shown(found.mean, False), f"± {shown(found.stderr, False)}"]
+            rows.append([*cells, *(_difference(found.difference, True, share=False) if base else [])])
+            name = ""
+    return Table("Reference answers", ANSWERS, headers, rows)
 
 
 def _costs(board: Board) -> Table:

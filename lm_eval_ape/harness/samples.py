@@ -107,18 +107,19 @@ def collect(
         )
     candidates: list[Instance] = []
     for name, task in tasks.items():
-        candidates += _build(lm, task, options, limit=limit, numbers=picked.get(name))
+        requests = build_requests(lm, task, options, limit=limit, numbers=picked.get(name))
+        candidates += _unique(requests)
     prompts: dict[str, Prompt] = {}
     if lm.settings.retrieves:
         # The teacher reads what the retriever keeps, however long the document is.
         prompts = lm.split_requests(candidates, [num_tokens] * len(candidates), quiet=True)
-    requests: list[Instance] = []
+    fitting: list[Instance] = []
     too_long = 0
     for request in candidates:
         text = request.args[0]
         tokens = len(prompts[text].ids) if text in prompts else len(lm.cutter.ids.of(request)(text)[0])
         if tokens + num_tokens <= lm.max_length:
-            requests.append(request)
+            fitting.append(request)
         elif on_too_long == "error":
             raise ApeError(
                 f"document {request.doc_id} of task {request.task_name} has {tokens} tokens, which with "
@@ -128,8 +129,8 @@ def collect(
             )
         else:
             too_long += 1
-    prompts = prompts or lm.split_requests(requests, [num_tokens] * len(requests), quiet=True)
-    whole = [_sample(request, prompts[request.args[0]]) for request in requests]
+    prompts = prompts or lm.split_requests(fitting, [num_tokens] * len(fitting), quiet=True)
+    whole = [_sample(request, prompts[request.args[0]]) for request in fitting]
     samples = [sample for sample in whole if sample.prompt.chunks]
     gathered = Gathered(samples, too_long, len(whole) - len(samples))
     if too_long:
@@ -143,10 +144,14 @@ def collect(
     return gathered
 
 
-def _build(
+def build_requests(
     lm: ApeHFLM, task: Task, options: HarnessOptions, *, limit: float | None, numbers: list[int] | None
 ) -> list[Instance]:
-    """A task's requests, each different prompt of a document once."""
+    """A task's requests, as the harness sends them; documents that were picked keep their numbers.
+
+    Raises:
+        ApeError: The task scores whole texts.
+    """
     if task.OUTPUT_TYPE == "loglikelihood_rolling":
         raise ApeError(
             f"Task {task.task_name} scores whole texts (loglikelihood_rolling): there is no next token to compare."
@@ -164,7 +169,7 @@ def _build(
         # The harness counts picked documents from 0.
         for request in task.instances:
             request.doc_id = numbers[request.doc_id]
-    return _unique(task.instances)
+    return list(task.instances)
 
 
 def _unique(requests: Iterable[Instance]) -> list[Instance]:
@@ -180,8 +185,13 @@ def _unique(requests: Iterable[Instance]) -> list[Instance]:
 
 
 def _sample(request: Instance, prompt: Prompt) -> Sample:
-    digest = hashlib.sha256(request.args[0].encode()).hexdigest()
+    digest = prompt_digest(request)
     return Sample(str(request.task_name), int(request.doc_id or 0), request.idx, prompt, digest)
+
+
+def prompt_digest(request: Instance) -> str:
+    """Digest of a request's prompt, the one that the harness writes beside a document's score."""
+    return hashlib.sha256(request.args[0].encode()).hexdigest()
 
 
 def task_digest(task: Task, samples: Sequence[Sample]) -> dict[str, Any]:

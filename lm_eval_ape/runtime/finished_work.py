@@ -9,8 +9,10 @@ from pathlib import Path
 _UNITS = (
     ("*/run.json", False, "the run of 1 strategy", "the runs of {} strategies"),
     ("*/kl.json", False, "the KL of 1 strategy", "the KL of {} strategies"),
+    ("*/answer_nats.json", False, "the answers' nats of 1 strategy", "the answers' nats of {} strategies"),
     ("teacher/*.safetensors", False, "the teacher of 1 prompt", "the teachers of {} prompts"),
     ("signals.*.jsonl", True, "divergences of 1 prompt", "divergences in {} parts"),
+    ("answer_nats.*.jsonl", True, "answers' nats of 1 batch", "answers' nats of {} batches"),
     ("entropy.*.jsonl", True, "attention entropies of 1 prompt", "attention entropies in {} parts"),
     ("attention.*.jsonl", True, "attention of 1 prompt", "attention of {} prompts"),
     ("scores.*.jsonl", True, "scores of 1 point", "scores of {} points"),

@@ -1,4 +1,4 @@
-"""The board: what each strategy scores, how sure its difference is, and what it costs; sortable."""
+"""The board: what each strategy scores, how likely the right answers are to it, and what it costs; sortable."""
 
 from __future__ import annotations
 
@@ -60,11 +60,8 @@ def build(material: Material, figures: Figures) -> Section | None:
 def _board(found: Found[Board]) -> dict[str, Any]:
     board = found.content
     styles = {row.label: style for row, style in zip(board.rows, series(len(board.rows)), strict=True)}
-    drawn = tables.tables(board)
-    measured = [row for row in board.rows if row.costs]
-    sortable = [_scores(drawn[0], styles)]
-    if measured:
-        sortable.append(_plain(drawn[1], styles))
+    drawn = tables.line_tables(board)
+    sortable = [(_by_task if table.headers[0] == "Tasks" else _plain)(table, styles) for table in drawn]
     return {
         "name": found.name,
         "glance": _glance(board, styles),
@@ -111,8 +108,8 @@ def _direction(mean: float, higher: bool) -> str:
     return "better" if (mean > 0) == higher else "worse"
 
 
-def _scores(table: tables.Table, styles: Mapping[str, Series]) -> Sortable:
-    """The table of scores with its task on every line, so that lines can be sorted, and verdicts in words."""
+def _by_task(table: tables.Table, styles: Mapping[str, Series]) -> Sortable:
+    """A table of tasks and rows with its task on every line, so that lines can be sorted, and verdicts in words."""
     rows: list[list[Cell]] = []
     tasks: list[str] = []
     for cells in table.rows:
