@@ -16,6 +16,7 @@ import torch
 from lm_eval.__main__ import cli_evaluate
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import CachingLM
+from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 from test_exactness import CHUNKS, PREFIX, QUERY, prompt_of, tokens
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -32,11 +33,13 @@ from lm_eval_ape.cli import main
 from lm_eval_ape.encoding.kv_store.store import KVStore, StoreLimits, open_store
 from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.harness import reference_answers
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.response_cache import guard, identity
 from lm_eval_ape.harness.samples import Sample
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.context_table import PACKAGED
+from lm_eval_ape.settings.options import HarnessOptions
 from lm_eval_ape.settings.strategy import SETTINGS, resolve
 
 PROMPT = prompt_of(CHUNKS)
@@ -432,6 +435,72 @@ def test_a_teacher_that_ended_is_asked_again_where_it_must_go_on_and_cut_where_i
     # Other ends, the same teacher: it is cut elsewhere, and what it is compared with is measured anew.
     lm.model.generation_config.eos_token_id = None
     assert made_again(meter(lm, tmp_path), meter(lm, tmp_path)) == (False, False)
+
+
+# Reference answers
+
+
+@contextmanager
+def counted_answers() -> Iterator[dict[str, int]]:
+    """How many documents' answers were scored."""
+    counts = {"scored": 0}
+
+    def count(_: ApeHFLM, block: Any) -> list[list[float]]:
+        counts["scored"] += len(block)
+        return [[-1.0] * len(document.pairs) for document in block]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reference_answers, "_nats", count)
+        yield counts
+
+
+def scored_again(first: ApeHFLM, second: ApeHFLM, cache: Path, **change: Any) -> bool:
+    """Whether the second one scores an answer that the first one has scored."""
+
+    def score(lm: ApeHFLM, doc: dict[str, Any], **config: Any) -> int:
+        task = ConfigurableTask(config={**harness.task("toy", "generate_until", [doc]), "num_fewshot": 0, **config})
+        with counted_answers() as counts:
+            reference_answers.score_answers(lm, {"toy": task}, HarnessOptions(), cache=cache)
+        return counts["scored"]
+
+    assert score(first, DOC) == 1
+    assert score(first, DOC) == 0
+    return bool(score(second, {**DOC, **change.pop("doc", {})}, **change))
+
+
+@pytest.mark.parametrize("change", [*MODELS.values(), *RESPONSES.values()], ids=[*MODELS, *RESPONSES])
+def test_answers_are_scored_again_by_another_model(
+    windowed: str, windowed_lm: ApeHFLM, tmp_path: Path, change: Any
+) -> None:
+    assert scored_again(windowed_lm, changed(windowed, change), tmp_path)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_answers_are_scored_again_under_any_other_setting(lm: ApeHFLM, tmp_path: Path, name: str) -> None:
+    assert scored_again(lm, with_settings(lm, **OTHERS[name]), tmp_path)
+
+
+@pytest.mark.parametrize("change", SAME.values(), ids=SAME)
+def test_answers_serve_what_changes_nothing(
+    windowed: str, windowed_lm: ApeHFLM, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    assert not scored_again(windowed_lm, load(windowed, **change), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"doc_to_target": "no"},
+        {"target_delimiter": "\n"},
+        {"doc_to_text": "{{question}}"},
+        {"doc": {"question": "Which one?"}},
+        # What a prompt is cut by need not stand in it.
+        {"doc": {"source": "elsewhere"}},
+    ],
+    ids=["answer", "delimiter", "prompt", "question", "document"],
+)
+def test_other_answers_and_prompts_are_scored(lm: ApeHFLM, tmp_path: Path, change: dict[str, Any]) -> None:
+    assert scored_again(lm, lm, tmp_path, **change)
 
 
 # Keys and values

@@ -29,7 +29,7 @@ for folder in sys.argv[1:]:
     own |= {"method": "grid+gradient", "steps": 2, "entropy": True, "output_path": "calibration"}
     calibrate(CalibrationOptions.read({**given, **own}))
     own = {"tasks": "ape_pocket_twohop_test", "strategies": "sequential,sink+selective,ape"}
-    compare(Options.read({**given, **own, "kl_tokens": 2, "output_path": "board"}))
+    compare(Options.read({**given, **own, "kl_tokens": 2, "answer_nats": True, "output_path": "board"}))
 """
 # What tells when and how fast a run was, and what the machine had in use.
 VOLATILE = re.compile(r"created|date|.*second.*|.*time.*|.*memory.*|pretty_env_info|.*bytes.*")
@@ -88,6 +88,11 @@ def test_calibrations_and_comparisons_are_the_same_in_one_process_and_in_two(
     out, _ = other.communicate()
     assert other.returncode == 0, out[-3000:]
     first = files(tmp_path / "first")
-    assert {"calibration/calibration.json", "board/board.json", "board/ape/kl.json"} <= set(first)
+    assert {
+        "calibration/calibration.json",
+        "board/board.json",
+        "board/ape/kl.json",
+        "board/ape/answer_nats.json",
+    } <= set(first)
     for name in ("again", "other"):
         assert differences(first, files(tmp_path / name)) == []

@@ -153,6 +153,10 @@ def test_three_processes_compare_and_analyze_as_one_to_the_last_digit(one: Path,
     alone, together = (read(folder, "board/ape/kl.json") for folder in (one, three[0]))
     assert len(alone["samples"]) == 5
     assert together == alone
+    for name in ("sequential", "ape"):
+        alone, together = (read(folder, f"board/{name}/answer_nats.json") for folder in (one, three[0]))
+        assert len(alone["samples"]) == 5
+        assert together == alone
     alone, together = (read(folder, "analysis/analysis.json") for folder in (one, three[0]))
     assert without(together, "created", "command") == without(alone, "created", "command")
 
@@ -167,6 +171,7 @@ def test_the_first_process_alone_writes_results_and_speaks(one: Path, three: tup
 
     assert names(folder) == names(one)
     bars = {"Loading weights": 8, r"Attention entropy, \d+ points": 1, "Scoring with labels": 2, "Fitting T and S": 1}
+    bars["Scoring reference answers"] = 2
     assert {bar: len(re.findall(f"{bar}:   0%", done.stderr)) for bar in bars} == bars
     # Once in each of the three evaluations that are not sequential.
     assert done.stderr.count("they have no context and are read sequentially") == 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from pydantic import AllowInfNan, Field, model_validator
+from pydantic import Field, model_validator
 
 from lm_eval_ape.artefacts.document import Count, Number, Part, PartError, Positive, Share, check_interval
 from lm_eval_ape.artefacts.run_record import AnswerNats, Identity, Measured, Settings
@@ -55,7 +55,7 @@ class MeanAnswer(Part):
         difference: Paired, from the baseline; None of the baseline itself.
     """
 
-    mean: Annotated[float, AllowInfNan(False)]
+    mean: float
     stderr: Positive | None
     tokens: Positive
     documents: Count

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AllowInfNan, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from lm_eval_ape.artefacts.document import (
     Count,
@@ -31,6 +31,9 @@ from lm_eval_ape.storage.files import read_json, write_text
 RECORD_NAME = "run.json"
 KL_NAME = "kl.json"
 ANSWERS_NAME = "answer_nats.json"
+
+# A sum of log-probabilities: rounding may leave it above 0, and beyond some size it is none that can be averaged.
+_LEAST_NATS, _MOST_NATS = -1e12, 1.0
 
 _MEND = "Run lm-eval-ape compare again with the same --output_path; what is whole is not run again."
 
@@ -174,7 +177,7 @@ class AnswerNats(Part):
 
     answer: Name
     tokens: Annotated[int, Field(ge=1)]
-    nats: Annotated[Number, AllowInfNan(False)]
+    nats: Annotated[float, Field(ge=_LEAST_NATS, le=_MOST_NATS)]
 
 
 class DocumentAnswer(AnswerNats, OfDocument):

@@ -42,6 +42,9 @@ output (--output_path):
   STRATEGY/kl.json                         with --kl_tokens: the KL of every prompt, token by token; it needs no label,
                                            and no score or time holds any of it. cache/ keeps the teachers
                                            (K x vocabulary x 4 bytes a prompt; --kl_limit 32 keeps few).
+  STRATEGY/answer_nats.json                with --answer_nats: the log-likelihood of each document's reference answer,
+                                           the sum over its tokens, after the task's own prompt. The task's target
+                                           (doc_to_target) is the answer; of several the likeliest counts.
 
 examples:
   lm-eval-ape compare --model_args pretrained=MODEL --tasks ape_longbench_2wikimqa_test,ape_longbench_hotpotqa_test \\

@@ -102,7 +102,7 @@ def score_answers(
         options: Chat template, system instruction, and how many documents are scored at a time.
         cache: Folder that keeps what is scored, so that a killed run goes on; None keeps nothing.
         limit: The first so many documents of each task (below 1, that share); None for all.
-        picked: Numbers of the documents to take, by task; None for all.
+        picked: Numbers of the documents to take, ascending, by task; None for all.
 
     Raises:
         ApeError: A prompt cannot be cut, logits are not finite, or memory does not suffice for a prompt.

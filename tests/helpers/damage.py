@@ -19,6 +19,7 @@ RUN = {
     "samples": Path("pocket") / f"samples_ape_pocket_twohop_test_{DATE}.jsonl",
     "record": Path("run.json"),
     "kl": Path("kl.json"),
+    "answer_nats": Path("answer_nats.json"),
 }
 """Files of a run in its strategy's folder."""
 

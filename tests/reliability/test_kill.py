@@ -63,7 +63,7 @@ def test_a_calibration_by_gradient(given: dict[str, Any], tmp_path: Path) -> Non
 
 
 def test_a_comparison_with_divergences(given: dict[str, Any], tmp_path: Path) -> None:
-    small = {"strategies": "sequential,ape", "kl_tokens": 2, "resamples": 99}
+    small = {"strategies": "sequential,ape", "kl_tokens": 2, "answer_nats": True, "resamples": 99}
     kills = kill_at_every_write(
         lambda folder: compare(ComparisonOptions.read({**given, **small, "output_path": str(folder)})), tmp_path, 3
     )
