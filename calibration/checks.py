@@ -14,7 +14,7 @@ from lm_eval_ape.artefacts import calibration_file
 from lm_eval_ape.artefacts.calibration import Frontier, Labels, Unseen, UnseenRow
 from lm_eval_ape.artefacts.calibration import Task as TaskPart
 from lm_eval_ape.calibration import document
-from lm_eval_ape.calibration.grid.average import AVERAGES, Average, Floats
+from lm_eval_ape.calibration.grid.average import Floats
 from lm_eval_ape.calibration.grid.candidates import Candidate, middle
 from lm_eval_ape.calibration.grid.grid import Grid
 from lm_eval_ape.calibration.grid.measure import Measured, Meter
@@ -22,8 +22,8 @@ from lm_eval_ape.calibration.grid.stability import difference, resample
 from lm_eval_ape.calibration.grid.tuning import Rank, oracle, rank
 from lm_eval_ape.calibration.labels import Document, aligned, with_score
 from lm_eval_ape.calibration.labels import Labels as Scorer
-from lm_eval_ape.calibration.objective.divergence import SIGNALS, Signal
 from lm_eval_ape.calibration.objective.keys import label_key
+from lm_eval_ape.calibration.objective.objective import AVERAGES, SIGNALS, Average, Signal
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.calibration.search.search import Found
 from lm_eval_ape.harness.ape_hf import ApeHFLM
@@ -114,8 +114,7 @@ class Checks:
                 with self.lm.under(tried.encoding.settings):
                     found, _ = self._scores(tasks, [own.best.point], digests, options.limit, options.samples)
                 scores[own.name] = found[own.best.point]
-                order = np.argsort(tried.numbers)
-                signals[own.name] = tried.measured.means[:, order, self.grid.reported.index(own.best.point)]
+                signals[own.name] = tried.measured.means[:, :, self.grid.reported.index(own.best.point)]
         known, values = _by_document(search.gathered.samples, np.stack(list(signals.values()), axis=-1))
         documents = with_score(scores, known)
         values = values[:, [known.index(document) for document in documents]]

@@ -9,12 +9,12 @@ from lm_eval_ape.artefacts import calibration as parts
 from lm_eval_ape.artefacts import calibration_file
 from lm_eval_ape.artefacts.document import LeftOut
 from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
-from lm_eval_ape.calibration.grid.average import AVERAGES, Average, Floats, average
+from lm_eval_ape.calibration.grid.average import Floats, average
 from lm_eval_ape.calibration.grid.choice import Choices, Chosen, Spread, Table, edges, spread
 from lm_eval_ape.calibration.grid.measure import Measured
 from lm_eval_ape.calibration.grid.stability import Parameter, difference, stability
 from lm_eval_ape.calibration.grid.tuning import Rank
-from lm_eval_ape.calibration.objective.divergence import SIGNALS, Signal
+from lm_eval_ape.calibration.objective.objective import AVERAGES, SIGNALS, Average, Signal
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.harness.metrics import Metric
 from lm_eval_ape.harness.samples import Gathered, Sample

@@ -10,9 +10,7 @@ from pydantic import model_validator
 from typing_extensions import Self
 
 from lm_eval_ape.calibration.gradient_options import GradientOptions
-from lm_eval_ape.calibration.grid.average import Average
-from lm_eval_ape.calibration.objective.divergence import Signal
-from lm_eval_ape.calibration.objective.objective import AfterEos, History, Objective, Positions
+from lm_eval_ape.calibration.objective.objective import AfterEos, Average, History, Objective, Positions, Signal
 from lm_eval_ape.calibration.search_options import SearchOptions
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.settings import option_values as values

@@ -31,7 +31,7 @@ from lm_eval_ape.calibration.grid.grid import Grid, make_grid
 from lm_eval_ape.calibration.grid.measure import Measured, Meter
 from lm_eval_ape.calibration.grid.stability import resample
 from lm_eval_ape.calibration.labels import find_metric
-from lm_eval_ape.calibration.objective.divergence import Signal
+from lm_eval_ape.calibration.objective.objective import Signal
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.calibration.search.document import frontier_part, refusal
 from lm_eval_ape.calibration.search.encodings import Space, space

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lm_eval_ape.calibration.objective.objective import Average
+
 Floats = NDArray[np.float64]
-Average = Literal["mean", "median", "trimmed_mean"]
-AVERAGES: tuple[Average, ...] = get_args(Average)
 # The share of the samples that is left out at each end; a median leaves out all but the middle.
 _TRIMMED: Mapping[Average, float] = {"mean": 0.0, "trimmed_mean": 0.1, "median": 0.5 - 1e-6}
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
-from lm_eval_ape.calibration.grid.average import Average, Floats, average
+from lm_eval_ape.calibration.grid.average import Floats, average
 from lm_eval_ape.calibration.grid.grid import Grid
+from lm_eval_ape.calibration.objective.objective import Average
 
 TIE = 1e-6
 """Averages closer than this, in nats, are equal: float32 cannot separate them."""

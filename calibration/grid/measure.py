@@ -16,9 +16,8 @@ from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.calibration.grid.average import Floats
 from lm_eval_ape.calibration.grid.candidates import Candidate, key_of, read_key
 from lm_eval_ape.calibration.grid.scoring import Score, Scorer
-from lm_eval_ape.calibration.objective.divergence import SIGNALS, Signal
 from lm_eval_ape.calibration.objective.keys import score_key
-from lm_eval_ape.calibration.objective.objective import Objective
+from lm_eval_ape.calibration.objective.objective import SIGNALS, Objective, Signal
 from lm_eval_ape.calibration.objective.teacher import Teacher, TeacherStore
 from lm_eval_ape.engine.non_finite import explained
 from lm_eval_ape.engine.served_model import ServedModel

@@ -9,9 +9,10 @@ import numpy as np
 from scipy.stats import rankdata, spearmanr
 
 from lm_eval_ape.artefacts.points import Point
-from lm_eval_ape.calibration.grid.average import Average, Floats, average, averages
+from lm_eval_ape.calibration.grid.average import Floats, average, averages
 from lm_eval_ape.calibration.grid.choice import TIE, nearest_to_neutral
 from lm_eval_ape.calibration.grid.stability import INTERVAL
+from lm_eval_ape.calibration.objective.objective import Average
 from lm_eval_ape.harness.metrics import Metric
 
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-Signal = Literal["kl", "reverse_kl", "js", "total_variation", "disagreement", "nll"]
-SIGNALS: tuple[Signal, ...] = get_args(Signal)
-"""What is measured of every distribution, all the smaller the nearer it is to the teacher's (see `signals`)."""
+from lm_eval_ape.calibration.objective.objective import SIGNALS, Signal
 
 
 def log_probabilities(logits: Tensor) -> Tensor:

@@ -8,7 +8,13 @@ from typing import Literal, get_args
 History = Literal["own", "teacher"]
 AfterEos = Literal["stop", "continue"]
 Positions = Literal["next", "query", "both"]
+Signal = Literal["kl", "reverse_kl", "js", "total_variation", "disagreement", "nll"]
+Average = Literal["mean", "median", "trimmed_mean"]
 HISTORIES: tuple[History, ...] = get_args(History)
+SIGNALS: tuple[Signal, ...] = get_args(Signal)
+"""What is measured of every distribution, all the smaller the nearer it is to the teacher's (see `divergence`)."""
+AVERAGES: tuple[Average, ...] = get_args(Average)
+"""How samples are averaged for a choice (see `grid.average`)."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from lm_eval_ape.calibration.grid.average import Floats, average, averages
 from lm_eval_ape.calibration.grid.choice import choose
 from lm_eval_ape.calibration.grid.grid import Grid
 from lm_eval_ape.calibration.grid.stability import INTERVAL, difference, resample
-from lm_eval_ape.calibration.objective.divergence import Signal
+from lm_eval_ape.calibration.objective.objective import Signal
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.calibration.search.rule import Rule, frontier
 from lm_eval_ape.calibration.search.search import Found, Tried
@@ -86,8 +86,8 @@ def _rated(tried: Tried, chosen: Tried, options: Options, grid: Grid, signal: Si
         return None
     point, own = _best(tried, grid, options, signal)
     _, others = _best(chosen, grid, options, signal)
-    # The chosen one was measured on all samples, in the same order.
-    common = others[: len(own)]
+    # The chosen one was measured on all samples.
+    common = others[tried.numbers]
     weights = resample(len(own), options.resamples, options.seed)
     low, high = np.percentile(averages(own[:, None], weights, options.average)[:, 0], INTERVAL).tolist()
     return parts.Rated(

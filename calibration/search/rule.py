@@ -9,7 +9,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_ape.calibration.grid.average import Average, Floats, averages
+from lm_eval_ape.calibration.grid.average import Floats, averages
+from lm_eval_ape.calibration.objective.objective import Average
 
 Bools = NDArray[np.bool_]
 

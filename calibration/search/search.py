@@ -10,13 +10,13 @@ import numpy as np
 from lm_eval.api.task import Task
 from tqdm import tqdm
 
-from lm_eval_ape.calibration.grid.average import Average, Floats
+from lm_eval_ape.calibration.grid.average import Floats
 from lm_eval_ape.calibration.grid.choice import Table
 from lm_eval_ape.calibration.grid.grid import Grid
 from lm_eval_ape.calibration.grid.measure import Measured, Meter
 from lm_eval_ape.calibration.grid.scoring import Score
 from lm_eval_ape.calibration.grid.stability import resample
-from lm_eval_ape.calibration.objective.divergence import Signal
+from lm_eval_ape.calibration.objective.objective import Average, Signal
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.calibration.search.encodings import Encoding, LeftOut, Space
 from lm_eval_ape.calibration.search.race import Dropped, race
@@ -48,13 +48,25 @@ class Cost(NamedTuple):
     seconds: float | None
 
 
+class Row(NamedTuple):
+    """An encoding on a sample.
+
+    Attributes:
+        scores: Of each point.
+        seconds: What encoding took.
+    """
+
+    scores: list[Score]
+    seconds: float
+
+
 class Tried(NamedTuple):
     """An encoding as far as it was measured.
 
     Attributes:
         encoding: It.
         cost: What it costs.
-        numbers: Of the samples that it was measured on.
+        numbers: Of the samples that it was measured on, ascending.
         measured: All signals of all points on them.
         dropped: When and why the race left it out; None if it did not.
     """
@@ -136,8 +148,7 @@ class Search:
         order = np.random.default_rng(self.options.seed).permutation(len(samples)).tolist()
         costs = self._costs()
         signal: Signal = self.options.choose_by if self.options.choose_by != "entropy" else "kl"
-        scores: list[list[list[Score]]] = [[] for _ in encodings]
-        seconds: list[list[float]] = [[] for _ in encodings]
+        rows: list[list[Row]] = [[] for _ in encodings]
         # Points that can be chosen come first among those that are reported.
         choosable = len(self.grid.points)
         quiet = self.lm.rank != 0
@@ -147,23 +158,15 @@ class Search:
                 left = len(samples) - part.start
                 progress.total = progress.n + len(live) * left
                 progress.set_description(f"{len(live)} of {len(encodings)} encodings, {left} prompts left")
-                for number, rows in self._round(live, [order[place] for place in part], progress).items():
-                    scores[number] += [row for row, _ in rows]
-                    seconds[number] += [spent for _, spent in rows]
-                return {
-                    number: Measured.of(scores[number][part.start :]).signal(signal)[:, :choosable] for number in live
-                }
+                found = self._round(live, [order[place] for place in part], progress)
+                for number, own in found.items():
+                    rows[number] += own
+                return {number: _measured(own).signal(signal)[:, :choosable] for number, own in found.items()}
 
             raced = race([cost.share for cost in costs], len(samples), measure, self.rule, racing=self.options.race)
         tried = [
-            Tried(
-                encoding,
-                cost._replace(seconds=float(np.mean(own)) if own else None),
-                order[: len(rows)],
-                Measured.of(rows) if rows else _NOTHING,
-                raced.dropped.get(number),
-            )
-            for number, (encoding, cost, own, rows) in enumerate(zip(encodings, costs, seconds, scores, strict=True))
+            _tried(encoding, cost, order, own, raced.dropped.get(number))
+            for number, (encoding, cost, own) in enumerate(zip(encodings, costs, rows, strict=True))
         ]
         live = [number for number in range(len(tried)) if number not in raced.dropped]
         rivals = [Rival(tried[number].cost.share, raced.values[number]) for number in live]
@@ -241,10 +244,8 @@ class Search:
             costs.append(Cost(own / len(counts), own / sum(count.sequential for count in counts), None))
         return costs
 
-    def _round(
-        self, live: Sequence[int], numbers: Sequence[int], progress: tqdm[NoReturn]
-    ) -> dict[int, list[tuple[list[Score], float]]]:
-        """Scores, and seconds of encoding, of some encodings on some samples, in the samples' order.
+    def _round(self, live: Sequence[int], numbers: Sequence[int], progress: tqdm[NoReturn]) -> dict[int, list[Row]]:
+        """Some encodings on some samples, in the samples' order.
 
         Sample by sample, so that a teacher is asked once for all encodings.
         """
@@ -254,7 +255,8 @@ class Search:
             for number in live:
                 sample = self.gathered[number].samples[numbers[place]]
                 with self.lm.under(self.encodings[number].settings):
-                    row.append((self.meter.sample(sample, self.grid.reported), self.meter.encoding_seconds(sample)))
+                    scores = self.meter.sample(sample, self.grid.reported)
+                    row.append(Row(scores, self.meter.encoding_seconds(sample)))
                 progress.update()
             rows.append((place, (row, float(self.meter.teacher(sample).seconds))))
         together = self.lm.processes.put_together(rows)
@@ -262,7 +264,20 @@ class Search:
         return {number: [row[column] for row, _ in together] for column, number in enumerate(live)}
 
 
-_NOTHING = Measured(np.empty((0, 0, 0)), np.empty((0, 0), dtype=np.int64))
+def _tried(encoding: Encoding, cost: Cost, order: Sequence[int], rows: Sequence[Row], dropped: Dropped | None) -> Tried:
+    """An encoding with its rows, which came in the race's order."""
+    numbers = order[: len(rows)]
+    if not rows:
+        nothing = Measured(np.empty((0, 0, 0)), np.empty((0, 0), dtype=np.int64))
+        return Tried(encoding, cost, [], nothing, dropped)
+    by_number = dict(zip(numbers, rows, strict=True))
+    ascending = sorted(numbers)
+    cost = cost._replace(seconds=float(np.mean([row.seconds for row in rows])))
+    return Tried(encoding, cost, ascending, _measured([by_number[number] for number in ascending]), dropped)
+
+
+def _measured(rows: Sequence[Row]) -> Measured:
+    return Measured.of([row.scores for row in rows])
 
 
 def _texts(samples: Sequence[Sample]) -> list[tuple[str, int, int, tuple[int, ...]]]:

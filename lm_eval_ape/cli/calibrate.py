@@ -19,6 +19,9 @@ For each sample the sequential model (the teacher) continues the prompt by K gre
 then all (T, S) points of the grid are scored as one batch, and the point with the least mean KL is chosen. A bootstrap
 over samples tells how sure that is.
 
+With --search or --candidates, whole encodings are searched through, each with a small grid of (T, S) of its own: of all
+ways to encode the cheapest that is close enough is chosen. What is worse beyond doubt stops being measured.
+
 With --method gradient, T and S of each layer or head are learned instead, by gradient descent on the same divergence:
 the chunks' keys and values stay as they are and only the query's pass is differentiated. A part of the samples tells
 when to stop, and a penalty holds the heads together, its strength chosen by cross-validation over samples.
@@ -35,6 +38,15 @@ grids:
   0.6,0.7,0.8,0.85,0.9,0.95,1.0 of each for K>1 (49 points). (0.9, 0.9), (1, 1) and the lines T at S=0.9 and S at T=0.9
   are always measured; beside the grid they cannot be chosen.
 
+search (--search, --candidates; all flags whose text starts with "search:"):
+  Every candidate, with every combination of the values to try, is measured on the same prompts against the same
+  teacher. What does not go together is listed and left out before the model is loaded. The cost of an encoding is what
+  it takes up to the first new token, counted in operations, as a share of the sequential model's. By default the
+  cheapest encoding is chosen whose mean KL is within one standard error of the least; with --accept the cheapest within
+  so many nats, with --budget the closest of those that cost at most that share. Without --temperatures and --scales,
+  each encoding is measured at 0.9 and 1.0 of each. The last line then has the encoding's settings too, and
+  calibration=OUTPUT_PATH and ape@OUTPUT_PATH take them up.
+
 gradient (--method gradient, grid+gradient; all flags whose text starts with "gradient:"):
   Both models read the teacher's tokens (--history teacher). More than one T and S cannot stand in model_args: the last
   line is then calibration=OUTPUT_PATH, for --model_args, for compare as ape@OUTPUT_PATH, and in run_config.yaml.
@@ -42,8 +54,8 @@ gradient (--method gradient, grid+gradient; all flags whose text starts with "gr
 output (--output_path):
   calibration.json  the choice, every sample's KL, every statistic, and what made them
   run_config.yaml   for lm_eval run --config
-  *.png, *.svg      the KL surface, the resamples' choices, KL against score, T and S by layer and head, the training
-                    curve (with matplotlib)
+  *.png, *.svg      cost and KL of each encoding, the KL surface, the resamples' choices, KL against score, T and S by
+                    layer and head, the training curve (with matplotlib)
   cache/            teachers and results; a larger grid, another history or a smaller K computes only what is new
 
 examples:
@@ -59,6 +71,11 @@ examples:
 
   # the paper's calibration; flags win over the file
   lm-eval-ape calibrate --config FILE.yaml --model_args pretrained=MODEL
+
+  # the cheapest way to encode that is close enough
+  lm-eval-ape calibrate --model_args pretrained=MODEL --tasks TASK --candidates parallel,sink,cacheblend,infoflow \
+    --search positions=shared,serial --search chunks=2,4,8 --accept 0.05 --output_path out
+  lm_eval --model ape-hf --model_args pretrained=MODEL,calibration=out --tasks TASK_test
 
   # T and S of each head, learned from the grid's choice on
   lm-eval-ape calibrate --model_args pretrained=MODEL --tasks TASK --limit 32 --method grid+gradient \

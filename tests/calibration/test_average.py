@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import trim_mean
 
-from lm_eval_ape.calibration.grid.average import AVERAGES, Average, Floats, average, averages
+from lm_eval_ape.calibration.grid.average import Floats, average, averages
 from lm_eval_ape.calibration.grid.stability import resample
+from lm_eval_ape.calibration.objective.objective import AVERAGES, Average
 
 
 def known(values: Floats, how: Average) -> Floats:

@@ -11,7 +11,8 @@ from scipy.spatial.distance import jensenshannon
 from scipy.special import log_softmax, rel_entr
 
 from helpers.property_profiles import examples
-from lm_eval_ape.calibration.objective.divergence import SIGNALS, forward_kl, log_probabilities, signals
+from lm_eval_ape.calibration.objective.divergence import forward_kl, log_probabilities, signals
+from lm_eval_ape.calibration.objective.objective import SIGNALS
 
 many = examples(60)
 
