@@ -79,9 +79,10 @@ def candidates(frontier: Frontier, chosen_by: str) -> RichTable:
         frontier: What the search found.
         chosen_by: What chose, in words.
     """
+    seconds = frontier.sequential_seconds
+    takes = "" if seconds is None else f"; reading a prompt takes the sequential model {seconds:.3g} s"
     table = RichTable(
-        title=f"{len(frontier.candidates)} encodings; reading a prompt takes the sequential model "
-        f"{frontier.sequential_seconds:.3g} s",
+        title=f"{len(frontier.candidates)} encodings{takes}",
         caption="cost: operations up to the first new token, share of the sequential model's; *: no other encoding is "
         "both cheaper and closer; encoding s: of a prompt, without its query",
     )

@@ -51,7 +51,7 @@ def files(folder: Path) -> dict[str, Any]:
         name = DATE.sub("DATE", str(path.relative_to(folder)))
         if path.suffix == ".safetensors":
             found[name] = path.read_bytes()
-        elif path.suffix in (".json", ".jsonl", ".yaml"):
+        elif path.suffix in (".json", ".jsonl", ".yaml") and not path.name.startswith("seconds."):
             text = DATE.sub("DATE", ADDRESS.sub("ADDRESS", path.read_text(encoding="utf-8")))
             text = text.replace(str(folder), "FOLDER")
             lines = [text] if path.suffix == ".json" else text.splitlines()

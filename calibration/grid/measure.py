@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from lm_eval_ape.artefacts.identity import digest
 from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.calibration.grid.average import Floats
 from lm_eval_ape.calibration.grid.candidates import Candidate, key_of, read_key
@@ -73,13 +75,14 @@ class Meter:
         self.scorer = Scorer(lm, objective, max_rows)
         self.teachers = TeacherStore(cache and cache / "teacher", self.model)
         self.journal = Journal(cache, "signals", lm.processes.rank)
+        # Apart, as they are never the same twice.
+        self.clock = Journal(cache, "seconds", lm.processes.rank)
+        self.seconds: dict[str, float] = {one["key"]: one["seconds"] for one in self.clock.records()}
         self.known: dict[str, dict[Point | str, Score]] = defaultdict(dict)
-        self.seconds: dict[str, float] = {}
         for record in self.journal.records():
             points = map(read_key, record["points"])
             scores = (Score(tuple(map(tuple, values))) for values in record["signals"])
             self.known[record["key"]].update(zip(points, scores, strict=True))
-            self.seconds.setdefault(record["key"], record["seconds"])
 
     def measure(self, samples: Sequence[Sample], points: Sequence[Candidate]) -> Measured:
         """Measure all points on all samples (see `scores`)."""
@@ -121,22 +124,41 @@ class Meter:
         on_scored(len(points) - len(missing))
         if missing:
             seconds, scores = self._score(sample, missing, on_scored)
-            self.seconds.setdefault(key, seconds)
+            self._note(key, seconds)
             keys = list(map(key_of, missing))
             known.update(zip(keys, scores, strict=True))
             values = [score.values for score in scores]
-            self.journal.append({"key": key, "points": keys, "seconds": seconds, "signals": values})
+            self.journal.append({"key": key, "points": keys, "signals": values})
         return [known[key_of(point)] for point in points]
 
-    def encoding_seconds(self, sample: Sample) -> float:
-        """What encoding a sample took that was scored under the present settings, recomputed tokens included."""
-        return self.seconds[self._key(sample)]
+    def encoding_seconds(self, sample: Sample) -> float | None:
+        """What encoding a sample took under the present settings, recomputed tokens included; None if not known."""
+        return self.seconds.get(self._key(sample))
+
+    def teacher_seconds(self, sample: Sample) -> float | None:
+        """What the sequential model took to read a sample's prompt; None if that is not known."""
+        return self.seconds.get(self._teacher_key(sample))
 
     def teacher(self, sample: Sample) -> Teacher:
         """A sample's teacher, from disk if it is there."""
         prompt, scorer = sample.prompt, self.scorer
-        query = scorer.query_positions(prompt)
-        return self.teachers.get(self.lm, prompt.ids, self.objective.num_tokens, scorer.ends, str(sample), query=query)
+        return self.teachers.get(
+            self.lm,
+            prompt.ids,
+            self.objective.num_tokens,
+            scorer.ends,
+            str(sample),
+            query=scorer.query_positions(prompt),
+            on_read=partial(self._note, self._teacher_key(sample)),
+        )
+
+    def _note(self, key: str, seconds: float) -> None:
+        if key not in self.seconds:
+            self.seconds[key] = seconds
+            self.clock.append({"key": key, "seconds": seconds})
+
+    def _teacher_key(self, sample: Sample) -> str:
+        return digest([self.model, "teacher", sample.prompt.ids])
 
     def _key(self, sample: Sample) -> str:
         return score_key(self.model, self.lm.engine.settings, self.objective, self.scorer.ends, sample)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,13 +32,11 @@ class Teacher(NamedTuple):
         log_probs: The distributions they were taken from, `(steps, vocabulary)`, float32 or float64.
         query: The distributions after the query's tokens but the last, `(query - 1, vocabulary)`; no rows where they
             were not asked for.
-        seconds: What reading the prompt took, `()`, float64 on the CPU.
     """
 
     tokens: Tensor
     log_probs: Tensor
     query: Tensor
-    seconds: Tensor
 
     def cut(self, num_tokens: int, ends: tuple[int, ...], query: int = 1) -> Teacher | None:
         """The part that is asked for (see `ask`): the first tokens, up to the first end of sequence.
@@ -56,7 +55,14 @@ class Teacher(NamedTuple):
 
 @torch.no_grad()
 def ask(
-    lm: ServedModel, ids: tuple[int, ...], num_tokens: int, ends: tuple[int, ...], sample: str, *, query: int = 1
+    lm: ServedModel,
+    ids: tuple[int, ...],
+    num_tokens: int,
+    ends: tuple[int, ...],
+    sample: str,
+    *,
+    query: int = 1,
+    on_read: Callable[[float], None] = lambda seconds: None,
 ) -> Teacher:
     """Let the sequential model continue a prompt greedily, to `num_tokens` tokens or its end of sequence.
 
@@ -67,6 +73,7 @@ def ask(
         ends: Tokens that end a sequence; none to go on past them.
         sample: Where the prompt comes from, for errors.
         query: After how many of the prompt's last tokens the distributions are wanted.
+        on_read: Called with the seconds that reading the prompt took.
 
     Raises:
         ApeError: The logits are not finite.
@@ -80,13 +87,12 @@ def ask(
         logits = tail.read(inputs, keep=1 if tokens else query)
         check_finite(logits, ["the sequential teacher"], len(tokens) + 1, sample)
         if not tokens:
-            seconds = now(engine.device) - start
+            on_read(now(engine.device) - start)
             before = log_probabilities(logits[0, :-1])
         log_probs.append(log_probabilities(logits[0, -1]))
         tokens.append(int(logits[0, -1].argmax()))
         inputs = tokens[-1:]
-    found = torch.tensor(tokens, device=engine.device), torch.stack(log_probs), before
-    return Teacher(*found, torch.tensor(seconds, dtype=torch.float64))
+    return Teacher(torch.tensor(tokens, device=engine.device), torch.stack(log_probs), before)
 
 
 class TeacherStore:
@@ -113,8 +119,9 @@ class TeacherStore:
         sample: str,
         *,
         query: int = 1,
+        on_read: Callable[[float], None] = lambda seconds: None,
     ) -> Teacher:
-        """The teacher of a prompt, if it was not asked for before (see `ask`).
+        """The teacher of a prompt, asked unless it is kept (see `ask`).
 
         Raises:
             ApeError: The logits are not finite, or the file cannot be written.
@@ -133,7 +140,7 @@ class TeacherStore:
         if kept:
             # What a shorter one has in other respects is not lost.
             num_tokens, query = max(num_tokens, len(kept.tokens)), max(query, len(kept.query) + 1)
-        teacher = ask(lm, ids, num_tokens, ends, sample, query=query)
+        teacher = ask(lm, ids, num_tokens, ends, sample, query=query, on_read=on_read)
         self._last = ids, teacher
         if path:
             with writing_told(path):
@@ -144,8 +151,7 @@ class TeacherStore:
     def _load(path: Path, key: str, device: torch.device) -> Teacher | None:
         try:
             tensors = tensor_file.read(path, form=FORMAT, key=key).tensors
-            seconds = tensors.pop("seconds")
-            return Teacher(**{name: tensor.to(device) for name, tensor in tensors.items()}, seconds=seconds)
+            return Teacher(**{name: tensor.to(device) for name, tensor in tensors.items()})
         except FileNotFoundError:
             return None
         except tensor_file.DamagedError as error:

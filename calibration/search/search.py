@@ -40,7 +40,7 @@ class Cost(NamedTuple):
     Attributes:
         operations: Floating-point operations a prompt, counted (see `engine.operations`).
         share: Of the sequential model's.
-        seconds: What encoding a prompt took, recomputed tokens included and the query not; None if none was encoded.
+        seconds: What encoding a prompt took, recomputed tokens included and the query not; None if not known.
     """
 
     operations: float
@@ -53,11 +53,11 @@ class Row(NamedTuple):
 
     Attributes:
         scores: Of each point.
-        seconds: What encoding took.
+        seconds: What encoding took; None if not known.
     """
 
     scores: list[Score]
-    seconds: float
+    seconds: float | None
 
 
 class Tried(NamedTuple):
@@ -91,7 +91,7 @@ class Found(NamedTuple):
         left_out: What was asked for and not tried.
         gathered: The samples as the chosen encoding cuts them.
         chosen: Number of the chosen one among `tried`; None where the rule finds none.
-        teacher_seconds: What the sequential model took to read a prompt, mean over samples.
+        teacher_seconds: What the sequential model took to read a prompt, mean over samples; None if not known.
         shares: Of each of `tried`, the share of resamples that choose it.
     """
 
@@ -99,7 +99,7 @@ class Found(NamedTuple):
     left_out: list[LeftOut]
     gathered: Gathered
     chosen: int | None
-    teacher_seconds: float
+    teacher_seconds: float | None
     shares: list[float]
 
 
@@ -134,7 +134,7 @@ class Search:
         self.meter = meter
         self.rule = rule
         self.left_out = list(space.left_out)
-        self.teacher_seconds: list[float] = []
+        self.teacher_seconds: list[float | None] = []
         self.encodings = self._served(space.encodings)
         self.gathered = self._gathered()
 
@@ -177,8 +177,8 @@ class Search:
         for number, count in zip(live, counts.tolist(), strict=True):
             shares[number] = count / len(weights)
         chosen = None if picked is None else live[picked]
-        seconds_of_teacher = float(np.mean(self.teacher_seconds))
-        return Found(tried, self.left_out, self.gathered[chosen or 0], chosen, seconds_of_teacher, shares)
+        seconds = _mean(self.teacher_seconds)
+        return Found(tried, self.left_out, self.gathered[chosen or 0], chosen, seconds, shares)
 
     def _served(self, encodings: Sequence[Encoding]) -> list[Encoding]:
         """Those that the model can do."""
@@ -258,7 +258,7 @@ class Search:
                     scores = self.meter.sample(sample, self.grid.reported)
                     row.append(Row(scores, self.meter.encoding_seconds(sample)))
                 progress.update()
-            rows.append((place, (row, float(self.meter.teacher(sample).seconds))))
+            rows.append((place, (row, self.meter.teacher_seconds(sample))))
         together = self.lm.processes.put_together(rows)
         self.teacher_seconds += [spent for _, spent in together]
         return {number: [row[column] for row, _ in together] for column, number in enumerate(live)}
@@ -272,8 +272,14 @@ def _tried(encoding: Encoding, cost: Cost, order: Sequence[int], rows: Sequence[
         return Tried(encoding, cost, [], nothing, dropped)
     by_number = dict(zip(numbers, rows, strict=True))
     ascending = sorted(numbers)
-    cost = cost._replace(seconds=float(np.mean([row.seconds for row in rows])))
+    cost = cost._replace(seconds=_mean([row.seconds for row in rows]))
     return Tried(encoding, cost, ascending, _measured([by_number[number] for number in ascending]), dropped)
+
+
+def _mean(seconds: Sequence[float | None]) -> float | None:
+    """Of those that are known."""
+    known = [one for one in seconds if one is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _measured(rows: Sequence[Row]) -> Measured:

@@ -485,7 +485,7 @@ class Frontier(Part):
 
     rule: Rule
     race: bool
-    sequential_seconds: Positive
+    sequential_seconds: Positive | None
     measurements: Count
     of: Count
     candidates: Annotated[list[Tried], Field(min_length=1)]

@@ -145,7 +145,7 @@ def test_the_schema_tells_what_is_wrong_and_where(folder: Path, path: tuple[Any,
 
 def test_every_part_of_the_file_is_required(folder: Path) -> None:
     content = calibration_file.read(folder).as_json()
-    for name in set(content) - {"gradient", "entropy"}:
+    for name in set(content) - {"gradient", "entropy", "signals", "frontier"}:
         with pytest.raises(ApeError, match=f"has no '{name}'"):
             check({key: value for key, value in content.items() if key != name})
 
