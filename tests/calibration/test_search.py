@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,19 +12,19 @@ import numpy as np
 import pytest
 import yaml
 
-from helpers import launcher
 from lm_eval_ape.artefacts import calibration_file
 from lm_eval_ape.artefacts.calibration import Calibration as Content
 from lm_eval_ape.calibration import figures, tables
 from lm_eval_ape.calibration.document import model_args_line
+from lm_eval_ape.calibration.grid.measure import Meter
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.calibration.run import Calibration, calibrate
 from lm_eval_ape.calibration.search.encodings import space
-from lm_eval_ape.cli import main
 from lm_eval_ape.engine.operations import ModelShape, PromptOperations
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.arguments import split_arguments
+from lm_eval_ape.harness.samples import Sample
 from lm_eval_ape.harness.specs import read_specs
 from lm_eval_ape.settings.option_values import arguments
 from lm_eval_ape.settings.strategy import SETTINGS, Settings, resolve
@@ -264,35 +259,33 @@ def test_labels_score_the_candidates_and_rank_the_signals(options: MakeOptions, 
 # However it is run
 
 
-def test_a_killed_search_ends_with_the_same_bytes(flags: Callable[..., list[str]], tmp_path: Path) -> None:
-    given = flags(candidates="sink,recompute[recompute=0.5]", limit=20, num_tokens=2, temperatures=None, scales=None)
-    given += ["--search", "positions=serial", "--search", "recompute_by=query,first"]
-    whole = subprocess.run(
-        [sys.executable, "-m", "lm_eval_ape", "calibrate", *given, "--output_path", str(tmp_path / "whole")],
-        env=launcher.ENVIRONMENT, capture_output=True, text=True, check=True, timeout=300,
-    )  # fmt: skip
-    folder = tmp_path / "killed"
-    command = [sys.executable, "-m", "lm_eval_ape", "calibrate", *given, "--output_path", str(folder)]
-    journal = folder / "cache" / "signals.0.jsonl"
-    with subprocess.Popen(command, env=launcher.ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        while process.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < 11):
-            time.sleep(0.002)
-        os.kill(process.pid, signal.SIGKILL)
-    assert not (folder / "calibration.json").exists()
-    assert main(["calibrate", *given, "--output_path", str(folder)]) == 0
-    assert without_seconds(folder / "calibration.json") == without_seconds(tmp_path / "whole" / "calibration.json")
-    content = calibration_file.read(folder)
-    assert whole.stdout == model_args_line(content, str(folder)) + "\n"
+def test_a_search_that_was_stopped_ends_with_the_same_bytes(
+    options: MakeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"candidates": "sink,recompute[recompute=0.3]", "search": ["chunks=3", "recompute_by=query,first"]}
+    whole = searched(options, tmp_path / "whole", **given, limit=20)
+    assert whole.frontier
+    read, measured = Meter.sample, []
 
+    def stop(meter: Meter, sample: Sample, *points: Any) -> Any:
+        # In the middle of a prompt's encodings, after the first look.
+        if len(measured) == 29:
+            raise KeyboardInterrupt
+        measured.append(sample)
+        return read(meter, sample, *points)
 
-def test_two_processes_search_as_one(flags: Callable[..., list[str]], tmp_path: Path) -> None:
-    given = flags(candidates="sink,recompute[recompute=0.5]", limit=13, num_tokens=2, temperatures=None, scales=None)
-    given += ["--search", "positions=serial"]
-    assert main(["calibrate", *given, "--output_path", str(tmp_path / "one")]) == 0
-    command = ["-m", "lm_eval_ape", "calibrate", *given, "--output_path", str(tmp_path / "two")]
-    launcher.run(launcher.accelerate(2), *command)
-    one, two = (without_seconds(tmp_path / name / "calibration.json") for name in ("one", "two"))
-    assert two == one
+    monkeypatch.setattr(Meter, "sample", stop)
+    with pytest.raises(KeyboardInterrupt):
+        searched(options, tmp_path / "stopped", **given, limit=20)
+    monkeypatch.undo()
+    assert not (tmp_path / "stopped" / "calibration.json").exists()
+    journal = tmp_path / "stopped" / "cache" / "signals.0.jsonl"
+    before = journal.read_bytes()
+    searched(options, tmp_path / "stopped", **given, limit=20)
+    assert journal.read_bytes().startswith(before)
+    assert len(journal.read_bytes().splitlines()) == whole.frontier.measurements
+    stopped, uninterrupted = (without_seconds(tmp_path / name / "calibration.json") for name in ("stopped", "whole"))
+    assert stopped == uninterrupted
 
 
 def test_a_search_is_checked_before_the_model_is_loaded(options: MakeOptions) -> None:

@@ -32,6 +32,8 @@ def commands(checkpoint: str, tasks: str, output: Path) -> list[list[str]]:
     shared = ["--model_args", model, "--include_path", tasks, "--device", "cpu"]
     grid = [*shared, "--tasks", "toy_choice", "--temperatures", "0.8,1.0", "--scales", "0.7,1.0", "--resamples", "50"]
     fit = [*shared, "--tasks", "toy_choice", "--method", "gradient", "--granularity", "head", "--steps", "2"]
+    search = [*shared, "--tasks", "toy_choice", "--candidates", "sink,recompute[recompute=0.5]", "--num_tokens", "2"]
+    search += ["--search", "positions=serial", "--resamples", "50", "--output_path", f"{output}/search"]
     strategies = ["--strategies", "sequential,ape", "--resamples", "99"]
     grid += ["--entropy", "--with_labels", "--test_tasks", "toy_single", "--output_path", f"{output}/grid"]
     fit += ["--folds", "2", "--output_path", f"{output}/fit"]
@@ -39,7 +41,8 @@ def commands(checkpoint: str, tasks: str, output: Path) -> list[list[str]]:
     board += ["--output_path", f"{output}/board"]
     attention = [*shared, "--tasks", "toy_answer", *strategies, "--chunks", "2", "--no-scores"]
     attention += ["--output_path", f"{output}/analysis"]
-    return [["calibrate", *grid], ["calibrate", *fit], ["compare", *board], ["analyze", *attention]]
+    calibrations = [["calibrate", *given] for given in (grid, fit, search)]
+    return [*calibrations, ["compare", *board], ["analyze", *attention]]
 
 
 def run_commands(checkpoint: str, tasks: str, output: Path) -> None:
