@@ -14,8 +14,8 @@ from lm_eval_ape.analysis.options import Options
 from lm_eval_ape.analysis.sweep import Case
 from lm_eval_ape.artefacts.identity import digest, read_settings
 from lm_eval_ape.engine.non_finite import explained
-from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.catalogue import FEWSHOT_SEED
+from lm_eval_ape.harness.harness_model import HarnessModel
 from lm_eval_ape.harness.model_facts import model_key
 from lm_eval_ape.harness.samples import Sample, gather
 from lm_eval_ape.settings.strategy import Settings
@@ -35,7 +35,7 @@ class Observer:
         cache: Folder for results.
     """
 
-    def __init__(self, lm: ApeHFLM, options: Options, tasks: Mapping[str, Task], cache: Path) -> None:
+    def __init__(self, lm: HarnessModel, options: Options, tasks: Mapping[str, Task], cache: Path) -> None:
         self.lm = lm
         self.options = options
         self.tasks = tasks

@@ -10,11 +10,11 @@ import torch
 from lm_eval_ape.artefacts.identity import weights_digest
 from lm_eval_ape.artefacts.model_digest import code_versions, full_digest
 from lm_eval_ape.engine.engine import Engine
-from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.harness.harness_model import HarnessModel
 from lm_eval_ape.pocket import model_name
 
 
-def model_facts(lm: ApeHFLM) -> dict[str, Any]:
+def model_facts(lm: HarnessModel) -> dict[str, Any]:
     """The model as a calibration file names it."""
     return {
         "pretrained": model_name(str(getattr(lm.pretrained, "name_or_path", lm.pretrained))),
@@ -28,7 +28,7 @@ def model_facts(lm: ApeHFLM) -> dict[str, Any]:
     }
 
 
-def device_name(lm: ApeHFLM) -> str:
+def device_name(lm: HarnessModel) -> str:
     """The device in words."""
     device = lm.engine.device
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"

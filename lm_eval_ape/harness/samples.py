@@ -13,7 +13,7 @@ from lm_eval.api.task import Task
 from lm_eval.evaluator_utils import get_sample_size
 
 from lm_eval_ape.errors import ApeError, nearest
-from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.harness.harness_model import HarnessModel
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.options import HarnessOptions
 
@@ -56,7 +56,7 @@ class Gathered(NamedTuple):
 
 
 def gather(
-    lm: ApeHFLM,
+    lm: HarnessModel,
     tasks: Mapping[str, Task],
     options: HarnessOptions,
     *,
@@ -90,7 +90,7 @@ def gather(
 
 
 def collect(
-    lm: ApeHFLM,
+    lm: HarnessModel,
     tasks: Mapping[str, Task],
     options: HarnessOptions,
     *,
@@ -145,7 +145,7 @@ def collect(
 
 
 def build_requests(
-    lm: ApeHFLM, task: Task, options: HarnessOptions, *, limit: float | None, numbers: list[int] | None
+    lm: HarnessModel, task: Task, options: HarnessOptions, *, limit: float | None, numbers: list[int] | None
 ) -> list[Instance]:
     """A task's requests, as the harness sends them; documents that were picked keep their numbers.
 
