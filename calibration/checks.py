@@ -26,7 +26,7 @@ from lm_eval_ape.calibration.objective.keys import label_key
 from lm_eval_ape.calibration.objective.objective import AVERAGES, SIGNALS, Average, Signal
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.calibration.search.search import Found
-from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.harness.harness_model import HarnessModel
 from lm_eval_ape.harness.metrics import Metric
 from lm_eval_ape.harness.samples import Gathered, Sample, gather, task_digest
 from lm_eval_ape.storage.journal import Journal
@@ -47,7 +47,7 @@ class Checks:
     """
 
     def __init__(
-        self, lm: ApeHFLM, options: Options, *, grid: Grid, meter: Meter, metric: Metric | None, cache: Path | None
+        self, lm: HarnessModel, options: Options, *, grid: Grid, meter: Meter, metric: Metric | None, cache: Path | None
     ) -> None:
         self.lm = lm
         self.options = options

@@ -14,7 +14,7 @@ from lm_eval_ape.calibration.grid.average import Floats
 from lm_eval_ape.calibration.grid.candidates import Candidate, key_of, middle, read_key, settings_of
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.harness.harness_model import HarnessModel
 from lm_eval_ape.harness.mean_metrics import joinable, leaves_out
 from lm_eval_ape.harness.metrics import ABSENT, Metric, Outcome, Scored, find, join
 from lm_eval_ape.storage.journal import Journal
@@ -61,7 +61,7 @@ def find_metric(tasks: Mapping[str, Task], name: str | None) -> Metric:
 
 
 @contextmanager
-def at(lm: ApeHFLM, point: Candidate) -> Iterator[None]:
+def at(lm: HarnessModel, point: Candidate) -> Iterator[None]:
     """Let the model read contexts with a candidate's T and S while the context lasts."""
     with lm.under(lm.settings.with_(**settings_of(point))):
         yield
@@ -77,7 +77,7 @@ class Labels:
         journal: Where scores are kept.
     """
 
-    def __init__(self, lm: ApeHFLM, options: Options, metric: Metric, journal: Journal) -> None:
+    def __init__(self, lm: HarnessModel, options: Options, metric: Metric, journal: Journal) -> None:
         self.lm = lm
         self.options = options
         self.metric = metric

@@ -38,9 +38,9 @@ from lm_eval_ape.calibration.search.encodings import Space, space
 from lm_eval_ape.calibration.search.rule import Rule
 from lm_eval_ape.calibration.search.search import Found, Search
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.arguments import split_arguments
 from lm_eval_ape.harness.catalogue import Catalogue
+from lm_eval_ape.harness.harness_model import HarnessModel, load
 from lm_eval_ape.harness.metrics import Metric
 from lm_eval_ape.harness.model_facts import device_name, model_facts
 from lm_eval_ape.harness.samples import Gathered, gather, task_digest
@@ -50,7 +50,7 @@ from lm_eval_ape.storage.files import make_folder
 logger = logging.getLogger(__name__)
 
 
-def calibrate(options: Options, command: Sequence[str] = (), lm: ApeHFLM | None = None) -> Content:
+def calibrate(options: Options, command: Sequence[str] = (), lm: HarnessModel | None = None) -> Content:
     """Choose T and S for a model and tasks without a label, and say how sure the choice is.
 
     Args:
@@ -128,7 +128,7 @@ class Calibration:
             self.metric = find_metric({**self.tasks, **self.test_tasks}, options.metric)
         self.config_tasks = list(self.test_tasks) or twins or list(self.tasks)
 
-    def run(self, lm: ApeHFLM | None = None) -> Content:
+    def run(self, lm: HarnessModel | None = None) -> Content:
         """Load the model, measure, choose, and write what was asked for.
 
         Args:
@@ -143,10 +143,10 @@ class Calibration:
                 held.enter_context(hold(folder, self.command))
             return self._run(lm)
 
-    def _run(self, lm: ApeHFLM | None) -> Content:
+    def _run(self, lm: HarnessModel | None) -> Content:
         with self._timed("load"):
-            extra = {"batch_size": self.options.batch_size, "device": self.options.device}
-            self.lm = lm or ApeHFLM.create_from_arg_obj(self.options.model_args, extra)
+            asked = self.options
+            self.lm = lm or load(asked.model_args, batch_size=asked.batch_size, device=asked.device)
             self.facts = model_facts(self.lm)
             self.meter = Meter(self.lm, self.objective, max_rows=self.options.max_rows, cache=self.cache)
         if self.space is None:

@@ -56,7 +56,7 @@ def test_impossible_options_are_told_before_the_model_is_loaded(
     given: dict[str, Any],
     told: str,
 ) -> None:
-    monkeypatch.setattr(run, "ApeHFLM", None)
+    monkeypatch.setattr(run, "load", None)
     assert main(["calibrate", *flags(**given)]) == 2
     captured = capsys.readouterr()
     assert told in captured.err
