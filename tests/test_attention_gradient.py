@@ -26,7 +26,7 @@ def tensors(rows: int = 1, queries: int = 3, keys: int = 5) -> tuple[Tensor, Ten
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, dtype=torch.float64, generator=generator).requires_grad_()
 
-    return draw(rows, 4, queries, 8), draw(1, 2, keys, 8), draw(1, 2, keys, 8)
+    return draw(rows, 4, queries, 2), draw(1, 2, keys, 2), draw(1, 2, keys, 2)
 
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)

@@ -113,6 +113,7 @@ def test_a_reader_that_goes_away_is_no_mistake_of_the_network(monkeypatch: pytes
         main(["paths"])
 
 
+@pytest.mark.usefixtures("own_tasks_alone")
 def test_a_task_that_the_harness_does_not_know_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--model_args", "pretrained=pocket", "--tasks", "ape_pocket_onehopp", "--limit", "1"]) == 2
     assert "lm-eval-ape run: Tasks not found: ape_pocket_onehopp. `lm_eval ls tasks` lists" in capsys.readouterr().err

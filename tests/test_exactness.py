@@ -111,9 +111,9 @@ def test_one_chunk_without_temperature_and_scale_is_the_sequential_model(family:
 def test_one_chunk_generates_the_sequential_models_greedy_tokens(family: str) -> None:
     model = tiny.make_model(family)
     settings = resolve({"strategy": "sink"})
-    options: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    options: dict[str, Any] = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
     seen = set()
-    for seed in (6, 17, 18):
+    for seed in (6, 18):
         prompt = prompt_of([tokens(12, seed)], query=tokens(5, seed + 100))
         encoded = Engine(model, settings).encode(prompt)
         sequential = model.generate(torch.tensor([prompt.ids]), **options)[0, len(prompt.ids) :]
@@ -129,12 +129,19 @@ def test_one_chunk_generates_the_sequential_models_greedy_tokens(family: str) ->
     assert len(seen) > 1
 
 
-@pytest.mark.parametrize("backend", CPU_BACKENDS)
-@pytest.mark.parametrize("strategy", ["parallel", "sink", "ape"])
-@pytest.mark.parametrize("family", tiny.FAMILIES)
+def readings() -> Iterator[tuple[str, str, str]]:
+    """Families, strategies and backends: each with each of the others, though not all three with one another."""
+    for number, family in enumerate(tiny.FAMILIES):
+        # The softcap needs eager attention on the CPU.
+        backends = ["eager"] if family == "gemma2" else CPU_BACKENDS
+        for place, strategy in enumerate(("parallel", "sink")):
+            yield family, strategy, backends[(number + place) % len(backends)]
+    # With T and S given it is the sink.
+    yield "llama", "ape", CPU_BACKENDS[0]
+
+
+@pytest.mark.parametrize(("family", "strategy", "backend"), readings())
 def test_unequal_chunks_match_the_dense_reference(family: str, strategy: str, backend: str) -> None:
-    if family == "gemma2" and backend != "eager":
-        pytest.skip("the softcap needs eager attention on the CPU")
     model = tiny.make_model(family)
     settings = resolve({"strategy": strategy, "attn_temperature": 0.7, "attn_scale": 0.8, "attn_backend": backend})
     prompt = prompt_of(CHUNKS)

@@ -26,6 +26,15 @@ from lm_eval_ape.settings.strategy import Settings, resolve
 
 EXACT = 1e-12
 
+# Choosing by the query reads each family's attention, and by deviation its first layers; chance and starts of chunks
+# look at no model, so two families show what they choose: one plain, one with windows and positions by layer.
+MIXED = ("llama", "llama3", "mistral", "gemma2", "gemma3", "gpt_neox", "gpt_oss")
+FAMILY_AND_SELECTOR = [
+    *((family, "query") for family in tiny.FAMILIES),
+    *((family, "deviation") for family in MIXED),
+    *((family, by) for family in ("llama", "gemma3") for by in ("first", "random")),
+]
+
 
 def tokens(count: int, seed: int) -> tuple[int, ...]:
     return tuple(torch.randint(3, 97, (count,), generator=torch.Generator().manual_seed(seed)).tolist())
@@ -54,8 +63,14 @@ def chunked(prompt: Prompt = PROMPT, shared_prefix: bool = True) -> dense.Layout
     return dense.lay_out(list(prompt.prefix), chunks, list(prompt.query), "serial", shared_prefix)
 
 
-@pytest.mark.parametrize("by", SELECTORS)
-@pytest.mark.parametrize(("family", "shared_prefix"), [*((family, True) for family in tiny.FAMILIES), ("llama", False)])
+def test_every_selector_is_tested_here() -> None:
+    assert {by for _, by in FAMILY_AND_SELECTOR} == set(SELECTORS)
+
+
+@pytest.mark.parametrize(
+    ("family", "by", "shared_prefix"),
+    [*((*pair, True) for pair in FAMILY_AND_SELECTOR), *(("llama", by, False) for by in SELECTORS)],
+)
 def test_all_tokens_recomputed_are_the_sequential_model(family: str, by: str, shared_prefix: bool) -> None:
     model = tiny.make_model(family)
     settings = resolve({"strategy": "recompute", "recompute": 1, "recompute_by": by, "shared_prefix": shared_prefix})
@@ -69,7 +84,7 @@ def test_all_tokens_recomputed_are_the_sequential_model(family: str, by: str, sh
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_all_tokens_recomputed_generate_the_sequential_models_greedy_tokens(family: str) -> None:
     model = tiny.make_model(family)
-    options: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    options: dict[str, Any] = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
     engine = Engine(model, resolve({"strategy": "recompute", "recompute": 1}))
     encoded = engine.encode(PROMPT)
     with engine.tail(encoded) as tail:
@@ -92,10 +107,12 @@ def test_no_tokens_recomputed_are_the_sink_with_serial_positions(by: str) -> Non
     assert encoded.recomputed == ()
 
 
-@pytest.mark.parametrize("by", SELECTORS)
 @pytest.mark.parametrize(
-    ("family", "backend"),
-    [*((family, "auto") for family in tiny.FAMILIES), *(("llama", name) for name in CPU_BACKENDS)],
+    ("family", "by", "backend"),
+    [
+        *((*pair, "auto") for pair in FAMILY_AND_SELECTOR),
+        *(("llama", by, name) for name in CPU_BACKENDS for by in ("query", "deviation")),
+    ],
 )
 def test_some_tokens_recomputed_match_the_dense_reference(
     family: str, by: str, backend: str, monkeypatch: pytest.MonkeyPatch

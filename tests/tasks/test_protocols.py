@@ -77,6 +77,7 @@ def test_items_are_grouped_and_retrieved_by_the_separator(checkpoint: str, metad
         assert task.eval_docs[record["doc_id"]]["position"] in record["kept_chunks"]
 
 
+@pytest.mark.usefixtures("own_tasks_alone")
 def test_a_run_by_the_harness_has_its_tokenizer_from_the_models_arguments(
     metadata: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
