@@ -21,6 +21,7 @@ from sqlitedict import SqliteDict
 
 from helpers import harness, launcher, scale_out
 from lm_eval_ape.artefacts import calibration_file
+from lm_eval_ape.calibration.document import model_args_line
 from lm_eval_ape.harness.response_cache import STAMP
 from lm_eval_ape.runtime.processes import Processes
 
@@ -81,7 +82,7 @@ Done = subprocess.CompletedProcess[str]
 def three(checkpoint: str, tasks: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
     """What three processes write, and print."""
     folder = tmp_path_factory.mktemp("three")
-    done = launcher.run(launcher.torchrun(3), str(HELPERS / "scale_out.py"), checkpoint, tasks, str(folder))
+    done = launcher.run(launcher.accelerate(3), str(HELPERS / "scale_out.py"), checkpoint, tasks, str(folder))
     return folder, done
 
 
@@ -157,6 +158,11 @@ def test_three_processes_calibrate_as_one_to_the_last_digit(
     assert together == alone
 
 
+def test_each_process_measures_a_share_of_the_samples(three: tuple[Path, Done]) -> None:
+    shares = [path.read_text().splitlines() for path in sorted((three[0] / "grid" / "cache").glob("signals.*.jsonl"))]
+    assert [len(share) for share in shares] == [2, 2, 1]
+
+
 def test_three_processes_compare_and_analyze_as_one_to_the_last_digit(one: Path, three: tuple[Path, Done]) -> None:
     for name in ("sequential", "ape"):
         (alone,), (together,) = (list((f / "board" / name).rglob("samples_*.jsonl")) for f in (one, three[0]))
@@ -187,7 +193,8 @@ def test_the_first_process_alone_writes_results_and_speaks(one: Path, three: tup
     # Once in each of the three evaluations that are not sequential.
     assert done.stderr.count("they have no context and are read sequentially") == 3
     assert done.stdout.count("calibration=") == 1
-    assert done.stdout.count("attn_temperature=") == 2
+    lines = [line for line in done.stdout.splitlines() if "attn_temperature=" in line]
+    assert lines == [model_args_line(calibration_file.read(folder / name), "") for name in ("grid", "search")]
 
 
 def test_one_process_goes_on_where_three_stopped(

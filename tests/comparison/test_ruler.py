@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 import transformers
 from lm_eval.tasks import TaskManager
 
-from helpers import harness, tiny
+from helpers import harness, harness_rows, tiny
 from lm_eval_ape.comparison.compare import compare
 from lm_eval_ape.comparison.options import Options
 
@@ -45,11 +44,11 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(sys.modules, name)
     import nltk
 
-    prepare_niah = import_module("lm_eval.tasks.ruler.prepare_niah")
-    generate = prepare_niah.generate_samples
+    niah = harness_rows.prepare_niah()
+    generate = niah.generate_samples
     monkeypatch.setattr(nltk, "download", lambda *_, **__: True)
     monkeypatch.setattr(
-        prepare_niah, "generate_samples", lambda *args, **given: generate(*args, **{**given, "num_samples": SAMPLES})
+        niah, "generate_samples", lambda *args, **given: generate(*args, **{**given, "num_samples": SAMPLES})
     )
 
 

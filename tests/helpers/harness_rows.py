@@ -6,7 +6,9 @@ import random
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
+from types import ModuleType
 from typing import Any, NamedTuple
+from unittest import mock
 
 from helpers.harness import WORDS
 
@@ -113,6 +115,20 @@ def read_own(doc: dict[str, Any], task: str) -> Row:
     """This package's documents."""
     asks = {"ape_keyvalue_test": 'Key: "{key}"', "ape_pocket_onehop_test": "{input}"}.get(task, "{question}")
     return Row(doc, doc["context"], asks.format(**doc))
+
+
+def prepare_niah() -> ModuleType:
+    """RULER's module that hides needles; it would make six million names of them, which takes a quarter of a minute."""
+    import wonderwords
+
+    class FewWords(wonderwords.RandomWord):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self._categories = {**self._categories, "adjectives": self._categories["adjectives"][:20]}
+
+    with mock.patch("wonderwords.RandomWord", FewWords):
+        # Not `from lm_eval.tasks.ruler import ...`: the folder remembers a module that was forgotten.
+        return import_module("lm_eval.tasks.ruler.prepare_niah")
 
 
 def haystack(type_haystack: str) -> list[str] | str:
