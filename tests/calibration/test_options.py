@@ -22,6 +22,7 @@ from lm_eval_ape.run_configs import __file__ as run_configs
 CONFIGS = sorted(Path(run_configs).with_name("calibration").glob("*.yaml"))
 
 
+@pytest.mark.usefixtures("own_tasks_alone")
 @pytest.mark.parametrize(
     ("given", "told"),
     [
