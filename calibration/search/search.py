@@ -24,7 +24,7 @@ from lm_eval_ape.calibration.search.rule import Rival, Rule
 from lm_eval_ape.engine import support
 from lm_eval_ape.engine.operations import ModelShape, PromptOperations
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.harness.ape_hf import ApeHFLM
+from lm_eval_ape.harness.harness_model import HarnessModel
 from lm_eval_ape.harness.samples import Gathered, Sample, gather
 from lm_eval_ape.settings.strategy import Settings
 
@@ -118,7 +118,7 @@ class Search:
 
     def __init__(
         self,
-        lm: ApeHFLM,
+        lm: HarnessModel,
         options: Options,
         space: Space,
         *,
