@@ -13,8 +13,8 @@ from lm_eval_ape.artefacts import calibration_file
 from lm_eval_ape.artefacts.board import Board, Row, Score
 from lm_eval_ape.artefacts.calibration import Calibration
 from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL
-from lm_eval_ape.calibration.document import model_args_line
-from lm_eval_ape.calibration.tables import gradient_sentences
+from lm_eval_ape.calibration.document import chosen_arguments
+from lm_eval_ape.calibration.tables import frontier_sentences, gradient_sentences
 from lm_eval_ape.display.escaping import code, markdown
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.pocket import POCKET
@@ -92,10 +92,14 @@ def _text(calibration: Calibration) -> Iterator[str]:
     )
     yield f"- On {listed}; no label was read."
     yield (
-        f"- Least mean KL divergence from the sequential model's next-token distributions over K = "
-        f"{objective.num_tokens} tokens (history: {objective.history}), of {sum(grid.choosable)} points with "
+        f"- Least {calibration.chosen_by.replace('KL', 'KL divergence')} from the sequential model's next-token "
+        f"distributions over K = {objective.num_tokens} tokens (history: {objective.history}), of "
+        f"{sum(grid.choosable)} points with "
         f"T in {grid.temperatures} and S in {grid.scales}."
     )
+    if frontier := calibration.frontier:
+        found = frontier_sentences(frontier, calibration.chosen_by)[0]
+        yield f"- Among {len(frontier.candidates)} ways to encode. {markdown(found)}"
     if calibration.gradient:
         yield from (f"- {markdown(sentence)}" for sentence in gradient_sentences(calibration.gradient))
     changed = {
@@ -140,8 +144,8 @@ def _arguments(calibration: Calibration) -> str:
     if settings["chunking"] != "tokens":
         defaults["chunk_tokens"] = None
     given |= {name: value for name, value in settings.items() if name == "strategy" or value != defaults.get(name)}
-    pairs = ",".join(f"{name}={str(value).encode('unicode_escape').decode()}" for name, value in given.items())
-    return f"{pairs},{model_args_line(calibration, calibration_file.FILE_NAME)}"
+    given |= chosen_arguments(calibration, calibration_file.FILE_NAME)
+    return ",".join(f"{name}={str(value).encode('unicode_escape').decode()}" for name, value in given.items())
 
 
 def _scores(board: Board, row: Row) -> Iterator[str]:

@@ -192,6 +192,25 @@ def test_a_files_choice_is_taken_up_by_calibration_and_by_ape_at(options: MakeOp
         split_arguments({**model, "calibration": str(tmp_path), "positions": other})
 
 
+def test_report_and_card_show_the_search(
+    options: MakeOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frontier = searched(options, tmp_path, limit=3, candidates="sink,recompute[recompute=1]").frontier
+    assert frontier
+    assert main(["report", str(tmp_path)]) == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert all(one.name in page for one in frontier.candidates)
+    assert (tmp_path / "figures" / "frontier_1.svg").exists()
+    capsys.readouterr()
+    assert main(["card", str(tmp_path)]) == 0
+    card = capsys.readouterr().out
+    assert f"Chosen: {frontier.chosen}" in card.replace("\\", "")
+    # Each argument once, or lm_eval would refuse it.
+    (line,) = re.findall(r"--model_args (\S+)", card)
+    names = [pair.partition("=")[0] for pair in line.split(",")]
+    assert len(names) == len(set(names))
+
+
 def test_each_candidates_cost_is_what_its_prompts_count(options: MakeOptions, checkpoint: str) -> None:
     content = searched(options, race=False)
     assert content.frontier
