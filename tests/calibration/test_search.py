@@ -20,6 +20,7 @@ from lm_eval_ape.calibration.grid.measure import Meter
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.calibration.run import Calibration, calibrate
 from lm_eval_ape.calibration.search.encodings import space
+from lm_eval_ape.cli import main
 from lm_eval_ape.engine.operations import ModelShape, PromptOperations
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.ape_hf import ApeHFLM
