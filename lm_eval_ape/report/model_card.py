@@ -98,8 +98,8 @@ def _text(calibration: Calibration) -> Iterator[str]:
         f"T in {grid.temperatures} and S in {grid.scales}."
     )
     if frontier := calibration.frontier:
-        found = frontier_sentences(frontier, calibration.chosen_by)[0]
-        yield f"- Among {len(frontier.candidates)} ways to encode. {markdown(found)}"
+        first = frontier_sentences(frontier, calibration.chosen_by)[0]
+        yield f"- Among {len(frontier.candidates)} ways to encode. {markdown(first)}"
     if calibration.gradient:
         yield from (f"- {markdown(sentence)}" for sentence in gradient_sentences(calibration.gradient))
     changed = {
