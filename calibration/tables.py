@@ -136,6 +136,8 @@ def frontier_sentences(frontier: Frontier, chosen_by: str) -> list[str]:
             f"The race read {frontier.measurements} prompts in place of {frontier.of}, "
             f"{frontier.of / frontier.measurements:.1f} times fewer."
         )
+    if frontier.prompts_left_out:
+        lines.append(f"{frontier.prompts_left_out} prompts are left out, which not all encodings read alike.")
     lines += [f"{one.name} {one.dropped.reason}." for one in frontier.candidates if one.dropped]
     lines += [f"Not tried: {one.name}. {one.reason}" for one in frontier.left_out]
     lines += signal_sentences(frontier.signals, "encodings")

@@ -42,6 +42,9 @@ MODULES: dict[str, tuple[str, ...]] = {
     "lm_eval_ape.calibration.grid.scoring": ("calibration/test_kl.py",),
     "lm_eval_ape.comparison.statistics": ("comparison/test_statistics.py",),
     "lm_eval_ape.calibration.grid.stability": ("calibration/test_stability.py",),
+    "lm_eval_ape.calibration.grid.average": ("calibration/test_average.py",),
+    "lm_eval_ape.calibration.search.race": ("calibration/test_race.py",),
+    "lm_eval_ape.calibration.search.rule": ("calibration/test_race.py",),
     "lm_eval_ape.attention.selection": ("test_selection.py", "test_strategy.py"),
 }
 # Seconds of the processor after which a mutant that never ends counts as killed.

@@ -40,6 +40,7 @@ def frontier_part(found: Found, options: Options, grid: Grid, rule: Rule, signal
         sequential_seconds=found.teacher_seconds,
         measurements=sum(len(one.numbers) for one in found.tried),
         of=samples * len(found.tried),
+        prompts_left_out=found.not_common,
         candidates=[
             parts.Tried(
                 name=one.encoding.name,

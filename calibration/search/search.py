@@ -90,6 +90,7 @@ class Found(NamedTuple):
         tried: All encodings that the model can do, in the order in which they were asked for.
         left_out: What was asked for and not tried.
         gathered: The samples as the chosen encoding cuts them.
+        not_common: How many prompts were left out because not all encodings read them alike.
         chosen: Number of the chosen one among `tried`; None where the rule finds none.
         teacher_seconds: What the sequential model took to read a prompt, mean over samples; None if not known.
         shares: Of each of `tried`, the share of resamples that choose it.
@@ -98,6 +99,7 @@ class Found(NamedTuple):
     tried: list[Tried]
     left_out: list[LeftOut]
     gathered: Gathered
+    not_common: int
     chosen: int | None
     teacher_seconds: float | None
     shares: list[float]
@@ -135,6 +137,7 @@ class Search:
         self.rule = rule
         self.left_out = list(space.left_out)
         self.teacher_seconds: list[float | None] = []
+        self.not_common = 0
         self.encodings = self._served(space.encodings)
         self.gathered = self._gathered()
 
@@ -178,7 +181,8 @@ class Search:
             shares[number] = count / len(weights)
         chosen = None if picked is None else live[picked]
         seconds = _mean(self.teacher_seconds)
-        return Found(tried, self.left_out, self.gathered[chosen or 0], chosen, seconds, shares)
+        gathered = self.gathered[chosen or 0]
+        return Found(tried, self.left_out, gathered, self.not_common, chosen, seconds, shares)
 
     def _served(self, encodings: Sequence[Encoding]) -> list[Encoding]:
         """Those that the model can do."""
@@ -193,7 +197,11 @@ class Search:
         return served
 
     def _gathered(self) -> list[Gathered]:
-        """The samples as each encoding cuts them; an encoding that reads other prompts than the first is left out."""
+        """The samples as each encoding cuts them: those that all encodings read, which share a teacher.
+
+        A window that holds a prompt in chunks may not hold it in one sequence. An encoding that reads less than half of
+        the first one's prompts is left out.
+        """
         cut: dict[tuple[object, ...], Gathered | ApeError] = {}
         kept: list[Encoding] = []
         found: list[Gathered] = []
@@ -204,7 +212,7 @@ class Search:
             own = cut[key]
             if isinstance(own, ApeError):
                 self._leave_out(encoding, str(own))
-            elif found and _texts(own.samples) != _texts(found[0].samples):
+            elif found and 2 * len(_texts(own) & _texts(found[0])) < len(found[0].samples):
                 self._leave_out(encoding, f"It reads other prompts than {kept[0].name}, so their teachers differ.")
             else:
                 kept.append(encoding)
@@ -213,7 +221,13 @@ class Search:
             reasons = "\n".join(f"  {one.name}: {one.reason}" for one in self.left_out)
             raise ApeError(f"Of all that the search asks for, nothing can be tried:\n{reasons}")
         self.encodings = kept
-        return found
+        common = set.intersection(*map(_texts, found))
+        self.not_common = max(len(own.samples) for own in found) - len(common)
+        if self.not_common:
+            logger.warning("%d prompts are left out, which not all encodings read alike.", self.not_common)
+        if not common:
+            raise ApeError("No prompt is read alike by all encodings; search among fewer of them.")
+        return [own._replace(samples=[one for one in own.samples if _text(one) in common]) for own in found]
 
     def _gather(self, settings: Settings) -> Gathered | ApeError:
         options = self.options
@@ -286,5 +300,10 @@ def _measured(rows: Sequence[Row]) -> Measured:
     return Measured.of([row.scores for row in rows])
 
 
-def _texts(samples: Sequence[Sample]) -> list[tuple[str, int, int, tuple[int, ...]]]:
-    return [(sample.task, sample.doc_id, sample.number, sample.prompt.ids) for sample in samples]
+def _text(sample: Sample) -> tuple[str, int, int, tuple[int, ...]]:
+    """What makes two samples the same to a teacher."""
+    return sample.task, sample.doc_id, sample.number, sample.prompt.ids
+
+
+def _texts(gathered: Gathered) -> set[tuple[str, int, int, tuple[int, ...]]]:
+    return set(map(_text, gathered.samples))

@@ -481,6 +481,7 @@ class Frontier(Part):
         sequential_seconds: What the sequential model took to read a prompt.
         measurements: Prompts times candidates that were measured.
         of: As many as there would have been without a race.
+        prompts_left_out: How many not all candidates read alike.
     """
 
     rule: Rule
@@ -488,6 +489,7 @@ class Frontier(Part):
     sequential_seconds: Positive | None
     measurements: Count
     of: Count
+    prompts_left_out: Count
     candidates: Annotated[list[Tried], Field(min_length=1)]
     left_out: list[NotTried]
     chosen: str

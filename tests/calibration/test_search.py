@@ -25,7 +25,7 @@ from lm_eval_ape.engine.operations import ModelShape, PromptOperations
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.arguments import split_arguments
-from lm_eval_ape.harness.samples import Sample
+from lm_eval_ape.harness.samples import Gathered, Sample, gather
 from lm_eval_ape.harness.specs import read_specs
 from lm_eval_ape.settings.option_values import arguments
 from lm_eval_ape.settings.strategy import SETTINGS, Settings, resolve
@@ -261,6 +261,24 @@ def test_encodings_that_the_model_cannot_do_are_listed(options: MakeOptions) -> 
     reasons = [one.reason for one in content.frontier.left_out]
     assert len(reasons) == 2
     assert all("last:99, but the model has" in reason for reason in reasons)
+
+
+@pytest.mark.parametrize(("lost", "candidates", "samples"), [(1, 2, 5), (4, 1, 6)])
+def test_only_prompts_that_all_encodings_read_are_measured(
+    options: MakeOptions, monkeypatch: pytest.MonkeyPatch, lost: int, candidates: int, samples: int
+) -> None:
+    """An encoding that shares few prompts with the first one is left out instead."""
+
+    def lose(lm: Any, *given: Any, **named: Any) -> Gathered:
+        found = gather(lm, *given, **named)
+        return found._replace(samples=found.samples[lost:]) if lm.settings.positions == "serial" else found
+
+    monkeypatch.setattr("lm_eval_ape.calibration.search.search.gather", lose)
+    content = searched(options, candidates="sink", search=["positions=shared,serial"], limit=6)
+    assert content.frontier
+    assert len(content.frontier.candidates) == candidates
+    assert {one.samples for one in content.frontier.candidates} == {samples} == {len(content.samples)}
+    assert content.frontier.prompts_left_out == (lost if candidates == 2 else 0)
 
 
 def test_labels_score_the_candidates_and_rank_the_signals(options: MakeOptions, toy_tasks: str) -> None:
