@@ -69,11 +69,7 @@ def refusal(found: Found, options: Options, grid: Grid, signal: Signal) -> str:
             f"No encoding costs at most {options.budget:g} of the sequential model's prefill: the cheapest is "
             f"{cheapest.encoding.name} with {cheapest.cost.share:.3f}. Raise --budget, or search among cheaper ones."
         )
-    values = {
-        one.encoding.name: float(average(_best(one, grid, options, signal)[1][:, None], options.average)[0])
-        for one in found.tried
-        if one.numbers
-    }
+    values = {one.encoding.name: _best(one, grid, options, signal)[2] for one in found.tried if one.numbers}
     nearest = min(values, key=lambda name: values[name])
     return (
         f"No encoding stays within {options.accept:g} nats: the nearest is {nearest} with {values[nearest]:.4g}. Raise "
@@ -85,8 +81,8 @@ def _rated(tried: Tried, chosen: Tried, options: Options, grid: Grid, signal: Si
     """A candidate at its best point; None where it was not measured."""
     if not tried.numbers:
         return None
-    point, own = _best(tried, grid, options, signal)
-    _, others = _best(chosen, grid, options, signal)
+    point, own, value = _best(tried, grid, options, signal)
+    others = _best(chosen, grid, options, signal)[1]
     # The chosen one was measured on all samples.
     common = others[tried.numbers]
     weights = resample(len(own), options.resamples, options.seed)
@@ -94,15 +90,16 @@ def _rated(tried: Tried, chosen: Tried, options: Options, grid: Grid, signal: Si
     return parts.Rated(
         attn_temperature=point.temperature,
         attn_scale=point.scale,
-        value=float(average(own[:, None], options.average)[0]),
+        value=value,
         interval=parts.Interval(low=low, high=high),
         mean_kl=tried.table(grid, signal, options.average).means[point],
         more_than_chosen=difference(own, common, weights),
     )
 
 
-def _best(tried: Tried, grid: Grid, options: Options, signal: Signal) -> tuple[Point, Floats]:
-    """The best point of those that can be chosen, and what chose, on each sample."""
+def _best(tried: Tried, grid: Grid, options: Options, signal: Signal) -> tuple[Point, Floats, float]:
+    """The best point of those that can be chosen, and what chose: on each sample, and its average."""
     table = tried.table(grid, signal, options.average)
     point = choose(table, grid.points).point
-    return point, table.judged_by[:, table.points.index(point)]
+    place = table.points.index(point)
+    return point, table.judged_by[:, place], float(average(table.judged_by, options.average)[place])

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lm_eval_ape.calibration.grid.average import Floats
-from lm_eval_ape.calibration.search.rule import Rule
+from lm_eval_ape.calibration.search.rule import Rule, worth_trying
 
 ERROR = 0.05
 """Chance that the best encoding is left out, over all rounds and rivals."""
@@ -101,9 +101,12 @@ def race(
     """
     values: list[list[Floats]] = [[] for _ in costs]
     dropped: dict[int, Dropped] = {}
-    if racing and rule.budget is not None and min(costs) <= rule.budget:
-        over = {number: cost for number, cost in enumerate(costs) if cost > rule.budget}
-        dropped = {number: Dropped(0, f"costs {cost:.3f}, more than the budget") for number, cost in over.items()}
+    if racing:
+        dear = np.flatnonzero(~worth_trying(costs)).tolist()
+        dropped = {number: Dropped(0, "costs as much as the sequential model") for number in dear}
+        if rule.budget is not None and min(costs) <= rule.budget:
+            over = [number for number, cost in enumerate(costs) if cost > rule.budget]
+            dropped |= {number: Dropped(0, f"costs {costs[number]:.3f}, more than the budget") for number in over}
     done = 0
     for look in looks(samples):
         live = [number for number in range(len(costs)) if number not in dropped]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from lm_eval_ape.calibration.grid.average import Floats, averages
 from lm_eval_ape.calibration.objective.objective import Average
@@ -32,7 +32,10 @@ class Rule:
     """The cheapest encoding that is close enough.
 
     Without `accept` and `budget`: the cheapest whose average is within one standard error of the least one, the error
-    being that of their paired difference (Breiman et al., Classification and Regression Trees, 1984, have the rule).
+    being that of the least one's average (Breiman et al., Classification and Regression Trees, 1984).
+
+    What costs as much as the sequential model is not chosen where something cheaper was tried: the sequential model
+    itself is at no distance.
 
     Attributes:
         accept: Close enough is an average of at most this.
@@ -56,17 +59,14 @@ class Rule:
 
         Args:
             rivals: Measured on the same samples.
-            weights: Of the samples in each resample, `(resamples, samples)`. The resamples' scatter is the standard
-                error.
+            weights: Of the samples in each resample, `(resamples, samples)`; their scatter is the standard error.
 
         Returns:
             Numbers of rivals, `(resamples,)`; -1 where none is close or cheap enough. Of equally cheap ones the closest
             is chosen, of equally close ones the cheapest, of equals the first.
         """
-        everything = np.vstack([np.full((1, weights.shape[1]), 1 / weights.shape[1]), weights])
-        # Each encoding by its best point, in every resample anew.
-        found = np.stack([averages(one.values, everything, self.average).min(1) for one in rivals], axis=1)
-        return self._pick(rivals, found[1:], self._errors(found[1:]))
+        found = self._averages(rivals, weights)
+        return self._picks(rivals, found, found.std(0))
 
     def pick(self, rivals: Sequence[Rival], weights: Floats) -> int | None:
         """What is chosen on the samples themselves; None where none is close or cheap enough.
@@ -75,34 +75,39 @@ class Rule:
             rivals: As for `picks`.
             weights: As for `picks`.
         """
-        own = np.full((1, weights.shape[1]), 1 / weights.shape[1])
-        found, resampled = (
-            np.stack([averages(one.values, drawn, self.average).min(1) for one in rivals], axis=1)
-            for drawn in (own, weights)
-        )
-        picked = int(self._pick(rivals, found, self._errors(resampled))[0])
+        each = np.full((1, weights.shape[1]), 1 / weights.shape[1])
+        errors = self._averages(rivals, weights).std(0)
+        picked = int(self._picks(rivals, self._averages(rivals, each), errors)[0])
         return None if picked < 0 else picked
 
-    def _pick(self, rivals: Sequence[Rival], found: Floats, errors: Floats) -> NDArray[np.int64]:
+    def _averages(self, rivals: Sequence[Rival], weights: Floats) -> Floats:
+        """Each encoding by its best point, in every resample anew, `(resamples, rivals)`."""
+        return np.stack([averages(one.values, weights, self.average).min(1) for one in rivals], axis=1)
+
+    def _picks(self, rivals: Sequence[Rival], found: Floats, errors: Floats) -> NDArray[np.int64]:
         costs = np.array([one.cost for one in rivals])
+        eligible = worth_trying(costs)
         if self.budget is not None:
-            within = np.broadcast_to(costs <= self.budget, found.shape)
-            order = np.lexsort((np.broadcast_to(costs, found.shape), found))
+            eligible &= costs <= self.budget
+        within = np.broadcast_to(eligible, found.shape)
+        spread = np.broadcast_to(costs, found.shape)
+        if self.budget is not None:
+            order = np.lexsort((spread, found))
         else:
             if self.accept is None:
-                best = found.argmin(1)
-                within = found <= found.min(1, keepdims=True) + errors[best]
+                candidates = np.where(eligible, found, np.inf)
+                within = within & (found <= (candidates.min(1) + errors[candidates.argmin(1)])[:, None])
             else:
-                within = found <= self.accept
-            order = np.lexsort((found, np.broadcast_to(costs, found.shape)))
-        return np.array(
-            [next((int(one) for one in row if fits[one]), -1) for row, fits in zip(order, within, strict=True)]
-        )
+                within = within & (found <= self.accept)
+            order = np.lexsort((found, spread))
+        first = [next((one for one in row if fits[one]), -1) for row, fits in zip(order, within, strict=True)]
+        return np.array(first, dtype=np.int64)
 
-    @staticmethod
-    def _errors(resampled: Floats) -> Floats:
-        """Standard errors of the paired differences of averages, `(rivals, rivals)`."""
-        return (resampled[:, :, None] - resampled[:, None, :]).std(0)
+
+def worth_trying(costs: ArrayLike) -> Bools:
+    """Which encodings cost less than the sequential model, whose share is 1; all where none does."""
+    cheaper: Bools = np.asarray(costs) < 1
+    return cheaper if cheaper.any() else np.ones_like(cheaper)
 
 
 def frontier(costs: Sequence[float], averages: Sequence[float]) -> list[bool]:

@@ -115,14 +115,26 @@ def test_rules_on_three_encodings(rule: Rule, expected: int | None) -> None:
 
 
 def test_a_cheaper_encoding_within_one_standard_error_of_the_best_is_taken() -> None:
-    rng = np.random.default_rng(0)
-    best = rng.gamma(2.0, size=(50, 1))
-    noise = rng.normal(size=(50, 1))
-    noise -= noise.mean()
-    error = noise.std() / np.sqrt(50)
-    for factor, expected in ((0.8, 1), (1.3, 0)):
-        rivals = [Rival(0.9, best), Rival(0.3, best + noise + factor * error)]
+    best = np.random.default_rng(0).gamma(2.0, size=(50, 1))
+    error = best.std() / np.sqrt(50)
+    for factor, expected in ((0.9, 1), (1.1, 0)):
+        rivals = [Rival(0.9, best), Rival(0.3, best + factor * error)]
         assert Rule().pick(rivals, resample(50, 4000, seed=0)) == expected
+
+
+def test_one_hopeless_sample_does_not_make_a_bad_encoding_as_good_as_the_best() -> None:
+    """Its own scatter is no reason to take it: another one is cheaper and closer."""
+    best, hopeless = np.full((20, 1), 1e-6), np.full((20, 1), 1e-6)
+    hopeless[3] = 9.0
+    rivals = [Rival(0.8, best * 2), Rival(0.9, hopeless), Rival(0.95, best)]
+    assert Rule().pick(rivals, resample(20, 500, seed=0)) != 1
+
+
+@pytest.mark.parametrize("rule", [Rule(), Rule(accept=1.0), Rule(budget=2.0)], ids=lambda rule: rule.name)
+def test_what_costs_as_much_as_the_sequential_model_is_taken_only_if_nothing_cheaper_was_tried(rule: Rule) -> None:
+    close, far = constant(0.2, 0.3)
+    assert rule.pick([Rival(1.0, close), Rival(0.9, far)], WEIGHTS) == 1
+    assert rule.pick([Rival(1.2, far), Rival(1.1, close)], WEIGHTS) == 1
 
 
 def test_of_equally_cheap_ones_the_closest_and_of_equally_close_ones_the_cheapest() -> None:

@@ -228,17 +228,20 @@ def test_each_candidates_cost_is_what_its_prompts_count(options: MakeOptions, ch
             assert settings.positions == content.settings["positions"]
 
 
-def test_everything_recomputed_is_at_no_distance_and_is_chosen_only_if_it_may_cost_that(options: MakeOptions) -> None:
+def test_everything_recomputed_is_at_no_distance_and_costs_more_than_the_sequential_model(
+    options: MakeOptions,
+) -> None:
     given = {"candidates": "sink,recompute[recompute=1]", "search": ["chunks=3"], "race": False}
-    assert searched(options, **given).frontier.chosen.startswith("recompute")  # type: ignore[union-attr]
-    cheap = searched(options, **given, budget=0.999).frontier
-    assert cheap
-    assert cheap.chosen.startswith("sink")
-    assert cheap.choice.share <= 0.999
-    accepted = searched(options, **given, accept=1e-6).frontier
-    assert accepted
-    assert accepted.chosen.startswith("recompute")
-    assert accepted.rule.value == 1e-6
+    frontier = searched(options, **given).frontier
+    assert frontier
+    sink, again = frontier.candidates
+    assert sink.share < 1 < again.share
+    assert again.best
+    assert again.best.value == pytest.approx(0, abs=1e-12)
+    assert frontier.chosen == sink.name
+    assert searched(options, **given, budget=1.0).frontier.chosen == sink.name  # type: ignore[union-attr]
+    with pytest.raises(ApeError, match="No encoding stays within 1e-06 nats: the nearest is recompute"):
+        searched(options, **given, accept=1e-6)
 
 
 def test_where_nothing_is_close_enough_it_says_so_and_keeps_what_was_measured(
