@@ -37,10 +37,9 @@ RESAMPLED = (
 )
 TAIL = "with engine.tail(encoded, factors, {}) as tail:"
 WANTED, ALIKE = "wanted=wanted", "alike=engine.settings.selection is None"
-ASKED = "logits = tail.read([*query, *teacher.tokens[:steps - 1]{}], keep=steps, query=len(query))"
+ASKED = "ids = [*query, *teacher.tokens[:-1]{}]"
 ONE_AXIS = "scores of documents have one axis"
 BOTH = "an interval has both ends or none"
-ONE_COLUMN = "the logits have one column"
 MEASURE_ZERO = "the two differ for a number that is equal to the last bit only"
 
 EQUIVALENT: dict[tuple[str, str], str] = {
@@ -78,7 +77,7 @@ EQUIVALENT: dict[tuple[str, str], str] = {
         (SCORING, f"-            {TAIL.format(f'{WANTED}, {ALIKE}')}\n+            {TAIL.format(left)}"): SPEED
         for left in (WANTED, ALIKE)
     },
-    (SCORING, "-        return 1\n+        return 2"): SPEED,
+    (SCORING, "-        return len(teacher.query) + 1\n+        return len(teacher.query) + 2"): SPEED,
     (SCORING, "-                break\n+                pass"): SPEED,
     (
         SCORING,
@@ -86,18 +85,9 @@ EQUIVALENT: dict[tuple[str, str], str] = {
     ): "PyTorch takes a number out of a tensor by itself",
     (
         SCORING,
-        "-        rows = zip(torch.stack(divergences, -1).tolist(), positions.tolist(), strict=True)\n"
-        "+        rows = zip(torch.stack(divergences, -1).tolist(), positions, strict=True)",
+        "-        rows = zip(torch.stack(found, 1).tolist(), positions.tolist(), strict=True)\n"
+        "+        rows = zip(torch.stack(found, 1).tolist(), positions, strict=True)",
     ): "a tensor of one whole number cuts a list as the number does",
-    (
-        SCORING,
-        "-            tokens = logits[:, 0].argmax(-1)\n+            tokens = logits[:, -1].argmax(-1)",
-    ): ONE_COLUMN,
-    (
-        SCORING,
-        "-            divergences.append(forward_kl(expected, log_probabilities(logits[:, 0])))\n"
-        "+            divergences.append(forward_kl(expected, log_probabilities(logits[:, -1])))",
-    ): ONE_COLUMN,
     (
         SELECTION,
         "-    dtype = torch.promote_types(query.dtype, torch.float32)\n"
