@@ -29,6 +29,7 @@ QUICK = {
     "end_to_end": "--tokens 1024 --new 8 --repeats 1",
     "compiled": "--tokens 1024 --repeats 1",
     "recompute_cost": "--tokens 1024 --repeats 1",
+    "dry_run": "--limit 4 --only 1 5",
 }
 FULL = {
     "startup": "",
@@ -42,6 +43,7 @@ FULL = {
     "end_to_end": "--tokens 8192 --repeats 2",
     "compiled": "--tokens 1024 4096 --repeats 5",
     "recompute_cost": "--tokens 4096 8192 16384 --selectors query first deviation",
+    "dry_run": "--limit 16 --repeats 2",
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
@@ -18,20 +17,13 @@ from lm_eval_ape.calibration.grid.scoring import Score
 from lm_eval_ape.calibration.grid.stability import resample
 from lm_eval_ape.calibration.objective.objective import Average, Signal
 from lm_eval_ape.calibration.options import Options
+from lm_eval_ape.calibration.search.cut import cut
 from lm_eval_ape.calibration.search.encodings import Encoding, LeftOut, Space
 from lm_eval_ape.calibration.search.race import Dropped, race
 from lm_eval_ape.calibration.search.rule import Rival, Rule
-from lm_eval_ape.engine import support
 from lm_eval_ape.engine.operations import ModelShape, PromptOperations
-from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.harness_model import HarnessModel
-from lm_eval_ape.harness.samples import Gathered, Sample, gather
-from lm_eval_ape.settings.strategy import Settings
-
-logger = logging.getLogger(__name__)
-
-# Settings that a prompt's cut into prefix, chunks and query depends on; prompts cut alike are gathered once.
-_CUT_BY = ("chunking", "chunk_tokens", "max_chunks", "chunks", "separator", "positions")
+from lm_eval_ape.harness.samples import Gathered
 
 
 class Cost(NamedTuple):
@@ -135,11 +127,8 @@ class Search:
         self.grid = grid
         self.meter = meter
         self.rule = rule
-        self.left_out = list(space.left_out)
         self.teacher_seconds: list[float | None] = []
-        self.not_common = 0
-        self.encodings = self._served(space.encodings)
-        self.gathered = self._gathered()
+        self.encodings, self.gathered, self.left_out, self.not_common = cut(lm, options, space, tasks)
 
     def run(self) -> Found:
         """Measure and choose.
@@ -184,71 +173,6 @@ class Search:
         gathered = self.gathered[chosen or 0]
         return Found(tried, self.left_out, gathered, self.not_common, chosen, seconds, shares)
 
-    def _served(self, encodings: Sequence[Encoding]) -> list[Encoding]:
-        """Those that the model can do."""
-        served = []
-        for encoding in encodings:
-            try:
-                support.check(self.lm.model, encoding.settings)
-            except ApeError as error:
-                self._leave_out(encoding, str(error))
-            else:
-                served.append(encoding)
-        return served
-
-    def _gathered(self) -> list[Gathered]:
-        """The samples as each encoding cuts them: those that all encodings read, which share a teacher.
-
-        A window that holds a prompt in chunks may not hold it in one sequence. An encoding that reads less than half of
-        the first one's prompts is left out.
-        """
-        cut: dict[tuple[object, ...], Gathered | ApeError] = {}
-        kept: list[Encoding] = []
-        found: list[Gathered] = []
-        for encoding in self.encodings:
-            key = tuple(getattr(encoding.settings, name) for name in _CUT_BY)
-            if key not in cut:
-                cut[key] = self._gather(encoding.settings)
-            own = cut[key]
-            if isinstance(own, ApeError):
-                self._leave_out(encoding, str(own))
-            elif found and 2 * len(_texts(own) & _texts(found[0])) < len(found[0].samples):
-                self._leave_out(encoding, f"It reads other prompts than {kept[0].name}, so their teachers differ.")
-            else:
-                kept.append(encoding)
-                found.append(own)
-        if not kept:
-            reasons = "\n".join(f"  {one.name}: {one.reason}" for one in self.left_out)
-            raise ApeError(f"Of all that the search asks for, nothing can be tried:\n{reasons}")
-        self.encodings = kept
-        common = set.intersection(*map(_texts, found))
-        self.not_common = max(len(own.samples) for own in found) - len(common)
-        if self.not_common:
-            logger.warning("%d prompts are left out, which not all encodings read alike.", self.not_common)
-        if not common:
-            raise ApeError("No prompt is read alike by all encodings; search among fewer of them.")
-        return [own._replace(samples=[one for one in own.samples if _text(one) in common]) for own in found]
-
-    def _gather(self, settings: Settings) -> Gathered | ApeError:
-        options = self.options
-        try:
-            with self.lm.under(settings):
-                return gather(
-                    self.lm,
-                    self.tasks,
-                    options,
-                    num_tokens=self.meter.objective.num_tokens,
-                    on_too_long=options.on_too_long,
-                    limit=options.limit,
-                    picked=options.samples,
-                )
-        except ApeError as error:
-            return error
-
-    def _leave_out(self, encoding: Encoding, reason: str) -> None:
-        logger.warning("%s is left out: %s", encoding.name, reason)
-        self.left_out.append(LeftOut(encoding.name, reason))
-
     def _costs(self) -> list[Cost]:
         shape = ModelShape.of(self.lm.model)
         costs = []
@@ -278,6 +202,7 @@ class Search:
         return {number: [row[column] for row, _ in together] for column, number in enumerate(live)}
 
 
+<<<<<<< HEAD
 def _tried(encoding: Encoding, cost: Cost, order: Sequence[int], rows: Sequence[Row], dropped: Dropped | None) -> Tried:
     """An encoding with its rows, which came in the race's order."""
     numbers = order[: len(rows)]
@@ -307,3 +232,6 @@ def _text(sample: Sample) -> tuple[str, int, int, tuple[int, ...]]:
 
 def _texts(gathered: Gathered) -> set[tuple[str, int, int, tuple[int, ...]]]:
     return set(map(_text, gathered.samples))
+=======
+_NOTHING = Measured(np.empty((0, 0, 0)), np.empty((0, 0), dtype=np.int64))
+>>>>>>> d485051 (calibrate and compare --dry_run: prompts, operations, memory and measured time before any weight is used)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lm_eval_ape.calibration.flags import add_calibration_flags
 from lm_eval_ape.calibration.options import Options, merge, read_file
 from lm_eval_ape.cli.work import carry_out
+from lm_eval_ape.forecast.flag import HELP, add_flag
 from lm_eval_ape.settings.flags import command_parser
+
+if TYPE_CHECKING:
+    from lm_eval_ape.forecast.forecast import Forecast
 
 DESCRIPTION = """\
 Find the attention temperature T and scale S whose next-token distributions are closest, in KL divergence, to those of
@@ -58,6 +62,7 @@ output (--output_path):
                     layer and head, the training curve (with matplotlib)
   cache/            teachers and results; a larger grid, another history or a smaller K computes only what is new
 
+{forecast}
 examples:
   lm-eval-ape calibrate --model_args pretrained=MODEL --tasks ape_longbench_2wikimqa_calibration --output_path out
   lm_eval run --config out/run_config.yaml
@@ -83,15 +88,21 @@ examples:
   lm-eval-ape compare --model_args pretrained=MODEL --tasks TASK_test --strategies sequential,ape,ape@out \
     --output_path board
 
+  # how long, before asking Slurm for it: half as much again, in minutes
+  ARGS="--model_args pretrained=MODEL --tasks TASK --output_path out"
+  SECONDS_NEEDED=$(srun --gpus=1 --time=10 lm-eval-ape calibrate $ARGS --dry_run | tail -1 | jq .seconds)
+  sbatch --gpus=1 --time=$(jq -n "$SECONDS_NEEDED / 40 + 5 | ceil") --wrap "lm-eval-ape calibrate $ARGS"
+
   # two processes
   torchrun --nproc-per-node 2 -m lm_eval_ape calibrate --model_args pretrained=MODEL --tasks TASK --output_path out
 """
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags: those of `Options`, and `--config`."""
-    parser = command_parser("calibrate", DESCRIPTION, EPILOG)
+    """The flags: those of `Options`, `--config` and `--dry_run`."""
+    parser = command_parser("calibrate", DESCRIPTION, EPILOG.format(forecast=HELP))
     add_calibration_flags(parser)
+    add_flag(parser)
     return parser
 
 
@@ -104,7 +115,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         ApeError: Something asked for is impossible.
     """
-    return carry_out(build_parser(), arguments, _read, _calibrate, lambda line, options: print(line))
+    return carry_out(build_parser(), arguments, _read, _calibrate, lambda line, options: print(line), dry_run=_dry_run)
 
 
 def _read(flags: dict[str, Any]) -> Options:
@@ -125,3 +136,9 @@ def _calibrate(options: Options, command: list[str]) -> str | None:
         return None
     tables.show(content)
     return document.model_args_line(content, str(options.output_path))
+
+
+def _dry_run(options: Options) -> Forecast:
+    from lm_eval_ape.calibration.dry_run import dry_run
+
+    return dry_run(options)

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from lm_eval_ape.cli.work import carry_out
 from lm_eval_ape.comparison.options import Options
+from lm_eval_ape.forecast.flag import HELP, add_flag
 from lm_eval_ape.settings.flags import add_flags, command_parser
 
 if TYPE_CHECKING:
     from lm_eval_ape.artefacts.board import Board
+    from lm_eval_ape.forecast.forecast import Forecast
 
 DESCRIPTION = """\
 Run encoding strategies on the same prompts and say which differences are real: each one's score with its standard
@@ -46,6 +48,7 @@ output (--output_path):
                                            the sum over its tokens, after the task's own prompt. The task's target
                                            (doc_to_target) is the answer; of several the likeliest counts.
 
+{forecast}
 examples:
   lm-eval-ape compare --model_args pretrained=MODEL --tasks ape_longbench_2wikimqa_test,ape_longbench_hotpotqa_test \\
     --strategies sequential,parallel,sink,ape,ape@out/calibration.json --kl_tokens 8 --output_path board
@@ -54,6 +57,12 @@ examples:
   # in a minute, on the shipped model
   lm-eval-ape compare --model_args pretrained=pocket,chunking=passages --tasks ape_pocket_twohop_test --limit 20 \\
     --output_path board
+
+  # how long and how much memory, before asking Slurm for it: half as much again, in minutes and MiB
+  ARGS="--model_args pretrained=MODEL --tasks TASK --output_path board"
+  FORECAST=$(lm-eval-ape compare $ARGS --dry_run | tail -1)
+  sbatch --time=$(jq -n "$FORECAST.seconds / 40 + 5 | ceil") \\
+    --mem=$(jq -n "$FORECAST.peak_bytes * 1.5 / pow(2; 20) | ceil")M --wrap "lm-eval-ape compare $ARGS"
 
   # one W&B run a strategy and one for the board and its report, in a group of the output folder's name
   lm-eval-ape compare ... --output_path board --wandb_args project=parallel-encoding
@@ -69,11 +78,12 @@ examples:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags: those of `Options`."""
-    parser = command_parser("compare", DESCRIPTION, EPILOG)
+    """The flags: those of `Options`, and `--dry_run`."""
+    parser = command_parser("compare", DESCRIPTION, EPILOG.format(forecast=HELP))
     # As in the harness, these take pairs separated by commas or by spaces.
     pairs = {name: {"nargs": "+"} for name in ("wandb_args", "wandb_config_args", "trackio_args")}
     add_flags(parser, Options, {"sources": {"flag": "--from", "nargs": "+"}, **pairs})
+    add_flag(parser)
     return parser
 
 
@@ -86,13 +96,19 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         ApeError: Something asked for is impossible.
     """
-    return carry_out(build_parser(), arguments, Options.read, _compare, _show)
+    return carry_out(build_parser(), arguments, Options.read, _compare, _show, dry_run=_dry_run)
 
 
 def _compare(options: Options, command: list[str]) -> Board | None:
     from lm_eval_ape.comparison.compare import compare
 
     return compare(options, command, _report)
+
+
+def _dry_run(options: Options) -> Forecast:
+    from lm_eval_ape.comparison.dry_run import dry_run
+
+    return dry_run(options)
 
 
 def _report(folders: Sequence[str]) -> Path:

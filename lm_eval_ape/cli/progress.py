@@ -18,8 +18,8 @@ class _Visible(logging.Formatter):
 
 @contextmanager
 def messages() -> Iterator[None]:
-    """Messages of comparisons and analyses on stderr while the context lasts."""
-    loggers = [logging.getLogger(f"lm_eval_ape.{name}") for name in ("comparison", "analysis")]
+    """Messages of comparisons, analyses and forecasts on stderr while the context lasts."""
+    loggers = [logging.getLogger(f"lm_eval_ape.{name}") for name in ("comparison", "analysis", "forecast")]
     handler = logging.StreamHandler()
     handler.setFormatter(_Visible())
     before = [(logger.level, logger.propagate) for logger in loggers]

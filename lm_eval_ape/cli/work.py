@@ -6,10 +6,13 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lm_eval_ape.cli.progress import messages
 from lm_eval_ape.settings.options import Options
+
+if TYPE_CHECKING:
+    from lm_eval_ape.forecast.forecast import Forecast
 
 Asked = TypeVar("Asked", bound=Options)
 Found = TypeVar("Found")
@@ -21,6 +24,8 @@ def carry_out(
     read: Callable[[dict[str, Any]], Asked],
     work: Callable[[Asked, list[str]], Found | None],
     show: Callable[[Found, Asked], None],
+    *,
+    dry_run: Callable[[Asked], Forecast] | None = None,
 ) -> int:
     """Read the options, work, and print what was found; without arguments, print the help.
 
@@ -30,6 +35,7 @@ def carry_out(
         read: Makes options of the flags, None standing for those that were not given.
         work: Does it, given the options and the whole command; gives None on every process but the first.
         show: Prints what was found.
+        dry_run: Tells what the work takes, where the command has a flag that asks for it.
 
     Raises:
         ApeError: Something asked for is impossible.
@@ -37,10 +43,25 @@ def carry_out(
     if not arguments:
         parser.print_help()
         return 0
-    options = read(vars(parser.parse_args(arguments)))
+    flags = vars(parser.parse_args(arguments))
+    foretold = dry_run if flags.pop("dry_run", False) else None
+    options = read(flags)
+    if foretold:
+        return _foretell(lambda: foretold(options))
     # The harness and what it imports print to stdout now and then.
     with redirect_stdout(sys.stderr), messages():
         found = work(options, [*parser.prog.split(), *arguments])
     if found is not None:
         show(found, options)
+    return 0
+
+
+def _foretell(work: Callable[[], Forecast]) -> int:
+    """Print a forecast: the table on stderr, the line for scripts on stdout."""
+    with redirect_stdout(sys.stderr), messages():
+        found = work()
+    from lm_eval_ape.forecast.table import show
+
+    show(found)
+    print(found.as_json())
     return 0

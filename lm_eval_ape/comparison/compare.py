@@ -15,8 +15,9 @@ from lm_eval_ape.comparison.loggers import Loggers, Report
 from lm_eval_ape.comparison.measured import MeasuredApeHFLM
 from lm_eval_ape.comparison.options import Options
 from lm_eval_ape.comparison.running import Strategies
-from lm_eval_ape.comparison.runs import distinct, read_folders
+from lm_eval_ape.comparison.runs import Run, distinct, read_folders
 from lm_eval_ape.errors import ApeError
+from lm_eval_ape.harness.specs import Spec
 from lm_eval_ape.runtime.folder_lock import hold
 from lm_eval_ape.storage.files import write_text
 
@@ -55,11 +56,7 @@ def _compare(
     strategies = Strategies(options, loggers) if options.runs else None
     runs = read_folders(options.sources)
     if strategies is not None:
-        labels = [spec.label for spec in strategies.specs] + [run.label for run in runs]
-        if options.baseline is not None and options.baseline not in labels:
-            raise ApeError(
-                f"There is no row {options.baseline!r} to be the baseline; there are {', '.join(map(repr, labels))}."
-            )
+        check_baseline(options, strategies.specs, runs)
         own = strategies.run(lm)
         if not own:
             return None
@@ -78,6 +75,19 @@ def _compare(
         write(Path(options.output_path).expanduser(), board)
     loggers.log_board(board)
     return board
+
+
+def check_baseline(options: Options, specs: Sequence[Spec], runs: Sequence[Run]) -> None:
+    """Refuse a baseline that is no row.
+
+    Raises:
+        ApeError: It names the rows that there are.
+    """
+    labels = [spec.label for spec in specs] + [run.label for run in runs]
+    if options.baseline is not None and options.baseline not in labels:
+        raise ApeError(
+            f"There is no row {options.baseline!r} to be the baseline; there are {', '.join(map(repr, labels))}."
+        )
 
 
 def write(folder: Path, board: Board) -> None:

@@ -49,7 +49,7 @@ class StrategyKL:
         self.options = options
         self.spec = spec
         self.place = place
-        self.objective = Objective(options.kl_tokens, "teacher", "stop")
+        self.objective = kl_objective(options)
         self.run = run
 
     @property
@@ -84,33 +84,53 @@ class StrategyKL:
         Raises:
             ApeError: Logits are not finite, or memory does not suffice for a prompt.
         """
-        with_next = {name: task for name, task in tasks.items() if task.OUTPUT_TYPE != "loglikelihood_rolling"}
-        for task in with_next.values():
-            # As the harness does before each run, so that the same examples are chosen.
-            task.set_fewshot_seed(seed=FEWSHOT_SEED)
         settings = self.spec.settings
         point: Candidate = settings.factors or Point(settings.attn_temperature, settings.attn_scale)
         with lm.under(settings):
-            gathered = collect(lm, with_next, self.options, num_tokens=self.options.kl_tokens, limit=self._limit)
+            gathered = kl_samples(lm, tasks, self.options)
             meter = Meter(lm, self.objective, max_rows=1, cache=cache)
             scores = meter.scores(gathered.samples, [point])
         if lm.rank == 0:
             found = KLRecord(
                 identity=self.identity,
                 left_out=LeftOut(too_long=gathered.too_long, no_context=gathered.no_context),
-                whole_texts=[name for name in tasks if name not in with_next],
+                whole_texts=[name for name, task in tasks.items() if _whole_texts(task)],
                 samples=_samples(lm, meter, gathered, scores),
             )
             write_divergences(self.place, found)
 
-    @property
-    def _limit(self) -> float | None:
-        """The harness's limit on documents, or `kl_limit` where that is fewer."""
-        ran, own = self.options.limit, self.options.kl_limit
-        if own is None:
-            return ran
-        # Documents of the KL that a share below 1 did not run are on no board.
-        return own if ran is None or ran < 1 else min(own, ran)
+
+def kl_objective(options: Options) -> Objective:
+    """What is measured."""
+    return Objective(options.kl_tokens, "teacher", "stop")
+
+
+def kl_samples(lm: ApeHFLM, tasks: Mapping[str, Task], options: Options) -> Gathered:
+    """The prompts whose divergences are measured, as the model's present settings cut them.
+
+    Args:
+        lm: The model.
+        tasks: The comparison's tasks; those that score whole texts are passed over.
+        options: K, and how the harness builds the prompts.
+    """
+    with_next = {name: task for name, task in tasks.items() if not _whole_texts(task)}
+    for task in with_next.values():
+        # As the harness does before each run, so that the same examples are chosen.
+        task.set_fewshot_seed(seed=FEWSHOT_SEED)
+    return collect(lm, with_next, options, num_tokens=options.kl_tokens, limit=_limit(options))
+
+
+def _whole_texts(task: Task) -> bool:
+    return bool(task.OUTPUT_TYPE == "loglikelihood_rolling")
+
+
+def _limit(options: Options) -> float | None:
+    """The harness's limit on documents, or `kl_limit` where that is fewer."""
+    ran, own = options.limit, options.kl_limit
+    if own is None:
+        return ran
+    # Documents of the KL that a share below 1 did not run are on no board.
+    return own if ran is None or ran < 1 else min(own, ran)
 
 
 def _samples(lm: ApeHFLM, meter: Meter, gathered: Gathered, scores: Sequence[Sequence[Score]]) -> list[PromptKL]:

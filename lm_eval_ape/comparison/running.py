@@ -47,13 +47,45 @@ class Wanted(NamedTuple):
     identity: dict[str, Any]
 
 
+class Asked(NamedTuple):
+    """What a comparison asks for, checked without a folder and without a weight.
+
+    Attributes:
+        specs: The strategies.
+        tasks: The tasks, loaded.
+        no_means: Each task's metrics that come before the one that it is compared on, and are no means.
+    """
+
+    specs: list[Spec]
+    tasks: dict[str, Task]
+    no_means: dict[str, list[str]]
+
+
+def ask(options: Options, *, scored: bool = True) -> Asked:
+    """Read and check what options ask for.
+
+    Args:
+        options: The model, the tasks and the strategies.
+        scored: Whether runs are to be compared, for which each task needs a metric that is a mean over documents.
+
+    Raises:
+        ApeError: A spec, a task or the metric is impossible.
+    """
+    specs = read_specs(options.specs, options.model_args)
+    tasks: dict[str, Task] = Catalogue(options).load(options.tasks)
+    no_means = _no_means(tasks, options.metric) if scored else {}
+    if options.answer_nats:
+        _check_answers(tasks, options.limit)
+    return Asked(specs, tasks, no_means)
+
+
 class Strategies:
     """The strategies to run.
 
     Args:
         options: The model, the tasks, the strategies and where to write.
         loggers: Where each run is logged.
-        scored: Whether runs are to be compared, for which each task needs a metric that is a mean over documents.
+        scored: Whether runs are to be compared (see `ask`).
 
     Attributes:
         no_means: Each task's metrics that come before the one that it is compared on, and are no means.
@@ -65,12 +97,8 @@ class Strategies:
     def __init__(self, options: Options, loggers: Loggers, *, scored: bool = True) -> None:
         self.options = options
         self.loggers = loggers
-        self.specs = read_specs(options.specs, options.model_args)
+        self.specs, self.tasks, self.no_means = ask(options, scored=scored)
         self.output = make_folder(str(options.output_path))
-        self.tasks: dict[str, Task] = Catalogue(options).load(options.tasks)
-        self.no_means = _no_means(self.tasks, options.metric) if scored else {}
-        if options.answer_nats:
-            _check_answers(self.tasks, options.limit)
 
     def run(self, lm: MeasuredApeHFLM | None = None) -> list[Run]:
         """Run the unfinished strategies, and read all runs back.

@@ -169,7 +169,22 @@ class PromptOperations:
         tokens = self.query + steps - 1
         return points * (self.shape.forward(tokens, self.prefix + self.context + tokens / 2) + steps * self.shape.head)
 
+    def generation(self, new: int) -> float:
+        """What follows a prompt that is read: `new` tokens of one row, the first of whose logits are there."""
+        steps = max(new - 1, 0)
+        return self.shape.forward(steps, self.tokens + new / 2) + steps * self.shape.head
+
+    def continuation(self, new: int, *, sequential: bool = False) -> float:
+        """Query and a known continuation of `new` tokens, with the logits of all that is read.
+
+        Args:
+            new: Tokens of the continuation.
+            sequential: Whether the whole prompt is read in the query's place.
+        """
+        tokens = (self.tokens if sequential else self.query) + new - 1
+        seen = tokens / 2 + (0 if sequential else self.prefix + self.context)
+        return self.shape.forward(tokens, seen) + tokens * self.shape.head
+
     def teacher(self, steps: int) -> float:
         """The sequential model's prompt and its own tokens."""
-        after = self.shape.forward(steps - 1, self.tokens + steps / 2) + (steps - 1) * self.shape.head
-        return self.sequential + after
+        return self.sequential + self.generation(steps)

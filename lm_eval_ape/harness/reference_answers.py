@@ -168,14 +168,24 @@ def _key(model: Sequence[Any], block: Sequence[_Document]) -> str:
 
 def _nats(lm: ApeHFLM, block: Sequence[_Document]) -> list[list[float]]:
     """Log-likelihoods of the documents' answers."""
-    requests = [
+    found = iter(lm.loglikelihood(_requests(block), disable_tqdm=True))
+    return [[float(next(found)[0]) for _ in document.pairs] for document in block]
+
+
+def _requests(block: Sequence[_Document]) -> list[Instance]:
+    """What scores the documents' answers."""
+    return [
         Instance("loglikelihood", one.doc, pair, number, metadata=(one.task_name, one.doc_id, 1))
         for document in block
         for one in document.requests[:1]
         for number, pair in enumerate(document.pairs)
     ]
-    found = iter(lm.loglikelihood(requests, disable_tqdm=True))
-    return [[float(next(found)[0]) for _ in document.pairs] for document in block]
+
+
+def answer_requests(lm: ApeHFLM, task: Task, options: HarnessOptions, *, limit: float | None) -> list[Instance]:
+    """All requests that score a task's reference answers; none of a task that scores whole texts."""
+    whole = task.OUTPUT_TYPE == "loglikelihood_rolling"
+    return [] if whole else _requests(_documents(lm, task, options, limit, None))
 
 
 def _best(document: _Document, nats: Sequence[float]) -> ScoredAnswer:

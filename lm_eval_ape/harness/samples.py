@@ -156,6 +156,13 @@ def build_requests(
         raise ApeError(
             f"Task {task.task_name} scores whole texts (loglikelihood_rolling): there is no next token to compare."
         )
+    return all_requests(lm, task, options, limit=limit, numbers=numbers)
+
+
+def all_requests(
+    lm: ApeHFLM, task: Task, options: HarnessOptions, *, limit: float | None, numbers: list[int] | None = None
+) -> list[Instance]:
+    """The same of any task, those that score whole texts among them."""
     task.build_all_requests(
         limit=get_sample_size(task, limit),
         samples=numbers,

@@ -276,7 +276,7 @@ def test_only_prompts_that_all_encodings_read_are_measured(
         found = gather(lm, *given, **named)
         return found._replace(samples=found.samples[lost:]) if lm.settings.positions == "serial" else found
 
-    monkeypatch.setattr("lm_eval_ape.calibration.search.search.gather", lose)
+    monkeypatch.setattr("lm_eval_ape.calibration.search.cut.gather", lose)
     content = searched(options, candidates="sink", search=["positions=shared,serial"], limit=6)
     assert content.frontier
     assert len(content.frontier.candidates) == candidates
