@@ -3,7 +3,8 @@ r"""What `--dry_run` says of a command, beside what the command then takes: seco
     python benchmarks/dry_run.py --limit 16
 
 Each of both runs in a process of its own. The random Llama is saved to a folder with the shipped tokenizer; it does not
-end an answer early. The shipped model does, so its comparison takes less than the limits that are counted.
+end an answer early. The shipped model does, so its comparison takes less than the limits that are counted; calibrations
+go on after an end of sequence (`--after_eos continue`), as they are counted.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def cases(random: str, args: Any) -> dict[str, tuple[str, dict[str, Any]]]:
 
     pocket = shared | {"model_args": model("pocket")}
     large = shared | {"model_args": model(random)}
-    calibration, test = {"tasks": [CALIBRATION], "num_tokens": 8}, {"tasks": [TEST]}
+    calibration, test = {"tasks": [CALIBRATION], "num_tokens": 8, "after_eos": "continue"}, {"tasks": [TEST]}
     search = {"search": {"recompute": [0, 0.05, 0.3], "positions": ["shared", "serial"]}, "race": False}
     return {
         "calibrate, shipped model": ("calibrate", pocket | calibration),
@@ -150,6 +151,7 @@ def foretell(command: str, options: Mapping[str, Any]) -> dict[str, Any]:
         found = calibration.dry_run(CalibrationOptions.read(options))
     else:
         found = comparison.dry_run(Options.read(options))
+    assert found is not None
     content: dict[str, Any] = json.loads(found.as_json())
     return content
 

@@ -163,18 +163,21 @@ class _Encoding(NamedTuple):
     prompts: list[Prompt]
 
 
-def dry_run(options: Options) -> Forecast:
+def dry_run(options: Options) -> Forecast | None:
     """Tell what a calibration will take.
 
     Args:
         options: Those of the calibration.
 
+    Returns:
+        The forecast; None on every process but the first.
+
     Raises:
         ApeError: The calibration would refuse them, as far as that can be known without weights and without a folder.
     """
     plan = Calibration(options.model_copy(update={"output_path": None, "cache_path": None}))
-    start = perf_counter()
     lm = WeightlessApeHFLM.of(options.model_args, options)
+    start = perf_counter()
     encodings = _encodings(lm, plan)
     read = list(encodings[0].prompts)
     points = _points(lm, plan, plan.grid.reported)

@@ -138,7 +138,7 @@ def _calibrate(options: Options, command: list[str]) -> str | None:
     return document.model_args_line(content, str(options.output_path))
 
 
-def _dry_run(options: Options) -> Forecast:
+def _dry_run(options: Options) -> Forecast | None:
     from lm_eval_ape.calibration.dry_run import dry_run
 
     return dry_run(options)

@@ -105,7 +105,7 @@ def _compare(options: Options, command: list[str]) -> Board | None:
     return compare(options, command, _report)
 
 
-def _dry_run(options: Options) -> Forecast:
+def _dry_run(options: Options) -> Forecast | None:
     from lm_eval_ape.comparison.dry_run import dry_run
 
     return dry_run(options)

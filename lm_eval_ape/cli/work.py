@@ -25,7 +25,7 @@ def carry_out(
     work: Callable[[Asked, list[str]], Found | None],
     show: Callable[[Found, Asked], None],
     *,
-    dry_run: Callable[[Asked], Forecast] | None = None,
+    dry_run: Callable[[Asked], Forecast | None] | None = None,
 ) -> int:
     """Read the options, work, and print what was found; without arguments, print the help.
 
@@ -35,7 +35,8 @@ def carry_out(
         read: Makes options of the flags, None standing for those that were not given.
         work: Does it, given the options and the whole command; gives None on every process but the first.
         show: Prints what was found.
-        dry_run: Tells what the work takes, where the command has a flag that asks for it.
+        dry_run: Tells what the work takes, where the command has a flag that asks for it; None on every process but
+            the first.
 
     Raises:
         ApeError: Something asked for is impossible.
@@ -56,12 +57,13 @@ def carry_out(
     return 0
 
 
-def _foretell(work: Callable[[], Forecast]) -> int:
+def _foretell(work: Callable[[], Forecast | None]) -> int:
     """Print a forecast: the table on stderr, the line for scripts on stdout."""
     with redirect_stdout(sys.stderr), messages():
         found = work()
-    from lm_eval_ape.forecast.table import show
+    if found is not None:
+        from lm_eval_ape.forecast.table import show
 
-    show(found)
-    print(found.as_json())
+        show(found)
+        print(found.as_json())
     return 0

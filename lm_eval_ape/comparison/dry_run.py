@@ -29,11 +29,14 @@ from lm_eval_ape.harness.specs import Spec
 from lm_eval_ape.prompts.prompt import Prompt
 
 
-def dry_run(options: Options) -> Forecast:
+def dry_run(options: Options) -> Forecast | None:
     """Tell what a comparison will take.
 
     Args:
         options: Those of the comparison.
+
+    Returns:
+        The forecast; None on every process but the first.
 
     Raises:
         ApeError: Nothing is run; or the comparison would refuse the options, as far as that can be known without
@@ -45,8 +48,8 @@ def dry_run(options: Options) -> Forecast:
         )
     specs, tasks, _ = ask(options)
     check_baseline(options, specs, read_folders(options.sources))
-    start = perf_counter()
     lm = WeightlessApeHFLM.of(specs[0].arguments, options)
+    start = perf_counter()
     for spec in specs:
         support.check(lm.model, spec.settings)
     requests = _requests(lm, tasks, options)

@@ -129,7 +129,7 @@ def make_forecast(
     read: Sequence[Prompt],
     cutting_seconds: float,
     not_counted: Sequence[str] = (),
-) -> Forecast:
+) -> Forecast | None:
     """Count the parts of a run, and measure what they take on this device.
 
     Args:
@@ -140,9 +140,14 @@ def make_forecast(
         cutting_seconds: What building and cutting them took.
         not_counted: What the parts leave out, in words.
 
+    Returns:
+        The forecast of one process; None on every process but the first.
+
     Raises:
         ApeError: The model cannot be served under the settings of a part.
     """
+    if lm.rank != 0:
+        return None
     process = resident_bytes()
     shape = ModelShape.of(lm.model)
     stopwatch = Stopwatch(lm, len(parts))
