@@ -41,8 +41,8 @@ class Cut(NamedTuple):
 def cut(lm: HarnessModel, options: Options, space: Space, tasks: Mapping[str, Task]) -> Cut:
     """Gather the samples for every encoding, and leave out those that the model cannot do.
 
-    Samples are those that all encodings read, which share a teacher: a window that holds a prompt in chunks may not hold
-    it in one sequence. An encoding that reads less than half of the first one's prompts is left out instead.
+    Samples are those that all encodings read, which share a teacher: a window that holds a prompt in chunks may not
+    hold it in one sequence. An encoding that reads less than half of the first one's prompts is left out instead.
 
     Args:
         lm: The model.

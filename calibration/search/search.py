@@ -202,7 +202,6 @@ class Search:
         return {number: [row[column] for row, _ in together] for column, number in enumerate(live)}
 
 
-<<<<<<< HEAD
 def _tried(encoding: Encoding, cost: Cost, order: Sequence[int], rows: Sequence[Row], dropped: Dropped | None) -> Tried:
     """An encoding with its rows, which came in the race's order."""
     numbers = order[: len(rows)]
@@ -223,15 +222,3 @@ def _mean(seconds: Sequence[float | None]) -> float | None:
 
 def _measured(rows: Sequence[Row]) -> Measured:
     return Measured.of([row.scores for row in rows])
-
-
-def _text(sample: Sample) -> tuple[str, int, int, tuple[int, ...]]:
-    """What makes two samples the same to a teacher."""
-    return sample.task, sample.doc_id, sample.number, sample.prompt.ids
-
-
-def _texts(gathered: Gathered) -> set[tuple[str, int, int, tuple[int, ...]]]:
-    return set(map(_text, gathered.samples))
-=======
-_NOTHING = Measured(np.empty((0, 0, 0)), np.empty((0, 0), dtype=np.int64))
->>>>>>> d485051 (calibrate and compare --dry_run: prompts, operations, memory and measured time before any weight is used)

@@ -160,7 +160,7 @@ def build_requests(
 
 
 def all_requests(
-    lm: ApeHFLM, task: Task, options: HarnessOptions, *, limit: float | None, numbers: list[int] | None = None
+    lm: HarnessModel, task: Task, options: HarnessOptions, *, limit: float | None, numbers: list[int] | None = None
 ) -> list[Instance]:
     """The same of any task, those that score whole texts among them."""
     task.build_all_requests(
