@@ -48,7 +48,8 @@ def all_figures(content: Calibration) -> dict[str, Figure]:
     if content.labels:
         figures["kl_and_score"] = kl_and_score(content, content.labels)
     if gradient:
-        figures |= {"factors": factors(gradient), "training": training(gradient)}
+        figures |= {} if gradient.at_start else {"factors": factors(gradient)}
+        figures["training"] = training(gradient)
     return figures
 
 
@@ -122,16 +123,18 @@ def factors(gradient: Gradient) -> Figure:
 
 @styled()
 def training(gradient: Gradient) -> Figure:
-    """Mean KL at each step on the fitting and on the validation samples; the step taken is marked."""
+    """Mean KL at each step on samples that the fit learns from and on others; the step taken is marked."""
     figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
     axes = figure.add_subplot()
     fitting, stopping, taken = series(3)
     axes.plot(gradient.training, color=fitting.color, label=f"fitting, {len(gradient.fitting)} samples")
-    if gradient.validation:
+    if gradient.validation or gradient.levels:
         text = f"validation, {len(gradient.validation)} samples"
+        text = f"held out, {len(gradient.kl)} samples" if gradient.levels else text
         axes.plot(gradient.stopping, color=stopping.color, linestyle="--", label=text)
     axes.axvline(gradient.step, color=taken.color, linestyle=":", label=f"taken: step {gradient.step}")
-    axes.set(xlabel="step", ylabel="mean KL (nats)", title=f"Granularity {gradient.granularity}")
+    shown = gradient.levels[-1] if gradient.at_start else gradient
+    axes.set(xlabel="step", ylabel="mean KL (nats)", title=f"Granularity {shown.granularity}")
     axes.legend()
     return figure
 

@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from lm_eval_ape.artefacts.points import Granularity
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.settings import option_values as values
 from lm_eval_ape.settings.options import HarnessOptions, option
 from lm_eval_ape.settings.validation import Must
 
-Granularity = Literal["model", "layer", "head"]
 Method = Literal["grid", "gradient", "grid+gradient"]
 
 
@@ -28,7 +28,6 @@ def _ascending(value: tuple[float, float]) -> tuple[float, float]:
     return value
 
 
-Share = Annotated[values.Number, Field(ge=0, lt=1), Must("a number from 0 to below 1")]
 Penalty = Annotated[
     Annotated[float, Field(strict=True, ge=0)] | None,
     BeforeValidator(_penalty),
@@ -49,16 +48,15 @@ class GradientOptions(HarnessOptions):
         "grid",
         "grid: measure a grid of (T, S); gradient: descend from (0.9, 0.9); grid+gradient: from the grid's choice",
     )
-    granularity: Granularity = option("head", "gradient: T and S of the model, each layer or each head")
+    granularity: Granularity = option(
+        "head", "gradient: T and S of the model, each layer or each head; the finest that is tried"
+    )
     prefix_factors: values.Switch = option(False, "gradient: a T and S of its own for the prefix too")
     steps: values.Count = option(32, "gradient: most steps", "N")
     learning_rate: values.Positive = option(
-        0.1, "gradient: Adam's rate at first, in log T and log S (default: 0.1)", "RATE"
+        0.2, "gradient: how far T and S move in a step at most, in their logarithms (default: 0.2)", "RATE"
     )
-    patience: values.Count = option(12, "gradient: stop after so many steps without improvement", "N")
-    validation_share: Share = option(
-        0.25, "gradient: share of the samples that decide when to stop (default: 0.25)", "SHARE"
-    )
+    patience: values.Count = option(12, "gradient: stop after so many steps that improve no held-out KL", "N")
     penalty: Penalty = option(
         None,
         "gradient: how strongly layers and heads are pulled towards the model-wide value; inf: one value for all "
@@ -66,7 +64,7 @@ class GradientOptions(HarnessOptions):
         "auto|NUMBER|inf",
     )
     folds: Annotated[values.WholeNumber, Field(ge=2), Must("a whole number of at least 2")] = option(
-        4, "gradient: parts of that cross-validation", "N"
+        4, "gradient: parts of the samples, each held out once", "N"
     )
     bounds: Bounds = option((0.25, 4.0), "gradient: least and largest T and S (default: 0.25,4)", "LOW,HIGH")
     keep_gib: values.Positive | None = option(

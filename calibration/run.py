@@ -248,7 +248,15 @@ class Calibration:
         if not self.options.by_gradient:
             return None
         start, samples = grid.choices.chosen.point, grid.gathered.samples
-        return descend(self.lm, self.options, samples, start=start, meter=self.meter, cache=self.cache)
+        return descend(
+            self.lm,
+            self.options,
+            samples,
+            start=start,
+            weights=grid.weights,
+            meter=self.meter,
+            cache=self.cache,
+        )
 
     def _content(
         self,
@@ -325,7 +333,8 @@ def _named(grid: MeasuredGrid, descent: Descent | None, labels: Labels | None) -
         named["entropy"] = grid.nearest.point
     if descent:
         start = grid.choices.chosen.point
-        named = {"chosen": descent.candidate, "start": start, "default": DEFAULT, "neutral": NEUTRAL}
+        refused = {} if descent.refused is None else {"refused": descent.refused}
+        named = {"chosen": descent.candidate, **refused, "start": start, "default": DEFAULT, "neutral": NEUTRAL}
     if labels:
         named["label_tuned"] = labels.oracle.point
     return named

@@ -31,8 +31,14 @@ NAMES: Mapping[str, str] = {
     "default": "APE's default (0.9, 0.9)",
     "neutral": "untuned (1, 1)",
     "start": "where the gradient started",
+    "refused": "finest fit, not returned",
     "entropy": "chosen by attention entropy",
     "label_tuned": "label-tuned",
+}
+_WORDS: Mapping[str, str] = {
+    "model": "one T and S for the model",
+    "layer": "T and S of each layer",
+    "head": "T and S of each head",
 }
 WIDTH = 140
 # Heads that the terminal lists; the file has all.
@@ -60,7 +66,8 @@ def show(content: Calibration, console: Console | None = None) -> None:
         for line in sentences(content):
             console.print(terminal(line), markup=False, highlight=False, soft_wrap=True)
     if gradient:
-        console.print(_moved(gradient))
+        if not gradient.at_start:
+            console.print(_moved(gradient))
         for line in gradient_sentences(gradient):
             console.print(terminal(line), markup=False, highlight=False, soft_wrap=True)
     if content.test:
@@ -230,7 +237,54 @@ def entropy_sentences(entropy: Entropy) -> list[str]:
 
 def gradient_sentences(gradient: Gradient) -> list[str]:
     """What the gradient found, a sentence each."""
-    step, plan = gradient.step, gradient.plan
+    less = gradient.less_kl
+    lines = _held_out_sentences(gradient) if gradient.levels else _validation_sentences(gradient)
+    lines += [
+        f"KL less than {NAMES[name]} by {interval(found)}, on all {len(gradient.kl)} samples of the calibration."
+        for name, found in (("start", less.start), ("default", less.default), ("neutral", less.neutral))
+        if not (name == "start" and gradient.at_start)
+    ]
+    bounds = set(map(_six, gradient.plan.bounds))
+    at = [one for one in moved(gradient.factors, gradient.start) if {one.temperature, one.scale} & bounds]
+    if at:
+        lines.append(f"On a bound of {gradient.plan.bounds}: {'; '.join(one.name for one in at)}. Widen --bounds?")
+    return lines
+
+
+def _held_out_sentences(gradient: Gradient) -> list[str]:
+    """Each level on samples that its fit did not see, and what that means for the result."""
+    levels, taken = gradient.levels, gradient.taken
+    lines = []
+    for level in reversed(levels):
+        if level.taken:
+            verdict = "Returned."
+        elif level.better:
+            verdict = "Not returned, as a coarser or finer one is lower."
+        else:
+            verdict = "Refused: not better than the start beyond noise."
+        lines.append(
+            f"By gradient, {_WORDS[level.granularity]}, penalty {level.penalty}, {level.step} of "
+            f"{len(level.training) - 1} steps: on {len(level.kl)} samples, each held out from the fit, KL "
+            f"{level.start_kl:.4g} at the start and {level.mean_kl:.4g} after, less by {interval(level.less_kl)}; on "
+            f"samples that it learned from {level.training[0]:.4g} to {level.training[level.step]:.4g}. {verdict}"
+        )
+    t, s = gradient.start
+    if gradient.at_start:
+        lines.append(
+            "No fit is better than its start on samples that it did not see: the result is the start, "
+            f"T={t:g}, S={s:g}. More samples may show a smaller gain."
+        )
+    elif taken and taken is not levels[-1]:
+        lines.append(
+            f"The result is {_WORDS[taken.granularity]}, not {_WORDS[levels[-1].granularity]}, from the start at "
+            f"T={t:g}, S={s:g}."
+        )
+    return lines
+
+
+def _validation_sentences(gradient: Gradient) -> list[str]:
+    """What an older file says, whose fit was stopped by samples for validation."""
+    step = gradient.step
     fitting, validation = len(gradient.fitting), len(gradient.validation)
     stop = f"{validation} samples for validation" if validation else "the fitting samples, as none are for validation"
     lines = [
@@ -241,15 +295,6 @@ def gradient_sentences(gradient: Gradient) -> list[str]:
     if tried := gradient.held_out:
         means = ", ".join(f"{one.penalty}: {one.mean_kl:.4g}" for one in tried)
         lines.append(f"Penalty {gradient.penalty}, by held-out KL ({means}).")
-    less = gradient.less_kl
-    lines += [
-        f"KL less than {NAMES[name]} by {interval(found)}, on all {len(gradient.kl)} samples of the calibration."
-        for name, found in (("start", less.start), ("default", less.default), ("neutral", less.neutral))
-    ]
-    bounds = set(map(_six, plan.bounds))
-    at = [one for one in moved(gradient.factors, gradient.start) if {one.temperature, one.scale} & bounds]
-    if at:
-        lines.append(f"On a bound of {plan.bounds}: {'; '.join(one.name for one in at)}. Widen --bounds?")
     return lines
 
 

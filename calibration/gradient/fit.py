@@ -1,9 +1,10 @@
 """T and S of each layer and head by gradient descent on the teacher-forced KL.
 
-All fits of a calibration run side by side as rows of one batch over the shared context keys: for each strength of the
-penalty one row that learns from all fitting samples, and one for each fold that is held out. A step is one pass over
-all samples and one step of Adam (Kingma and Ba, ICLR 2015) on log T and log S, its rate falling to 0 along half a
-cosine.
+All fits of a calibration run side by side as rows of one batch over the shared context keys: for each level (model,
+layers, heads) and each strength of the penalty one row that learns from all samples, and one for each fold that is held
+out. A step is one pass over all samples. Where it makes a row's objective smaller, the row's next one is longer; where
+it does not, it is taken back and tried again shorter (a line search by backtracking, Nocedal and Wright, Numerical
+Optimization, 2006). Rows share nothing, so what is held out from one has no part in it.
 """
 
 from __future__ import annotations
@@ -16,74 +17,66 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from lm_eval_ape.artefacts.points import Granularity
 from lm_eval_ape.attention.factors import NAMES, Factors
 from lm_eval_ape.calibration.gradient.differentiator import Differentiator, Gradient
 from lm_eval_ape.calibration.gradient.fit_state import FitState, StateFile
-from lm_eval_ape.calibration.gradient.folds import Parts
+from lm_eval_ape.calibration.gradient.folds import Folds
 from lm_eval_ape.calibration.gradient.kept_contexts import Contexts
-from lm_eval_ape.calibration.gradient.penalty import penalised
-from lm_eval_ape.calibration.gradient.plan import Plan
+from lm_eval_ape.calibration.gradient.levels import direction
+from lm_eval_ape.calibration.gradient.penalty import penalised, penalty
+from lm_eval_ape.calibration.gradient.plan import LEVELS, Plan, Trial
+from lm_eval_ape.calibration.grid.average import Floats
 from lm_eval_ape.calibration.objective.teacher import Teacher
 from lm_eval_ape.engine.non_finite import NotFiniteError, explain
 from lm_eval_ape.engine.served_model import ServedModel
 from lm_eval_ape.harness.samples import Sample
 
+# What a step's length is multiplied by.
+_LONGER, _SHORTER = 1.5, 0.25
+_LEAST = 1e-12
+
 
 class Rows(NamedTuple):
-    """What each row of a batch is.
+    """What each row of a batch is: for each trial, a row on all samples, then one for each fold held out.
 
     Attributes:
+        trials: Number of its trial, `(rows,)`.
         strengths: Of its penalty, `(rows,)`.
         trains: Whether it learns from a sample, `(rows, samples)`.
-        stops: Whether a sample decides when it is best, `(rows, samples)`.
-        folds: Number of the fold that it leaves out, `(rows,)`; -1 where it learns from all fitting samples.
+        whole: Whether it learns from all samples, `(rows,)`.
     """
 
+    trials: Tensor
     strengths: Tensor
     trains: Tensor
-    stops: Tensor
-    folds: Tensor
+    whole: Tensor
 
     @classmethod
-    def of(cls, strengths: Sequence[float], parts: Parts) -> Rows:
-        """For each strength, a row on all fitting samples, then one for each fold held out."""
-        samples = len(parts.fitting) + len(parts.validation)
-
-        def among(numbers: Sequence[int]) -> Tensor:
-            return torch.zeros(samples, dtype=torch.bool).index_fill_(0, torch.tensor(numbers, dtype=torch.long), True)
-
-        fitting = among(parts.fitting)
-        trains, stops = [fitting], [among(parts.validation or parts.fitting)]
-        for fold in parts.folds:
-            trains.append(fitting & ~among(fold))
-            stops.append(among(fold))
-        count = len(strengths)
-        return cls(
-            torch.tensor(strengths, dtype=torch.float64).repeat_interleave(len(trains)),
-            torch.stack(trains).repeat(count, 1),
-            torch.stack(stops).repeat(count, 1),
-            torch.arange(-1, len(parts.folds)).repeat(count),
-        )
+    def of(cls, trials: Sequence[Trial], folds: Folds) -> Rows:
+        """The rows of trials."""
+        trains = torch.ones(1 + len(folds), sum(map(len, folds)), dtype=torch.bool)
+        for row, fold in enumerate(folds, start=1):
+            trains[row, list(fold)] = False
+        numbers = torch.arange(len(trials)).repeat_interleave(len(trains))
+        strengths = torch.tensor([trial.strength for trial in trials], dtype=torch.float64)
+        trains = trains.repeat(len(trials), 1)
+        return cls(numbers, strengths[numbers], trains, trains.all(1))
 
 
 class Fitted(NamedTuple):
-    """The result of a fit.
+    """The fits of all trials.
 
     Attributes:
-        factors: T and S.
-        strength: Of the penalty that was chosen.
-        step: The step whose parameters were best, from 0.
-        training: Mean divergence on the fitting samples at each step, in nats.
-        stopping: Likewise on the validation samples (without them, on the fitting samples).
-        held_out: For each strength tried, the least over steps of the mean divergence on held-out folds; empty without.
+        path: T and S of each trial's fit to all samples at each step, `(steps, trials, 2 or 4, layers, heads)`,
+            logarithms.
+        training: Each trial's divergence on the samples that it learns from, `(trials, steps, samples)`, in nats.
+        held_out: Likewise of fits that did not learn from the sample.
     """
 
-    factors: Factors
-    strength: float
-    step: int
-    training: list[float]
-    stopping: list[float]
-    held_out: dict[float, float]
+    path: Tensor
+    training: Floats
+    held_out: Floats
 
 
 class Fit:
@@ -92,7 +85,7 @@ class Fit:
     Args:
         lm: The model.
         plan: How to fit.
-        parts: Which samples are for what.
+        folds: The samples in parts, each of which is held out once.
         samples: The samples.
         teachers: By the samples' numbers, the teachers of those that are this process's.
         differentiator: Gives divergences and slopes.
@@ -104,7 +97,7 @@ class Fit:
         self,
         lm: ServedModel,
         plan: Plan,
-        parts: Parts,
+        folds: Folds,
         *,
         samples: Sequence[Sample],
         teachers: Mapping[int, Teacher],
@@ -114,7 +107,7 @@ class Fit:
     ) -> None:
         self.lm = lm
         self.plan = plan
-        self.rows = Rows.of(plan.strengths, parts)
+        self.rows = Rows.of(plan.trials, folds)
         self.samples = samples
         self.teachers = teachers
         self.differentiator = differentiator
@@ -125,50 +118,53 @@ class Fit:
         """Fit, or go on with a fit that was stopped."""
         plan = self.plan
         state = self.lm.processes.from_first(self.file.load()) or self._begin()
-        optimiser = torch.optim.Adam([state.parameters], lr=plan.learning_rate)
-        if state.optimiser:
-            optimiser.load_state_dict({**optimiser.state_dict(), "state": {0: state.optimiser}})
         quiet = self.lm.processes.rank != 0
         with tqdm(total=plan.steps + 1, desc="Fitting T and S", unit="step", initial=state.steps, disable=quiet) as bar:
             while not self._finished(state):
-                training, stopping, slope = self._measure(state.parameters)
-                state.measured(training, stopping)
+                kl, slope = self._measure(state.trying, last=state.steps == plan.steps)
+                self._judge(state, kl, slope)
                 bar.update()
-                row = self._chosen(state)
-                bar.set_postfix_str(f"KL training {training[row]:.4f}, validation {stopping[row]:.4f}")
-                if not self._finished(state):
-                    self._step(optimiser, state, slope)
-                state.optimiser = optimiser.state_dict()["state"].get(0, {})
+                training, held_out = (curves[:, -1].mean(-1).min() for curves in self._curves(state))
+                bar.set_postfix_str(f"least KL training {training:.4f}, held out {held_out:.4f}")
                 if self.lm.processes.rank == 0:
                     self.file.save(state)
-        return self._result(state)
+        return Fitted(torch.stack(state.path), *self._curves(state))
 
     def _begin(self) -> FitState:
         layers, heads = _shape(self.lm, self.plan.granularity)
         start = [self.plan.start.temperature, self.plan.start.scale, *([1.0, 1.0] if self.plan.prefix else [])]
         one = torch.tensor(start, dtype=torch.float64).log().view(1, -1, 1, 1)
-        parameters = one.repeat(len(self.rows.strengths), 1, layers, heads)
-        return FitState(parameters, {}, parameters.clone())
+        parameters = one.repeat(len(self.rows.trials), 1, layers, heads)
+        rates = torch.full((len(parameters),), torch.inf, dtype=torch.float64)
+        return FitState(parameters, parameters, torch.zeros_like(parameters), rates)
 
     def _finished(self, state: FitState) -> bool:
-        return state.steps > self.plan.steps or (state.steps > 0 and state.idle() >= self.plan.patience)
+        """Whether all steps are taken, or no trial has improved on held-out samples for too many of them."""
+        if not state.kl:
+            return False
+        best = self._curves(state)[1].mean(-1).argmin(-1)
+        return state.steps > self.plan.steps or state.steps - 1 - int(best.max()) >= self.plan.patience
 
-    def _measure(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean divergences on each row's training and stopping samples, and the mean slope on the training samples."""
+    def _measure(self, parameters: Tensor, *, last: bool) -> tuple[Tensor, Tensor]:
+        """Divergences, `(rows, samples)`, and the mean slope on each row's training samples, none at the last step.
+
+        Rows that are equal, as all are at first, are read once.
+        """
+        different, same = parameters.unique(dim=0, return_inverse=True)
         found = []
         for number in self.lm.processes.own(len(self.samples)):
-            trains = self.rows.trains[:, number]
-            needed = (trains | self.rows.stops[:, number]).nonzero()[:, 0]
-            own = self._differentiate(number, parameters[needed], trains[needed])
-            found.append((number, (number, needed, own)))
+            trains = self.rows.trains[:, number] & (not last)
+            wanted = torch.zeros(len(different), dtype=torch.bool).index_put_((same,), trains, accumulate=True)
+            own = self._differentiate(number, different, wanted)
+            slopes = own.slope[same] * trains.view(-1, 1, 1, 1)
+            found.append((number, (number, Gradient(own.kl[same], slopes))))
         kl = torch.zeros(len(parameters), len(self.samples), dtype=torch.float64)
         slope = torch.zeros_like(parameters)
         # In the samples' order whichever process had them, so that sums round alike.
-        for number, needed, own in self.lm.processes.put_together(found):
-            kl[needed, number] = own.kl
-            slope[needed] += own.slope
-        training, stopping = ((kl * mask).sum(1) / mask.sum(1) for mask in (self.rows.trains, self.rows.stops))
-        return training, stopping, slope / self.rows.trains.sum(1).view(-1, 1, 1, 1)
+        for number, own in self.lm.processes.put_together(found):
+            kl[:, number] = own.kl
+            slope += own.slope
+        return kl, slope / self.rows.trains.sum(1).view(-1, 1, 1, 1)
 
     def _differentiate(self, number: int, parameters: Tensor, wanted: Tensor) -> Gradient:
         """Divergences and slopes of some rows on one sample."""
@@ -186,56 +182,51 @@ class Fit:
             # Read again: the keys and values at hand may be where it arose.
             raise explain(self.lm, error, lambda: differentiate(Contexts(self.lm, 0))) from None
 
-    def _step(self, optimiser: torch.optim.Optimizer, state: FitState, slope: Tensor) -> None:
-        plan = self.plan
-        done = (state.steps - 1) / plan.steps
-        for group in optimiser.param_groups:
-            group["lr"] = plan.learning_rate * (1 + math.cos(math.pi * done)) / 2
-        state.parameters.grad = penalised(slope, state.parameters, self.rows.strengths)
-        optimiser.step()
-        state.parameters.grad = None
-        state.parameters.clamp_(*map(math.log, plan.bounds))
+    def _judge(self, state: FitState, kl: Tensor, slope: Tensor) -> None:
+        """Keep what was measured in the rows where it is better than what was reached, and try the next step."""
+        plan, rows = self.plan, self.rows
+        better = torch.ones(len(kl), dtype=torch.bool)
+        if state.kl:
+            better = self._objective(state.trying, kl) < self._objective(state.reached, state.kl[-1])
+            state.rates = state.rates * torch.where(better, _LONGER, _SHORTER)
+            kl = torch.where(better[:, None], kl, state.kl[-1])
+        wide = better.view(-1, 1, 1, 1)
+        state.reached = torch.where(wide, state.trying, state.reached)
+        state.slope = torch.where(wide, penalised(slope, state.trying, rows.strengths), state.slope)
+        state.kl.append(kl)
+        state.path.append(state.reached[rows.whole])
+        move = direction(state.slope, [plan.trials[trial].granularity for trial in rows.trials])
+        lengths = move.square().mean((1, 2, 3)).sqrt()
+        # At first as far as is allowed, and never farther.
+        state.rates = torch.minimum(state.rates, plan.learning_rate / lengths.clamp(min=_LEAST))
+        tried = state.reached + state.rates.view(-1, 1, 1, 1) * move
+        state.trying = tried.clamp(*map(math.log, plan.bounds))
 
-    def _held_out(self, state: FitState) -> dict[float, float]:
-        curves = torch.stack(state.stopping)
-        held_out = {}
-        for strength in self.plan.strengths:
-            rows = (self.rows.strengths == strength) & (self.rows.folds >= 0)
-            if rows.any():
-                # Folds differ in size by one sample at most.
-                weights = self.rows.stops[rows].sum(1).to(curves)
-                held_out[strength] = float(((curves[:, rows] @ weights) / weights.sum()).min())
-        return held_out
+    def _objective(self, parameters: Tensor, kl: Tensor) -> Tensor:
+        """What each row makes small: the mean divergence on its training samples, and the penalty, `(rows,)`."""
+        rows = self.rows
+        return (kl * rows.trains).sum(1) / rows.trains.sum(1) + penalty(parameters, rows.strengths)
 
-    def _chosen(self, state: FitState) -> int:
-        """The row on all fitting samples with the best strength; of equally good ones the largest."""
-        held_out = self._held_out(state)
-        strengths = self.plan.strengths
-        best = min(reversed(strengths), key=lambda one: held_out[one]) if held_out else strengths[0]
-        return int(((self.rows.strengths == best) & (self.rows.folds < 0)).nonzero()[0, 0])
-
-    def _result(self, state: FitState) -> Fitted:
-        row = self._chosen(state)
-        stopping = torch.stack(state.stopping)[:, row]
-        return Fitted(
-            factors_from(state.best[row]),
-            float(self.rows.strengths[row]),
-            int(stopping.argmin()),
-            torch.stack(state.training)[:, row].tolist(),
-            stopping.tolist(),
-            self._held_out(state),
-        )
+    def _curves(self, state: FitState) -> tuple[Floats, Floats]:
+        """Each trial's divergences on samples that it learned from and on held-out ones, `(trials, steps, samples)`."""
+        kl = torch.stack(state.kl).unflatten(1, (len(self.plan.trials), -1)).transpose(0, 1)
+        # Of each sample, the row of the fold that it is in.
+        fold = (~self.rows.trains[: kl.shape[2]]).to(torch.uint8).argmax(0)
+        held_out = kl.gather(2, fold.expand(*kl.shape[:2], 1, -1))[:, :, 0]
+        return kl[:, :, 0].numpy(), held_out.numpy()
 
 
-def factors_from(parameters: Tensor) -> Factors:
-    """Tables from `(2 or 4, layers, heads)` logarithms, rounded to six decimals."""
-    tables = [tuple(tuple(round(value, 6) for value in row) for row in table) for table in parameters.exp().tolist()]
+def factors_from(parameters: Tensor, granularity: Granularity) -> Factors:
+    """Tables from `(2 or 4, layers, heads)` logarithms that a granularity shares, rounded to six decimals."""
+    layers, heads = (None if level in LEVELS[: LEVELS.index(granularity) + 1] else 1 for level in ("layer", "head"))
+    shared = parameters[:, :layers, :heads]
+    tables = [tuple(tuple(round(value, 6) for value in row) for row in table) for table in shared.exp().tolist()]
     return Factors(**dict(zip(NAMES, tables, strict=False)))
 
 
-def _shape(lm: ServedModel, granularity: str) -> tuple[int, int]:
+def _shape(lm: ServedModel, granularity: Granularity) -> tuple[int, int]:
     config = lm.engine.model.config.get_text_config()
-    shapes = {
+    shapes: dict[Granularity, tuple[int, int]] = {
         "model": (1, 1),
         "layer": (config.num_hidden_layers, 1),
         "head": (config.num_hidden_layers, config.num_attention_heads),

@@ -15,44 +15,34 @@ from lm_eval_ape.storage.files import writing_told
 logger = logging.getLogger(__name__)
 
 # Of the files' form; a fit that another version began starts again.
-FORMAT = "lm-eval-ape fit 1"
-_OPTIMISER = "optimiser."
+FORMAT = "lm-eval-ape fit 2"
+_HERE = ("trying", "reached", "slope", "rates")
 
 
 @dataclass
 class FitState:
-    """Parameters, the optimiser's memory and the curves so far.
+    """Where the fits are, what they try next, and what was measured so far.
 
     Attributes:
-        parameters: log T, log S, ..., `(rows, 2 or 4, layers, heads)`, float64.
-        optimiser: Adam's memory of the parameters, by name; empty before its first step.
-        training: Of each step so far, mean divergence on each row's training samples, `(rows,)`.
-        stopping: Of each step so far, mean divergence on the samples that stop each row, `(rows,)`.
-        best: Each row's parameters at its least `stopping`.
+        trying: Parameters to measure next: log T, log S, ..., `(rows, 2 or 4, layers, heads)`, float64.
+        reached: Each row's parameters with the least objective so far.
+        slope: The objective's slope there.
+        rates: How far each row goes along its direction, `(rows,)`.
+        path: At each step so far, what the rows that learn from all samples had reached.
+        kl: At each step so far, each row's divergence there on each sample, `(rows, samples)`.
     """
 
-    parameters: Tensor
-    optimiser: dict[str, Tensor]
-    best: Tensor
-    training: list[Tensor] = field(default_factory=list)
-    stopping: list[Tensor] = field(default_factory=list)
+    trying: Tensor
+    reached: Tensor
+    slope: Tensor
+    rates: Tensor
+    path: list[Tensor] = field(default_factory=list)
+    kl: list[Tensor] = field(default_factory=list)
 
     @property
     def steps(self) -> int:
         """Steps measured."""
-        return len(self.stopping)
-
-    def measured(self, training: Tensor, stopping: Tensor) -> None:
-        """Note the divergences of the present parameters."""
-        least = torch.stack(self.stopping).min(0).values if self.stopping else torch.full_like(stopping, torch.inf)
-        better = (stopping < least).view(-1, 1, 1, 1)
-        self.best = torch.where(better, self.parameters, self.best)
-        self.training.append(training)
-        self.stopping.append(stopping)
-
-    def idle(self) -> int:
-        """For how many steps no row has improved."""
-        return self.steps - 1 - int(torch.stack(self.stopping).argmin(0).max())
+        return len(self.kl)
 
 
 class StateFile:
@@ -78,13 +68,8 @@ class StateFile:
         except tensor_file.DamagedError as error:
             logger.warning("%s is left aside and the fit starts anew: %s", self.path, error)
             return None
-        return FitState(
-            tensors["parameters"],
-            {name.removeprefix(_OPTIMISER): tensors[name] for name in tensors if name.startswith(_OPTIMISER)},
-            tensors["best"],
-            list(tensors["training"]),
-            list(tensors["stopping"]),
-        )
+        here = {name: tensors[name] for name in _HERE}
+        return FitState(**here, path=list(tensors["path"]), kl=list(tensors["kl"]))
 
     def save(self, state: FitState) -> None:
         """Replace the state; the older one stays whole until the new one is.
@@ -97,12 +82,7 @@ class StateFile:
         """
         if self.path is None:
             return
-        tensors = {
-            "parameters": state.parameters,
-            "best": state.best,
-            "training": torch.stack(state.training),
-            "stopping": torch.stack(state.stopping),
-            **{f"{_OPTIMISER}{name}": tensor for name, tensor in state.optimiser.items()},
-        }
+        tensors = {name: getattr(state, name) for name in _HERE}
+        tensors |= {"path": torch.stack(state.path), "kl": torch.stack(state.kl)}
         with writing_told(self.path):
             tensor_file.write(self.path, tensors, form=FORMAT, key=self.key)

@@ -25,7 +25,7 @@ from lm_eval_ape.artefacts.document import (
     check_length,
     scalar,
 )
-from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
+from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Granularity, Point
 from lm_eval_ape.attention.factors import NAMES, Factors
 
 # A file with T and S by gradient says 2, so that versions that know nothing of them refuse it.
@@ -295,10 +295,58 @@ class LessKL(Part):
     neutral: Difference
 
 
-class Gradient(Part):
-    """What the gradient found; curves and KL are in nats."""
+class Level(Part):
+    """A fit of one granularity, held against samples that it did not see.
 
-    granularity: Literal["model", "layer", "head"]
+    Attributes:
+        step: At which it ends.
+        taken: Whether it is what the calibration ended with.
+        kl: Of each sample, with T, S, penalty and step that owe nothing to its own KL.
+        mean_kl: Its mean.
+        start_kl: The mean with T and S of the start.
+        less_kl: How much less the first mean is than the second.
+        training: At each step, mean KL on the samples that it learns from.
+        held_out: Likewise on samples that it does not learn from.
+    """
+
+    granularity: Granularity
+    penalty: Penalty
+    step: Count
+    taken: bool
+    kl: list[float]
+    mean_kl: float
+    start_kl: float
+    less_kl: Difference
+    training: list[float]
+    held_out: list[float]
+
+    @property
+    def better(self) -> bool:
+        """Whether it is better than its start beyond noise."""
+        return self.step > 0 and self.less_kl.low > 0
+
+    @model_validator(mode="after")
+    def _fits(self) -> Level:
+        """Both curves have a value for each step, and what is no better than the start is not taken."""
+        check_length("held_out", self.held_out, len(self.training))
+        if self.step >= len(self.training):
+            raise PartError(f"is {self.step}, which training does not have.", "step")
+        if self.taken and not self.better:
+            raise PartError("is true of a fit that is not better than its start.", "taken")
+        return self
+
+
+class Gradient(Part):
+    """What the gradient found; curves and KL are in nats.
+
+    Attributes:
+        stopping: At each step, mean KL on the samples that decide when to stop: the validation samples, or without
+            them samples held out from the fit.
+        levels: What was held against samples that it did not see, from the coarsest granularity on; older files have
+            none. If none of them is taken, T and S are those of the start.
+    """
+
+    granularity: Granularity
     attn_temperature: Factor
     attn_scale: Factor
     factors: FactorTables
@@ -315,11 +363,22 @@ class Gradient(Part):
     kl: list[float]
     mean_kl: float
     less_kl: LessKL
+    levels: list[Level] = Field(default_factory=list)
 
     @property
     def point(self) -> Point:
         """The only T and S, or those in the middle of all."""
         return Point(self.attn_temperature, self.attn_scale)
+
+    @property
+    def taken(self) -> Level | None:
+        """The level that the calibration ended with; None if that is the start, and in older files."""
+        return next((level for level in self.levels if level.taken), None)
+
+    @property
+    def at_start(self) -> bool:
+        """Whether all fits were refused."""
+        return bool(self.levels) and self.taken is None
 
     @model_validator(mode="after")
     def _fits(self) -> Gradient:
@@ -329,6 +388,12 @@ class Gradient(Part):
             raise PartError(f"is {self.step}, which gradient.training does not have.", "step")
         if self.factors.factors.digest != self.sha256:
             raise PartError("are not the numbers whose digest is gradient.sha256: they were changed.", "factors")
+        if sum(level.taken for level in self.levels) > 1:
+            raise PartError("has more than one that is taken.", "levels")
+        if self.taken and self.taken.granularity != self.granularity:
+            raise PartError(f"is {self.granularity!r}, but {self.taken.granularity!r} is taken.", "granularity")
+        if self.at_start and not (self.factors.factors.single and self.point == self.start):
+            raise PartError("has no level that is taken, so T and S must be those of the start.")
         return self
 
 

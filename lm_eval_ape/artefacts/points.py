@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 
 class Point(NamedTuple):
@@ -24,3 +24,5 @@ DEFAULT = Point(0.9, 0.9)
 """APE's untuned setting (Yang et al., ICLR 2025)."""
 NEUTRAL = Point(1.0, 1.0)
 """Ordinary attention over chunks that were encoded apart."""
+Granularity = Literal["model", "layer", "head"]
+"""What has a T and S of its own."""

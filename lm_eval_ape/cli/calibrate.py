@@ -27,8 +27,10 @@ With --search or --candidates, whole encodings are searched through, each with a
 ways to encode the cheapest that is close enough is chosen. What is worse beyond doubt stops being measured.
 
 With --method gradient, T and S of each layer or head are learned instead, by gradient descent on the same divergence:
-the chunks' keys and values stay as they are and only the query's pass is differentiated. A part of the samples tells
-when to stop, and a penalty holds the heads together, its strength chosen by cross-validation over samples.
+the chunks' keys and values stay as they are and only the query's pass is differentiated. Every sample is held out from
+one of several fits; held-out samples say when to stop and how strongly to hold the heads together. What is not better
+than the start on held-out samples beyond noise is refused: then T and S of layers, of the model, or the start itself
+are the result.
 
 With --entropy the attention entropy of every point is reported beside its KL, as a second signal without labels: the
 point nearest to the sequential model's entropy is named, and taken with --choose_by entropy. It costs more than the KL.
@@ -52,7 +54,10 @@ search (--search, --candidates; all flags whose text starts with "search:"):
   calibration=OUTPUT_PATH and ape@OUTPUT_PATH take them up.
 
 gradient (--method gradient, grid+gradient; all flags whose text starts with "gradient:"):
-  Both models read the teacher's tokens (--history teacher). More than one T and S cannot stand in model_args: the last
+  Both models read the teacher's tokens (--history teacher). --granularity head tries T and S of the model and of each
+  layer too. Of those that are better than the start on held-out samples (95% bootstrap interval of the paired
+  difference above 0) the one with the least held-out KL is the result; if there is none, the start is. What was refused
+  is told, with its figures, and stands in calibration.json. More than one T and S cannot stand in model_args: the last
   line is then calibration=OUTPUT_PATH, for --model_args, for compare as ape@OUTPUT_PATH, and in run_config.yaml.
 
 output (--output_path):

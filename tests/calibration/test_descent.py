@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from helpers import harness
+from helpers.taught import UNLIKE, teach
 from lm_eval_ape.artefacts import calibration_file
 from lm_eval_ape.artefacts.calibration import Calibration, FactorTables
 from lm_eval_ape.artefacts.moved_heads import moved
@@ -33,7 +34,6 @@ FEW = {
     "num_tokens": 2,
     "steps": 2,
     "folds": 2,
-    "validation_share": 0,
 }
 
 
@@ -42,15 +42,18 @@ def fitted(tmp_path_factory: pytest.TempPathFactory, rows: str, checkpoint: str)
     folder = tmp_path_factory.mktemp("fitted")
     model = {"pretrained": checkpoint, "dtype": "float64", "chunk_tokens": 40}
     given = {"model_args": model, "tasks": "ape_longbench_2wikimqa_calibration", "metadata": {"longbench_dir": rows}}
-    fit = {**FEW, "limit": 3, "penalty": 0, "prefix_factors": True, "device": "cpu", "output_path": str(folder)}
-    calibrate(Options.read({**given, **fit}))
+    fit = {**FEW, "limit": 4, "penalty": 0, "prefix_factors": True, "device": "cpu", "output_path": str(folder)}
+    with pytest.MonkeyPatch.context() as patch:
+        teach(patch, lambda _: UNLIKE)
+        calibrate(Options.read({**given, **fit}))
     return folder
 
 
 def test_the_last_line_names_the_file_and_a_killed_run_is_not_computed_again(
     flags: Callable[..., list[str]], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line = flags(**{**FEW, "limit": 2}, granularity="head", output_path=str(tmp_path / "out"))
+    teach(monkeypatch, lambda _: UNLIKE)
+    line = flags(**FEW, granularity="head", output_path=str(tmp_path / "out"))
     assert command.main(line) == 0
     printed = capsys.readouterr()
     assert printed.out.splitlines()[-1] == f"calibration={tmp_path / 'out'}"
@@ -59,11 +62,14 @@ def test_the_last_line_names_the_file_and_a_killed_run_is_not_computed_again(
     assert first["schema_version"] == 2
     assert first["objective"]["history"] == "teacher"
     assert np.shape(first["gradient"]["factors"]["temperature"]) == (3, 4)
-    assert [one["penalty"] for one in first["gradient"]["held_out"]] == [0.0, 0.1, 1.0, "inf"]
+    assert [one["penalty"] for one in first["gradient"]["held_out"]] == [1.0, 0.0]
+    assert [one["taken"] for one in first["gradient"]["levels"]] == [False, False, True]
     names = {"factors.png", "factors.svg", "training.png", "training.svg", "run_config.yaml"}
     assert names <= {path.name for path in (tmp_path / "out").iterdir()}
 
-    monkeypatch.setattr("lm_eval_ape.calibration.gradient.fit.Fit._measure", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(
+        "lm_eval_ape.calibration.gradient.fit.Fit._measure", lambda *_, **__: pytest.fail("computed again")
+    )
     assert command.main(line) == 0
     second = calibration_file.read(tmp_path / "out").as_json()
     for one in (first, second):
@@ -72,8 +78,9 @@ def test_the_last_line_names_the_file_and_a_killed_run_is_not_computed_again(
 
 
 def test_granularity_model_ends_with_numbers(
-    flags: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+    flags: Callable[..., list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    teach(monkeypatch, lambda _: Factors.of(0.5, 1.6))
     assert command.main(flags(**FEW, granularity="model")) == 0
     words = capsys.readouterr().out.splitlines()[-1].split(",")
     assert [word.split("=")[0] for word in words] == ["attn_temperature", "attn_scale"]
@@ -85,9 +92,9 @@ def test_a_gradient_after_a_grid_starts_from_its_choice(options: Callable[..., d
     content = calibrate(Options.read(options(**given, output_path=str(tmp_path)))).as_json()
     choice, gradient = content["choice"], content["gradient"]
     assert gradient["start"] == [choice["attn_temperature"], choice["attn_scale"]]
-    assert np.shape(gradient["factors"]["scale"]) == (3, 1)
+    assert [level["granularity"] for level in gradient["levels"]] == ["model", "layer"]
     assert len(content["grid"]["points"]) > 6
-    assert {"kl_surface.png", "factors.png"} <= {path.name for path in tmp_path.iterdir()}
+    assert {"kl_surface.png", "training.png"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_a_model_reads_with_the_tables_and_says_so(
@@ -157,8 +164,9 @@ def test_tables_for_another_number_of_heads_are_refused(
 
 
 def test_choices_are_tested_and_scored_on_other_rows(
-    options: Callable[..., dict[str, Any]], toy_tasks: str, tmp_path: Path
+    options: Callable[..., dict[str, Any]], toy_tasks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    teach(monkeypatch, lambda _: UNLIKE)
     toy = {"tasks": "toy_calibration", "include_path": toy_tasks, "metadata": {}, "output_path": str(tmp_path)}
     content = calibrate(Options.read(options(**{**FEW, **toy, "penalty": 0, "with_labels": True}))).as_json()
     rows = {row["name"]: row for row in content["test"]["rows"]}
@@ -203,7 +211,6 @@ def test_the_heat_map_shows_every_number(fitted: Path) -> None:
         ({"method": "descent"}, "method must be one of grid, gradient, grid\\+gradient, but got 'descent'"),
         ({"method": "gradient", "bounds": "2,1"}, "bounds must be two positive numbers, the smaller one first"),
         ({"method": "gradient", "penalty": "strong"}, "penalty must be "),
-        ({"method": "gradient", "validation_share": 1}, "validation_share must be a number from 0 to below 1"),
         ({"method": "gradient", "learning_rate": 0}, "learning_rate must be a positive number"),
     ],
 )

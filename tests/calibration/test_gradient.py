@@ -15,7 +15,7 @@ from lm_eval_ape.attention.segments import EncodedPrompt
 from lm_eval_ape.calibration.gradient import differentiator
 from lm_eval_ape.calibration.gradient.differentiator import Differentiator
 from lm_eval_ape.calibration.grid.measure import Meter
-from lm_eval_ape.calibration.objective.objective import Objective
+from lm_eval_ape.calibration.objective.objective import Objective, Positions
 from lm_eval_ape.calibration.objective.teacher import Teacher
 from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.errors import ApeError
@@ -35,9 +35,10 @@ LAYERS, HEADS = 3, 4
 class Setting:
     """One prompt, ready to be differentiated."""
 
-    def __init__(self, lm: ApeHFLM) -> None:
+    def __init__(self, lm: ApeHFLM, positions: Positions = "next") -> None:
         self.lm = lm
-        meter = Meter(lm, Objective(3, "teacher", "continue"), max_rows=None, cache=None)
+        tokens = 1 if positions == "query" else 3
+        meter = Meter(lm, Objective(tokens, "teacher", "continue", positions), max_rows=None, cache=None)
         self.meter = meter
         self.teacher: Teacher = meter.teacher(SAMPLE)
         self.encoded: EncodedPrompt = Engine(lm.model, lm.settings).encode(SAMPLE.prompt)
@@ -102,6 +103,25 @@ def test_windows_softcaps_and_sinks_have_the_right_slopes(
     setting = Setting(ApeHFLM(pretrained=path, dtype="float64", device="cpu", **eager))
     at = parameters(1)
     assert torch.allclose(setting(at).slope, finite_differences(setting, at), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.usefixtures("exact")
+@pytest.mark.parametrize(("positions", "count"), [("query", 4), ("both", 3 + 3)])
+def test_slopes_of_the_querys_positions_equal_finite_differences(
+    load: Callable[..., ApeHFLM], positions: Positions, count: int
+) -> None:
+    setting = Setting(load(), positions)
+    assert len(setting.teacher.query) + len(setting.teacher.log_probs) == count
+    at = parameters(1)
+    slope = setting(at).slope
+    assert torch.allclose(slope, finite_differences(setting, at), rtol=1e-5, atol=1e-8)
+    assert slope.abs().max() > 1e-3
+    assert not torch.allclose(slope, Setting(setting.lm)(at).slope, atol=1e-4)
+    # The divergence is that which a grid of the same positions has.
+    point = Point(0.8, 0.7)
+    alone = torch.tensor(point, dtype=torch.float64).log().view(1, 2, 1, 1)
+    expected = float(setting.meter.measure([SAMPLE], [point]).kl[0, 0])
+    assert float(setting(alone).kl[0]) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize(("layers", "heads"), [(1, 1), (LAYERS, 1)])

@@ -116,7 +116,6 @@ def test_the_penalty_is_a_number_or_chosen_or_one_value_for_all(given: object, p
         ({"penalty": -1}, "penalty must be auto, inf or a number of at least 0, but got -1."),
         ({"bounds": "4,0.25"}, "bounds must be two positive numbers, the smaller one first, but got '4,0.25'."),
         ({"bounds": "1"}, "bounds must be two positive numbers, the smaller one first, but got '1'."),
-        ({"validation_share": 1}, "validation_share must be a number from 0 to below 1, but got 1."),
         ({"learning_rate": "0"}, "learning_rate must be a positive number, but got '0'."),
         ({"keep_gib": "inf"}, "keep_gib must be a positive number, but got 'inf'."),
         ({"folds": 1}, "folds must be a whole number of at least 2, but got 1."),

@@ -55,7 +55,7 @@ def test_a_calibration_on_a_grid_with_entropy_and_labels(given: dict[str, Any], 
 
 def test_a_calibration_by_gradient(given: dict[str, Any], tmp_path: Path) -> None:
     small = {"method": "gradient", "granularity": "layer", "steps": 2, "num_tokens": 2, "resamples": 99}
-    small |= {"penalty": 0.1, "validation_share": 0.5}
+    small |= {"penalty": 0.1, "folds": 2}
     kills = kill_at_every_write(
         lambda folder: calibrate(CalibrationOptions.read({**given, **small, "output_path": str(folder)})), tmp_path, 2
     )

@@ -43,8 +43,8 @@ def _part(number: int, found: Found[Calibration], figures: Figures) -> dict[str,
 
 
 def _moved(gradient: Gradient) -> list[tuple[str, str, str, str]]:
-    """The layers and heads that moved most: name, T, S and distance."""
-    found = moved(gradient.factors, gradient.start)[:MOVED]
+    """The layers and heads that moved most: name, T, S and distance; none where the start is the result."""
+    found = [] if gradient.at_start else moved(gradient.factors, gradient.start)[:MOVED]
     return [(one.name, f"{one.temperature:.3f}", f"{one.scale:.3f}", f"{one.distance:.3f}") for one in found]
 
 
@@ -95,8 +95,9 @@ def _figures(number: int, content: Calibration, figures: Figures) -> list[Drawn]
             "T and S of each layer and head, as the gradient found them; 1 leaves attention as it is.",
         ),
         "training": (
-            "KL on fitting and validation samples at each step.",
-            "Mean KL at each step on the samples that are fitted and on those that say when to stop.",
+            "KL at each step on samples that the fit learns from and on others.",
+            "Mean KL at each step on the samples that are fitted and on those that say when to stop. A gap between the "
+            "two is what the fit learned of its samples alone.",
         ),
     }
     drawn = drawings.all_figures(content)
