@@ -34,7 +34,7 @@ from lm_eval_ape.calibration.labels import find_metric
 from lm_eval_ape.calibration.objective.objective import Signal
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.calibration.search.document import frontier_part, refusal
-from lm_eval_ape.calibration.search.encodings import Space, space
+from lm_eval_ape.calibration.search.encodings import Space, check_gradient, space
 from lm_eval_ape.calibration.search.rule import Rule
 from lm_eval_ape.calibration.search.search import Found, Search
 from lm_eval_ape.errors import ApeError
@@ -112,7 +112,10 @@ class Calibration:
         )
         self.grid: Grid = make_grid(*axes, num_tokens=options.num_tokens, searches=options.searches)
         _check_arguments(options)
-        self.space = space(options.model_args, options.candidates, options.search) if options.searches else None
+        self.space: Space | None = None
+        if options.searches:
+            asked = options.model_args, options.candidates, options.search
+            self.space = space(*asked, by_gradient=options.by_gradient)
         self.rule = Rule(options.accept, options.budget, options.average)
         self.output = make_folder(options.output_path) if options.output_path else None
         self.cache = self.output and self.output / "cache"
@@ -350,8 +353,5 @@ def _check_arguments(options: Options) -> None:
             f"strategy={settings.strategy} reads the context with ordinary attention, so T and S change nothing; "
             "calibrate strategy=ape."
         )
-    if options.by_gradient and settings.selection:
-        raise ApeError(
-            f"top_chunks={settings.top_chunks} lets each query choose among the chunks, and a choice has no gradient; "
-            "use --method grid, or calibrate without top_chunks."
-        )
+    if options.by_gradient and not options.searches:
+        check_gradient(settings)

@@ -62,13 +62,7 @@ def frontier_part(found: Found, options: Options, grid: Grid, rule: Rule, signal
 
 
 def refusal(found: Found, options: Options, grid: Grid, signal: Signal) -> str:
-    """What to say where the rule finds no encoding."""
-    if options.accept is None:
-        cheapest = min(found.tried, key=lambda one: one.cost.share)
-        return (
-            f"No encoding costs at most {options.budget:g} of the sequential model's prefill: the cheapest is "
-            f"{cheapest.encoding.name} with {cheapest.cost.share:.3f}. Raise --budget, or search among cheaper ones."
-        )
+    """What to say where no encoding is close enough."""
     values = {one.encoding.name: _best(one, grid, options, signal)[2] for one in found.tried if one.numbers}
     nearest = min(values, key=lambda name: values[name])
     return (

@@ -81,7 +81,13 @@ def check_names(search: Mapping[str, Sequence[Any]]) -> None:
             raise ApeError(f"search has {name!r}, which is no setting.{nearest(name, known)} {', '.join(known)}.")
 
 
-def space(model_args: Mapping[str, Any], candidates: Sequence[str], search: Mapping[str, Sequence[Any]]) -> Space:
+def space(
+    model_args: Mapping[str, Any],
+    candidates: Sequence[str],
+    search: Mapping[str, Sequence[Any]],
+    *,
+    by_gradient: bool = False,
+) -> Space:
     """All encodings that are asked for.
 
     Args:
@@ -89,6 +95,7 @@ def space(model_args: Mapping[str, Any], candidates: Sequence[str], search: Mapp
         candidates: Strategies, as `compare` names them: `sink`, `recompute[recompute=0.02]`; none for that of
             `model_args`.
         search: By setting, the values to try, in every combination and with every candidate.
+        by_gradient: Whether T and S are to be found by gradient.
 
     Raises:
         ApeError: A setting or a strategy is unknown or cannot be searched over, or nothing is left to try.
@@ -104,6 +111,8 @@ def space(model_args: Mapping[str, Any], candidates: Sequence[str], search: Mapp
             name = _name(text, own, named=bool(candidates))
             try:
                 settings = _resolved(text, shared, own)
+                if by_gradient:
+                    check_gradient(settings)
             except ApeError as error:
                 left_out.append(LeftOut(name, str(error)))
                 continue
@@ -115,6 +124,19 @@ def space(model_args: Mapping[str, Any], candidates: Sequence[str], search: Mapp
         reasons = "\n".join(f"  {one.name}: {one.reason}" for one in left_out)
         raise ApeError(f"Of all that the search asks for, nothing can be tried:\n{reasons}")
     return Space(list(found.values()), left_out)
+
+
+def check_gradient(settings: Settings) -> None:
+    """Refuse settings whose T and S have no gradient.
+
+    Raises:
+        ApeError: Each query chooses among the chunks.
+    """
+    if settings.selection:
+        raise ApeError(
+            f"top_chunks={settings.top_chunks} lets each query choose among the chunks, and a choice has no gradient; "
+            "use --method grid, or calibrate without top_chunks."
+        )
 
 
 def _name(candidate: str, own: Mapping[str, Any], *, named: bool) -> str:

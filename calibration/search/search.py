@@ -22,6 +22,7 @@ from lm_eval_ape.calibration.search.encodings import Encoding, LeftOut, Space
 from lm_eval_ape.calibration.search.race import Dropped, race
 from lm_eval_ape.calibration.search.rule import Rival, Rule
 from lm_eval_ape.engine.operations import ModelShape, PromptOperations
+from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.harness_model import HarnessModel
 from lm_eval_ape.harness.samples import Gathered
 
@@ -83,7 +84,7 @@ class Found(NamedTuple):
         left_out: What was asked for and not tried.
         gathered: The samples as the chosen encoding cuts them.
         not_common: How many prompts were left out because not all encodings read them alike.
-        chosen: Number of the chosen one among `tried`; None where the rule finds none.
+        chosen: Number of the chosen one among `tried`; None where none is close enough.
         teacher_seconds: What the sequential model took to read a prompt, mean over samples; None if not known.
         shares: Of each of `tried`, the share of resamples that choose it.
     """
@@ -134,11 +135,12 @@ class Search:
         """Measure and choose.
 
         Raises:
-            ApeError: Logits are not finite, or memory does not suffice.
+            ApeError: Nothing is within the budget, logits are not finite, or memory does not suffice.
         """
         encodings, samples = self.encodings, self.gathered[0].samples
         order = np.random.default_rng(self.options.seed).permutation(len(samples)).tolist()
         costs = self._costs()
+        self._check_budget([cost.share for cost in costs])
         signal: Signal = self.options.choose_by if self.options.choose_by != "entropy" else "kl"
         rows: list[list[Row]] = [[] for _ in encodings]
         # Points that can be chosen come first among those that are reported.
@@ -172,6 +174,16 @@ class Search:
         seconds = _mean(self.teacher_seconds)
         gathered = self.gathered[chosen or 0]
         return Found(tried, self.left_out, gathered, self.not_common, chosen, seconds, shares)
+
+    def _check_budget(self, shares: Sequence[float]) -> None:
+        """Refuse a budget that nothing fits into, before anything is measured."""
+        budget, least = self.rule.budget, min(shares)
+        if budget is not None and least > budget:
+            raise ApeError(
+                f"No encoding costs at most {budget:g} of the sequential model's prefill: the cheapest is "
+                f"{self.encodings[shares.index(least)].name} with {least:.3f}. Raise --budget, or search among cheaper "
+                "ones."
+            )
 
     def _costs(self) -> list[Cost]:
         shape = ModelShape.of(self.lm.model)

@@ -253,8 +253,20 @@ def test_where_nothing_is_close_enough_it_says_so_and_keeps_what_was_measured(
     kept = (tmp_path / "cache" / "signals.0.jsonl").read_bytes()
     searched(options, tmp_path, candidates="sink")
     assert (tmp_path / "cache" / "signals.0.jsonl").read_bytes() == kept
+
+
+def test_a_budget_that_nothing_fits_into_is_refused_before_anything_is_measured(
+    options: MakeOptions, tmp_path: Path
+) -> None:
     with pytest.raises(ApeError, match=r"No encoding costs at most 0.001 .* the cheapest is sink\[chunks=\d\]"):
         searched(options, tmp_path, candidates="sink", budget=0.001)
+    assert not list(tmp_path.rglob("*.jsonl"))
+
+
+def test_what_has_no_gradient_is_left_out_where_one_is_descended() -> None:
+    found = space({"pretrained": "x"}, ("sink", "selective"), {}, by_gradient=True)
+    assert [one.name for one in found.encodings] == ["sink"]
+    assert "a choice has no gradient" in found.left_out[0].reason
 
 
 def test_encodings_that_the_model_cannot_do_are_listed(options: MakeOptions) -> None:
