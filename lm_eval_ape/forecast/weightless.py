@@ -94,10 +94,10 @@ class WeightlessApeHFLM(ApeHFLM):
             precision = config.get_text_config().dtype or torch.float32
         kept = ("attn_implementation", "experts_implementation")
         options = {name: further[name] for name in kept if further.get(name) is not None}
+        # As the run itself would be told.
+        options |= {"dtype": precision, "trust_remote_code": trust_remote_code}
         with torch.device("meta"):
-            model = self.AUTO_MODEL_CLASS.from_config(
-                config, dtype=precision, trust_remote_code=trust_remote_code, **options
-            )
+            model = self.AUTO_MODEL_CLASS.from_config(config, **options)
         try:
             model.generation_config = GenerationConfig.from_pretrained(pretrained, **where)
         except OSError:

@@ -22,7 +22,7 @@ RUNS = {
     "selection": ["--tokens", "64", "--query", "4", "--new", "3", "--chunks", "4"],
     "harness_run": ["--words", "40", "--rows", "1"],
     "end_to_end": ["--tokens", "64", "--query", "4", "--new", "2"],
-    "dry_run": ["--limit", "1", "--passages", "4", "--only", "1", "5"],
+    "dry_run": ["--limit", "1", "--passages", "4", "--only", "1"],
     "compiled": ["--tokens", "64", "--query", "4", "--new", "2", "--steps", "2", "--backend", "eager"],
 }
 
