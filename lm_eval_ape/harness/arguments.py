@@ -86,6 +86,8 @@ def split_arguments(given: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]
         )
     own = {key: value for key, value in given.items() if key in SETTINGS}
     if (path := given.get("calibration")) is not None:
+        if fixed := [key for key in ("attn_temperature", "attn_scale") if key in given]:
+            raise ApeError(f"calibration={path} and {fixed[0]}={given[fixed[0]]} both say what T and S are; drop one.")
         own = {**searched_arguments(str(path)), **own}
     settings = _calibrated(resolve(own), given)
     rest = {key: value for key, value in given.items() if key not in (*SETTINGS, "calibration")}
@@ -109,8 +111,6 @@ def _calibrated(settings: Settings, given: Mapping[str, Any]) -> Settings:
     path = given.get("calibration")
     if path is None:
         return settings
-    if fixed := [key for key in ("attn_temperature", "attn_scale") if key in given]:
-        raise ApeError(f"calibration={path} and {fixed[0]}={given[fixed[0]]} both say what T and S are; drop one.")
     return settings.with_(**load_choice(str(path), settings, given)._asdict())
 
 

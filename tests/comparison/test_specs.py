@@ -6,17 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from lm_eval_ape.comparison.options import Options
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.harness.specs import describe, read_specs, split_specs
+from lm_eval_ape.harness.specs import describe, read_specs
+from lm_eval_ape.settings import option_values as values
+
+SPECS: TypeAdapter[tuple[str, ...]] = TypeAdapter(values.Specs)
 
 MODEL = {"pretrained": "no/such-model", "chunking": "passages"}
 
 
 def test_commas_in_brackets_belong_to_the_spec() -> None:
     text = "sequential, ape[attn_temperature=0.8,attn_scale=0.9],ape@out/c.json"
-    assert split_specs(text) == ("sequential", "ape[attn_temperature=0.8,attn_scale=0.9]", "ape@out/c.json")
+    assert SPECS.validate_python(text) == ("sequential", "ape[attn_temperature=0.8,attn_scale=0.9]", "ape@out/c.json")
 
 
 def test_a_spec_resolves_to_the_strategys_settings_over_the_shared_ones() -> None:
@@ -28,7 +32,7 @@ def test_a_spec_resolves_to_the_strategys_settings_over_the_shared_ones() -> Non
 
 
 def test_numbers_of_chunks_can_be_swept() -> None:
-    specs = split_specs("sequential," + ",".join(f"sink[chunks={2**power}]" for power in range(7)))
+    specs = SPECS.validate_python("sequential," + ",".join(f"sink[chunks={2**power}]" for power in range(7)))
     found = read_specs(specs, MODEL)
     assert [spec.settings.chunks for spec in found] == [None, 1, 2, 4, 8, 16, 32, 64]
     assert describe(found[-1].settings.record) == "T=1 S=1 chunking=passages chunks=64"
@@ -72,7 +76,7 @@ def test_a_preset_stands_for_the_settings_it_fills() -> None:
 )
 def test_a_mistake_is_a_sentence(specs: str, model_args: dict[str, Any], sentence: str, checkpoint: str) -> None:
     with pytest.raises(ApeError) as error:
-        read_specs(split_specs(specs), {"pretrained": checkpoint, **model_args})
+        read_specs(SPECS.validate_python(specs), {"pretrained": checkpoint, **model_args})
     assert sentence in str(error.value)
 
 

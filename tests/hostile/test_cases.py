@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from helpers import damage
 from lm_eval_ape.artefacts import analysis_file, board_file, calibration_file
@@ -22,9 +23,12 @@ from lm_eval_ape.comparison.board import make_board
 from lm_eval_ape.comparison.runs import read_folders
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.arguments import split_arguments
-from lm_eval_ape.harness.specs import read_specs, split_specs
+from lm_eval_ape.harness.specs import read_specs
+from lm_eval_ape.settings import option_values as values
 from lm_eval_ape.settings.option_values import arguments
 from lm_eval_ape.tasks.longbench.data import load_longbench
+
+SPECS: TypeAdapter[tuple[str, ...]] = TypeAdapter(values.Specs)
 
 Case = dict[str, Any]
 CASES = {
@@ -107,7 +111,7 @@ def test_malformed_model_arguments_are_a_sentence(reader: str, case: Case) -> No
 
 @of("specs")
 def test_malformed_strategies_are_a_sentence(reader: str, case: Case) -> None:
-    refused(case, lambda: read_specs(split_specs(case["text"]), {"pretrained": "pocket"}))
+    refused(case, lambda: read_specs(SPECS.validate_python(case["text"]), {"pretrained": "pocket"}))
 
 
 @pytest.mark.parametrize("reader", ["board", "calibration", "analysis", *damage.RUN, "options"])
