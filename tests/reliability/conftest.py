@@ -11,6 +11,8 @@ import yaml
 from matplotlib.figure import Figure
 
 from helpers import harness
+from lm_eval_ape.calibration.grid import measure
+from lm_eval_ape.calibration.objective import teacher
 from lm_eval_ape.comparison import measured
 from lm_eval_ape.comparison.measured import MeasuredApeHFLM
 from lm_eval_ape.comparison.memory import PeakMemory
@@ -47,7 +49,9 @@ def given(tasks: str, checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> dict[
     loaded = {kind: kind.create_from_arg_obj(model, {"device": "cpu"}) for kind in (ApeHFLM, MeasuredApeHFLM)}
     for kind, lm in loaded.items():
         monkeypatch.setattr(kind, "create_from_arg_obj", lambda *_, _lm=lm, **__: _lm)
-    monkeypatch.setattr(measured, "perf_counter", lambda: 0.0)
+    monkeypatch.setattr(measured, "now", lambda device: 0.0)
+    monkeypatch.setattr(teacher, "now", lambda device: 0.0)
+    monkeypatch.setattr(measure, "now", lambda device: 0.0)
     monkeypatch.setattr(PeakMemory, "bytes", 0)
     # The names of the harness's files are dates: standing still, a strategy that is run again writes the same ones.
     moment = type("Moment", (datetime,), {"now": classmethod(lambda kind, *_: kind(2026, 1, 1))})
