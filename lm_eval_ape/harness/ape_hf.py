@@ -87,6 +87,7 @@ class ApeHFLM(ChunkReadingHFLM):
             be_quiet_unless_first()
             # Before the weights are read, so that the others learn of it if that fails here.
             self.processes = join()
+        self.gguf_file: str | None = rest.get("gguf_file")
         with loading_told(pretrained):
             super().__init__(**rest)
         if self.processes.count > 1:

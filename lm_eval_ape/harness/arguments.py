@@ -10,8 +10,8 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedModel
 
 from lm_eval_ape.artefacts.calibration_file import load_choice, searched_arguments
+from lm_eval_ape.checkpoints.names import located
 from lm_eval_ape.errors import ApeError, nearest
-from lm_eval_ape.pocket import POCKET, pocket_path
 from lm_eval_ape.settings.strategy import SETTINGS, Settings, resolve
 from lm_eval_ape.storage.loading import loading_told
 
@@ -77,8 +77,9 @@ def split_arguments(given: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]
     """
     if given.get("pretrained") is None:
         raise ApeError("model_args must name the model: pretrained=MODEL, or pretrained=pocket for the shipped one.")
-    if given["pretrained"] == POCKET:
-        given = {**given, "pretrained": str(pocket_path())}
+    named = given
+    if isinstance(given["pretrained"], str):
+        given = {**given, **located(given["pretrained"], given.get("gguf_file"))}
     if given.get("weights_only", True) is not True:
         raise ApeError(
             f"weights_only={given['weights_only']} would load pickles, which can run any code; drop it, and give a "
@@ -89,7 +90,7 @@ def split_arguments(given: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]
         if fixed := [key for key in ("attn_temperature", "attn_scale") if key in given]:
             raise ApeError(f"calibration={path} and {fixed[0]}={given[fixed[0]]} both say what T and S are; drop one.")
         own = {**searched_arguments(str(path)), **own}
-    settings = _calibrated(resolve(own), given)
+    settings = _calibrated(resolve(own), named)
     rest = {key: value for key, value in given.items() if key not in (*SETTINGS, "calibration")}
     known = _keywords(HFLM.__init__) | FROM_PRETRAINED | {*SETTINGS, *OWN}
     unknown = [key for key in rest if key not in known]

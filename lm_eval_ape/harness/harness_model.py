@@ -20,6 +20,7 @@ class HarnessModel(ServedModel, Protocol):
     Attributes:
         model: The model of transformers.
         pretrained: What it was loaded from.
+        gguf_file: The GGUF file there, if it is one.
         revision: Its revision on the hub.
         peft: Its adapter, if it has one.
         delta: Weights that were added to it, if any were.
@@ -31,6 +32,7 @@ class HarnessModel(ServedModel, Protocol):
 
     model: Any
     pretrained: Any
+    gguf_file: str | None
     revision: str
     peft: str | None
     delta: str | None

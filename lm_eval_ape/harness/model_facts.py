@@ -9,15 +9,15 @@ import torch
 
 from lm_eval_ape.artefacts.identity import weights_digest
 from lm_eval_ape.artefacts.model_digest import code_versions, full_digest
+from lm_eval_ape.checkpoints.names import model_name
 from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.harness.harness_model import HarnessModel
-from lm_eval_ape.pocket import model_name
 
 
 def model_facts(lm: HarnessModel) -> dict[str, Any]:
     """The model as a calibration file names it."""
     return {
-        "pretrained": model_name(str(getattr(lm.pretrained, "name_or_path", lm.pretrained))),
+        "pretrained": model_name(str(getattr(lm.pretrained, "name_or_path", lm.pretrained)), lm.gguf_file),
         "revision": str(lm.revision),
         "commit": getattr(lm.model.config, "_commit_hash", None),
         "peft": lm.peft,

@@ -6,11 +6,16 @@ from pathlib import Path
 
 from lm_eval_ape.errors import ApeError
 
-__all__ = ["POCKET", "model_name", "pocket_path"]
+__all__ = ["POCKET", "pocket_folder", "pocket_path"]
 
 POCKET = "pocket"
 """The shipped model's name: `pretrained=pocket`."""
 _FOLDER = Path(__file__).resolve().parent / "model"
+
+
+def pocket_folder() -> Path:
+    """Where the shipped checkpoint belongs."""
+    return _FOLDER
 
 
 def pocket_path() -> Path:
@@ -25,11 +30,3 @@ def pocket_path() -> Path:
             f"`python -m lm_eval_ape.pocket.train --output {_FOLDER}`."
         )
     return _FOLDER
-
-
-def model_name(pretrained: str) -> str:
-    """A model's name: `pocket` for the shipped one wherever it lies, a local path in full, a hub name as it is."""
-    path = Path(pretrained).expanduser()
-    if pretrained == POCKET or path.resolve() == _FOLDER:
-        return POCKET
-    return str(path.resolve()) if path.exists() else pretrained

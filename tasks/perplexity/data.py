@@ -4,19 +4,23 @@ Zhang et al. (2024) measure perplexity so: the last 1,000 tokens of a text of 8,
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from datasets import Dataset
 
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.tasks.options import path_text, refuse_unknown, whole_number
-from lm_eval_ape.tasks.perplexity.texts import hub_texts, local_texts
+from lm_eval_ape.tasks.perplexity.texts import Text, hub_texts, local_texts, python_texts
 from lm_eval_ape.tasks.perplexity.tokens import cut_end, load_tokenizer
 from lm_eval_ape.tasks.splits import Part, part_rows
 
 logger = logging.getLogger(__name__)
 
+PYTHON = "python"
+"""The path that stands for Python's own manual."""
+# More characters than a token has on average, so that few pieces of a long text are too short.
+_CHARACTERS = 6
 OPTIONS = ("perplexity_tokens", "perplexity_query_tokens", "perplexity_path")
 
 
@@ -35,7 +39,8 @@ def load_perplexity(
         perplexity_tokens: Tokens of a row, context and query. Shorter texts are left out, with a warning.
         perplexity_query_tokens: How many of them, the last ones, are scored.
         perplexity_path: A `.txt` file (one text), a `.jsonl` file (the field `text` of each line), or a folder of such
-            files; None for the test books of PG-19 on the hub.
+            files; `python` for the reference manual that ships with Python; None for the test books of PG-19 on the
+            hub.
         **metadata: What else the harness knows: the model's arguments name the tokenizer.
 
     Raises:
@@ -82,6 +87,12 @@ def process_results(doc: dict[str, Any], results: list[tuple[float, bool]]) -> d
     }
 
 
+def _texts(path: str | None, tokens: int) -> Iterator[Text]:
+    if path is None:
+        return hub_texts()
+    return python_texts(_CHARACTERS * tokens) if path == PYTHON else local_texts(path)
+
+
 def _rows(
     path: str | None, metadata: Mapping[str, Any], tokens: int, query_tokens: int
 ) -> tuple[list[dict[str, Any]], int]:
@@ -89,7 +100,7 @@ def _rows(
     tokenizer = load_tokenizer(metadata)
     docs: list[dict[str, Any]] = []
     left_out = 0
-    for source in hub_texts() if path is None else local_texts(path):
+    for source in _texts(path, tokens):
         cut = cut_end(source.text, tokenizer, tokens, query_tokens)
         if cut is None:
             left_out += 1

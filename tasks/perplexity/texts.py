@@ -1,7 +1,8 @@
-"""Long texts: books of the hub's PG-19, or local files."""
+"""Long texts: books of the hub's PG-19, Python's own manual, or local files."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import NamedTuple
 
 from lm_eval_ape.errors import ApeError
@@ -37,6 +38,16 @@ def hub_texts() -> Iterator[Text]:
     )
     for number, row in enumerate(hub_rows(HUB_DATASET, "test", instead=instead)):
         yield Text(f"{HUB_DATASET}, row {number}", row["text"])
+
+
+def python_texts(characters: int) -> Iterator[Text]:
+    """Python's own reference manual, as its interactive help shows it, in pieces of so many characters.
+
+    What comes with every Python needs no data and no network; another version of Python has another manual.
+    """
+    whole = "\n\n".join(text for _, text in sorted(topics.items()))
+    for first in range(0, len(whole), characters):
+        yield Text(f"pydoc_data.topics, character {first}", whole[first : first + characters])
 
 
 def local_texts(path: str) -> Iterator[Text]:

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from lm_eval_ape.checkpoints.names import located
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.pocket import POCKET, pocket_path
 from lm_eval_ape.storage.loading import loading_told
 
 # How far a cut may move to find a place at which the text's parts have the text's own tokens.
@@ -32,7 +32,7 @@ def load_tokenizer(metadata: Mapping[str, Any]) -> PreTrainedTokenizerBase:
     """Load the tokenizer of the run's model, which the harness names in a task's metadata (as for RULER).
 
     Args:
-        metadata: `tokenizer` or `pretrained`, and `revision` and `trust_remote_code` if they are needed.
+        metadata: `tokenizer` or `pretrained`, and `gguf_file`, `revision` and `trust_remote_code` if they are needed.
 
     Raises:
         ApeError: Neither is there, it cannot be loaded, or cannot tell which characters its tokens cover.
@@ -45,8 +45,9 @@ def load_tokenizer(metadata: Mapping[str, Any]) -> PreTrainedTokenizerBase:
             'tokenizer=NAME, or --metadata \'{"tokenizer": "NAME"}\'; in Python, '
             'TaskManager(metadata={"tokenizer": "NAME"}).'
         )
-    options = tuple((key, metadata[key]) for key in ("revision", "trust_remote_code") if metadata.get(key) is not None)
-    tokenizer = _load(str(pocket_path()) if name == POCKET else name, options)
+    gguf_file = None if name == metadata.get("tokenizer") else metadata.get("gguf_file")
+    options = {key: metadata[key] for key in ("revision", "trust_remote_code") if metadata.get(key) is not None}
+    tokenizer = _load(**located(name, gguf_file), **options)
     if not tokenizer.is_fast:
         raise ApeError(
             f"{type(tokenizer).__name__} of {name} cannot tell which characters its tokens cover; name a fast one."
@@ -55,9 +56,9 @@ def load_tokenizer(metadata: Mapping[str, Any]) -> PreTrainedTokenizerBase:
 
 
 @cache
-def _load(name: str, options: tuple[tuple[str, Any], ...]) -> PreTrainedTokenizerBase:
-    with loading_told(name, "tokenizer of"):
-        return AutoTokenizer.from_pretrained(name, **{"trust_remote_code": False, **dict(options)})
+def _load(pretrained: str, **options: Any) -> PreTrainedTokenizerBase:
+    with loading_told(pretrained, "tokenizer of"):
+        return AutoTokenizer.from_pretrained(pretrained, **{"trust_remote_code": False, **options})
 
 
 def cut_end(text: str, tokenizer: PreTrainedTokenizerBase, tokens: int, query_tokens: int) -> Cut | None:

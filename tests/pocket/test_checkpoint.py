@@ -7,8 +7,9 @@ import hashlib
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lm_eval_ape.checkpoints.names import model_name
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.pocket import POCKET, model_name, pocket_path
+from lm_eval_ape.pocket import POCKET, pocket_path
 from lm_eval_ape.pocket.evaluate import score_rows
 from lm_eval_ape.pocket.questions import pocket_rows
 from lm_eval_ape.pocket.vocabulary import build_tokenizer
