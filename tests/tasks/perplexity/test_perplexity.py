@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import Any
 
 import pytest
@@ -135,3 +136,17 @@ def test_metrics_are_those_of_the_plain_model(folder: str, checkpoint: str) -> N
 
 def test_the_shipped_models_tokenizer_is_found_by_its_name(folder: str) -> None:
     assert load_perplexity(perplexity_path=folder, pretrained="pocket", **SIZES)["test"][0]["query_tokens"] == 30
+
+
+def test_pythons_own_manual_needs_no_file(checkpoint: str) -> None:
+    sizes = {"perplexity_tokens": 500, "perplexity_query_tokens": 50}
+    parts = [
+        list(load_perplexity(perplexity_part=part, perplexity_path="python", pretrained=checkpoint, **sizes)["test"])
+        for part in ("calibration", "test")
+    ]
+    assert len(parts[0]) == 32
+    assert len(parts[1]) > 20
+    texts = [row["context"] + row["query"] for rows in parts for row in rows]
+    assert len(set(texts)) == len(texts)
+    manual = "\n\n".join(text for _, text in sorted(topics.items()))
+    assert all(text in manual for text in texts)
