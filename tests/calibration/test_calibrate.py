@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
+import shutil
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,29 +71,23 @@ def test_the_written_configuration_runs_in_the_harness(
 
 
 def test_a_killed_run_goes_on_where_it_stopped_and_chooses_the_same(flags: Flags, tmp_path: Path) -> None:
-    given = flags(limit=12, num_tokens=8, temperatures="0.6,0.7,0.8,0.9,1.0", scales="0.6,0.7,0.8,0.9,1.0")
-    command = [sys.executable, "-m", "lm_eval_ape", "calibrate", *given, "--output_path", str(tmp_path / "killed")]
-    journal = tmp_path / "killed" / "cache" / "signals.0.jsonl"
-    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        while process.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < 2):
-            time.sleep(0.002)
-        os.kill(process.pid, signal.SIGKILL)
-    before = journal.read_bytes()
-    assert 2 <= before.count(b"\n") < 12
-    assert not (tmp_path / "killed" / "calibration.json").exists()
-    # As if it had been killed in the middle of a line.
-    journal.write_bytes(before + b'{"key": "abc", "poi')
-    assert main(["calibrate", *given, "--output_path", str(tmp_path / "killed")]) == 0
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    given = flags(limit=6, num_tokens=8, temperatures="0.6,0.8,1.0", scales="0.6,0.8,1.0")
+    assert main(["calibrate", *given, "--output_path", str(whole)]) == 0
+    shutil.copytree(whole / "cache", killed / "cache")
+    journal = killed / "cache" / "signals.0.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 6
+    # What a run leaves that was killed in the middle of its third line.
+    before = b"".join(lines[:2])
+    journal.write_bytes(before + lines[2][:20])
+    assert main(["calibrate", *given, "--output_path", str(killed)]) == 0
     assert journal.read_bytes().startswith(before)
-    assert len(journal.read_bytes().splitlines()) == 12
-    assert main(["calibrate", *given, "--output_path", str(tmp_path / "whole")]) == 0
-    killed, whole = (
-        calibration_file.read(tmp_path / "killed").as_json(),
-        calibration_file.read(tmp_path / "whole").as_json(),
-    )
+    assert len(journal.read_bytes().splitlines()) == 6
+    files = [calibration_file.read(folder).as_json() for folder in (killed, whole)]
     for name in ("attn_temperature", "attn_scale"):
-        assert killed["choice"][name] == whole["choice"][name]
-    assert np.allclose(kl(tmp_path / "killed"), kl(tmp_path / "whole"), atol=1e-12, rtol=0)
+        assert files[0]["choice"][name] == files[1]["choice"][name]
+    assert np.allclose(kl(killed), kl(whole), atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("max_rows", [1, 8])
