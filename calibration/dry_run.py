@@ -26,6 +26,7 @@ from lm_eval_ape.forecast.parts import Held, Item, Part, context_tokens, passed_
 from lm_eval_ape.forecast.random_model import RandomApeHFLM
 from lm_eval_ape.forecast.requests import request_parts
 from lm_eval_ape.forecast.weightless import WeightlessApeHFLM
+from lm_eval_ape.harness.reference_answers import ANSWER_NATS, answer_requests
 from lm_eval_ape.harness.samples import all_requests, gather
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.runtime.clock import now
@@ -268,6 +269,9 @@ def _requests(
 ) -> list[Instance]:
     found: list[Instance] = []
     for name, task in tasks.items():
+        if options.metric == ANSWER_NATS:
+            found += answer_requests(lm, task, options, limit=limit, picked=picked)
+            continue
         for request in all_requests(lm, task, options, limit=limit, numbers=picked.get(name)):
             found += [request] * request.repeats
     return found

@@ -17,6 +17,7 @@ from lm_eval_ape.errors import ApeError
 from lm_eval_ape.harness.harness_model import HarnessModel
 from lm_eval_ape.harness.mean_metrics import joinable, leaves_out
 from lm_eval_ape.harness.metrics import ABSENT, Metric, Outcome, Scored, find, join
+from lm_eval_ape.harness.reference_answers import ANSWER_NATS, score_answers, without_answers
 from lm_eval_ape.storage.journal import Journal
 
 Document = tuple[str, int]
@@ -43,10 +44,15 @@ def find_metric(tasks: Mapping[str, Task], name: str | None) -> Metric:
     """The metric to score by, the same for all tasks: the one named, or their first that is a mean over documents.
 
     Where that leaves out rows without a value, it is joined with the others that do (see `metrics.joinable`).
+    `answer_nats` names the log-likelihood of the reference answer.
 
     Raises:
-        ApeError: A task has no such metric, or the tasks' first ones differ.
+        ApeError: A task has no such metric or no reference answers, or the tasks' first ones differ.
     """
+    if name == ANSWER_NATS:
+        if none := without_answers(tasks, None):
+            raise ApeError(f"No document of {none[0]} has a reference answer (doc_to_target); name another metric.")
+        return join([name], higher_is_better=True)
     offered = {task: joinable(task, config, name) for task, config in tasks.items()}
     firsts = list(dict.fromkeys(parts[0] for parts in offered.values()))
     if len(firsts) > 1:
@@ -130,7 +136,9 @@ class Labels:
     def _evaluate(
         self, point: Candidate, tasks: Mapping[str, Task], limit: float | None, picked: Mapping[str, list[int]]
     ) -> Marks:
-        """Scores on the first process, none on others."""
+        """Scores on the first process, and perhaps on others."""
+        if self.metric.name == ANSWER_NATS:
+            return self._answers(point, tasks, limit, picked)
         with at(self.lm, point):
             results = evaluator.evaluate(
                 lm=self.lm,
@@ -152,6 +160,14 @@ class Labels:
             scores += [(name, number, value) for number, value in found.values[0].items()]
             used |= dict.fromkeys(found.metric.parts)
         return Marks(scores, list(used))
+
+    def _answers(
+        self, point: Candidate, tasks: Mapping[str, Task], limit: float | None, picked: Mapping[str, list[int]]
+    ) -> Marks:
+        """How likely the reference answers are, in nats."""
+        with at(self.lm, point):
+            found = score_answers(self.lm, tasks, self.options, cache=None, limit=limit, picked=picked)
+        return Marks([(one.task, one.doc_id, one.nats) for one in found.answers], [ANSWER_NATS])
 
     def _scored(
         self, name: str, task: Task, samples: Sequence[Mapping[str, Any]], results: Mapping[str, Any], where: str

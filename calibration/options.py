@@ -58,7 +58,10 @@ class Options(GradientOptions, SearchOptions):
         False, "score every point through the harness too, and the choices on the test tasks"
     )
     metric: values.Text | None = option(
-        None, "with labels: the metric (default: each task's first that is a mean)", "NAME"
+        None,
+        "with labels: the metric, or answer_nats for the log-likelihood of the reference answer (default: each task's "
+        "first that is a mean)",
+        "NAME",
     )
     test_tasks: values.Names = option(
         (), "measure the choices on these tasks too (with labels: by default the ..._test twins)", "TASK,..."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from lm_eval.api.instance import Instance
@@ -10,43 +11,37 @@ from lm_eval.api.instance import Instance
 from lm_eval_ape.engine.served_model import ServedModel
 from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.requests import RequestCutter
+from lm_eval_ape.harness.response_cache import Responder
 from lm_eval_ape.prompts.prompt import Prompt
-from lm_eval_ape.settings.strategy import Settings
+from lm_eval_ape.prompts.tally import Tally
 
 
-class HarnessModel(ServedModel, Protocol):
+class HarnessModel(ServedModel, Responder, Protocol):
     """A served model that the harness can evaluate, and whose requests can be cut without answering them.
 
     Attributes:
-        model: The model of transformers.
-        pretrained: What it was loaded from.
-        gguf_file: The GGUF file there, if it is one.
-        revision: Its revision on the hub.
-        peft: Its adapter, if it has one.
-        delta: Weights that were added to it, if any were.
+        gguf_file: The GGUF file in what it was loaded from, if it is one.
         tokenizer_name: The tokenizer's name, under which the harness keeps requests with a chat template.
-        max_length: Most tokens of a prompt and its answer.
         rank: This process's number.
         cutter: Cuts requests.
     """
 
-    model: Any
-    pretrained: Any
     gguf_file: str | None
-    revision: str
-    peft: str | None
-    delta: str | None
     tokenizer_name: str
-    max_length: int
     rank: int
     cutter: RequestCutter
 
-    @property
-    def settings(self) -> Settings:
-        """How prompts are encoded and read."""
-
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """Put messages into the chat template."""
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Score continuations: the log-likelihood of each, and whether it is the greedy one."""
+
+    def scored_tokens(self, prompt: str, continuation: str) -> int:
+        """How many tokens of a continuation are scored after a prompt."""
+
+    def answering_share(self) -> AbstractContextManager[list[Tally]]:
+        """While the context lasts, requests are a share of what other processes answer too."""
 
     def split_requests(self, requests: Sequence[Instance], reserves: Sequence[int], quiet: bool) -> dict[str, Prompt]:
         """Cut requests, each with room for so many tokens of an answer; prompts by the requests' texts."""

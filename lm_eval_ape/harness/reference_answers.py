@@ -18,14 +18,16 @@ from lm_eval.evaluator_utils import get_sample_size
 from tqdm import tqdm
 
 from lm_eval_ape.artefacts.identity import digest
-from lm_eval_ape.harness.ape_hf import ApeHFLM
 from lm_eval_ape.harness.catalogue import FEWSHOT_SEED
+from lm_eval_ape.harness.harness_model import HarnessModel
 from lm_eval_ape.harness.model_facts import device_name
 from lm_eval_ape.harness.response_cache import identity
 from lm_eval_ape.harness.samples import build_requests, prompt_digest
 from lm_eval_ape.settings.options import HarnessOptions
 from lm_eval_ape.storage.journal import Journal
 
+ANSWER_NATS = "answer_nats"
+"""What the log-likelihood of the reference answer is called where a metric of a task is named."""
 Pair = tuple[str, str]
 """A prompt, and a reference answer as it follows it."""
 
@@ -83,7 +85,7 @@ def without_answers(tasks: Mapping[str, Task], limit: float | None) -> list[str]
 
 
 def score_answers(
-    lm: ApeHFLM,
+    lm: HarnessModel,
     tasks: Mapping[str, Task],
     options: HarnessOptions,
     *,
@@ -93,8 +95,8 @@ def score_answers(
 ) -> ScoredAnswers:
     """Score the reference answers of some tasks with the model's present settings.
 
-    Prompts are those that the harness sends, read as `ApeHFLM.loglikelihood` reads them; one that is too long for the
-    window is cut as it is there. Processes share the work, and each gets the whole result.
+    Prompts are those that the harness sends, read as the model's `loglikelihood` reads them; one that is too long for
+    the window is cut as it is there. Processes share the work, and each gets the whole result.
 
     Args:
         lm: The model.
@@ -125,7 +127,7 @@ def score_answers(
 
 
 def _documents(
-    lm: ApeHFLM, task: Task, options: HarnessOptions, limit: float | None, picked: Mapping[str, list[int]] | None
+    lm: HarnessModel, task: Task, options: HarnessOptions, limit: float | None, picked: Mapping[str, list[int]] | None
 ) -> list[_Document]:
     # As the harness does before each run, so that the same examples are chosen.
     task.set_fewshot_seed(seed=FEWSHOT_SEED)
@@ -143,7 +145,7 @@ def _documents(
     return found
 
 
-def _score(lm: ApeHFLM, blocks: Sequence[Sequence[_Document]], journal: Journal) -> list[list[ScoredAnswer]]:
+def _score(lm: HarnessModel, blocks: Sequence[Sequence[_Document]], journal: Journal) -> list[list[ScoredAnswer]]:
     """The documents' answers, block by block: what is read in one batch is the same in every run."""
     model = [identity(lm), device_name(lm)]
     known = {record["key"]: record["nats"] for record in journal.records()}
@@ -166,7 +168,7 @@ def _key(model: Sequence[Any], block: Sequence[_Document]) -> str:
     return digest(json.dumps([model, asked], sort_keys=True, default=str))
 
 
-def _nats(lm: ApeHFLM, block: Sequence[_Document]) -> list[list[float]]:
+def _nats(lm: HarnessModel, block: Sequence[_Document]) -> list[list[float]]:
     """Log-likelihoods of the documents' answers."""
     found = iter(lm.loglikelihood(_requests(block), disable_tqdm=True))
     return [[float(next(found)[0]) for _ in document.pairs] for document in block]
@@ -182,10 +184,17 @@ def _requests(block: Sequence[_Document]) -> list[Instance]:
     ]
 
 
-def answer_requests(lm: ApeHFLM, task: Task, options: HarnessOptions, *, limit: float | None) -> list[Instance]:
+def answer_requests(
+    lm: HarnessModel,
+    task: Task,
+    options: HarnessOptions,
+    *,
+    limit: float | None,
+    picked: Mapping[str, list[int]] | None = None,
+) -> list[Instance]:
     """All requests that score a task's reference answers; none of a task that scores whole texts."""
     whole = task.OUTPUT_TYPE == "loglikelihood_rolling"
-    return [] if whole else _requests(_documents(lm, task, options, limit, None))
+    return [] if whole else _requests(_documents(lm, task, options, limit, picked))
 
 
 def _best(document: _Document, nats: Sequence[float]) -> ScoredAnswer:

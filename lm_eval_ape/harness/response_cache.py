@@ -31,7 +31,6 @@ class Responder(Protocol):
 
     model: PreTrainedModel
     tokenizer: Any
-    settings: Settings
     pretrained: Any
     revision: str
     peft: str | None
@@ -44,6 +43,10 @@ class Responder(Protocol):
     add_bos_token: bool | None
     prefix_token_id: int
     think_end_token: Any
+
+    @property
+    def settings(self) -> Settings:
+        """How prompts are read."""
 
 
 def identity(lm: Responder) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from scipy.stats import spearmanr
 from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.calibration.grid.stability import resample
 from lm_eval_ape.calibration.grid.tuning import oracle, rank
+from lm_eval_ape.calibration.labels import find_metric
 from lm_eval_ape.calibration.options import Options
 from lm_eval_ape.calibration.run import Calibration, calibrate
 from lm_eval_ape.errors import ApeError
@@ -73,6 +75,36 @@ def test_labels_score_every_point_and_every_choice_as_the_harness_does(
         lost = rows["chosen"]["score"] - rows[name]["score"]
         assert rows[name]["less_score_than_chosen"]["mean"] == pytest.approx(lost)
     assert max(labels["mean_scores"]) == labels["oracle"]["score"]
+
+
+def test_labels_can_be_the_reference_answers_log_likelihood(
+    options: Callable[..., dict[str, Any]], toy_tasks: str, checkpoint: str
+) -> None:
+    toys = {"tasks": ["toy_calibration"], "include_path": [toy_tasks], "limit": 5, "num_tokens": 1}
+    found = calibrate(Options.read(options(with_labels=True, metric="answer_nats", **toys))).as_json()
+    labels, rows = found["labels"], {row["name"]: row for row in found["test"]["rows"]}
+    assert (labels["metric"], labels["higher_is_better"], labels["documents"]) == ("answer_nats", True, 5)
+    assert found["test"]["metric"] == "answer_nats"
+
+    def nats(task: str, point: list[float], limit: int | None) -> float:
+        """The right choice's log-likelihood, as the harness's own run reports it."""
+        arguments = {"pretrained": checkpoint, "dtype": "float64", "device": "cpu", "chunk_tokens": 40}
+        arguments |= {"attn_temperature": point[0], "attn_scale": point[1]}
+        manager = TaskManager(include_path=toy_tasks, include_defaults=False)
+        results = simple_evaluate("ape-hf", arguments, [task], task_manager=manager, limit=limit, bootstrap_iters=0)
+        samples = results["samples"][task]
+        return float(np.mean([float(sample["resps"][sample["target"]][0][0]) for sample in samples]))
+
+    for point, score in list(zip(labels["points"], labels["mean_scores"], strict=True))[:2]:
+        assert score == pytest.approx(nats("toy_calibration", point, 5))
+    assert rows["chosen"]["score"] == pytest.approx(nats("toy_test", rows["chosen"]["point"], None))
+    assert max(labels["mean_scores"]) == labels["oracle"]["score"]
+
+
+def test_a_task_without_reference_answers_is_refused() -> None:
+    whole_texts: Any = SimpleNamespace(OUTPUT_TYPE="loglikelihood_rolling")
+    with pytest.raises(ApeError, match=r"No document of texts has a reference answer \(doc_to_target\); name another"):
+        find_metric({"texts": whole_texts}, "answer_nats")
 
 
 # As the harness's RULER: a metric a length, and -1 in rows of other lengths.
