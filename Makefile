@@ -5,7 +5,7 @@ BIN := .venv/bin
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo picture readme test coverage test-oldest test-newest fuzz mutations check lint types layers format bench bench-full clean
+.PHONY: help setup demo picture readme test coverage test-oldest test-newest fuzz mutations check lint types layers format bench bench-full real clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -72,6 +72,10 @@ bench: .venv/ready ## all benchmarks at small sizes, two minutes
 
 bench-full: .venv/ready ## the benchmarks of docs/performance.md, twenty minutes on two quiet cores
 	$(BIN)/python benchmarks/all.py --full
+
+real: .venv/ready ## the tables of docs/real-model.md, hours; DATA=DIR with longbench/ and fewshot/
+	$(BIN)/lm-eval-ape fetch smollm2
+	$(BIN)/python benchmarks/real_model.py --data $(DATA) --output_path out/real
 
 clean: ## remove what the targets made
 	rm -rf .venv .venv-oldest .venv-newest build dist out *.egg-info .mypy_cache .pytest_cache .ruff_cache

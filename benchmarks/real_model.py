@@ -141,12 +141,12 @@ class Bench:
         runs: dict[str, dict[str, Any]] = {
             "25 points, K=1": {"num_tokens": 1},
             "49 points, K=8, own": {"history": "own"},
-            "49 points, K=8, teacher": {"history": "teacher"},
+            "49 points, K=8, teacher": {"history": "teacher", "with_labels": True, "metric": "answer_nats"},
             "100 points, K=8, teacher": {"history": "teacher", "temperatures": WIDE, "scales": WIDE},
         }
         names = {title: f"protocol/{number}" for number, title in enumerate(runs)}
         for title, options in runs.items():
-            shared = self.wiki(model_args=self.model(f"strategy=ape,{RETRIEVED}"))
+            shared = self.wiki(model_args=self.model(f"strategy=ape,{RETRIEVED}", kept="with_labels" in options))
             yield from self.run(
                 names[title],
                 "calibrate",
@@ -180,6 +180,28 @@ class Bench:
                 for one in (stable.temperature, stable.scale)
             )
             yield f"| {title} | {ranges[0].range:.4f} | {ranges[1].range:.4f} | {widths} |"
+        yield ""
+        yield from self.labelled(self.calibration(names["49 points, K=8, teacher"]))
+
+    @staticmethod
+    def labelled(found: Calibration) -> Iterator[str]:
+        """What labels say of a grid, and its choices on rows that they were not made on."""
+        labels, test = found.labels, found.test
+        assert labels is not None
+        assert test is not None
+        yield f"| choice | T, S | KL, {test.samples} other rows | more than chosen | answer, nats | less than chosen |"
+        yield "|---|---|---:|---:|---:|---:|"
+        for row in test.rows:
+            score = "" if row.score is None else f"{row.score:.3f}"
+            less = "" if row.less_score_than_chosen is None else nats(row.less_score_than_chosen)
+            point = f"{row.point.temperature:g}, {row.point.scale:g}"
+            yield f"| {row.name} | {point} | {row.mean_kl:.4f} | {nats(row.more_kl_than_chosen)} | {score} | {less} |"
+        yield ""
+        yield f"| signal | rho with the answer's log-likelihood, {labels.documents} rows |"
+        yield "|---|---:|"
+        for one in labels.signals:
+            if one.average == "mean" and one.rho is not None:
+                yield f"| {one.signal} | {one.rho:+.2f} [{one.low:+.2f}, {one.high:+.2f}] |"
 
     def retrieved(self) -> Iterator[str]:
         """Strategies on 2wikimqa: KL, F1 and the log-likelihood of the answer."""

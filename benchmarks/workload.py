@@ -55,6 +55,8 @@ class Shape:
 SHAPES = {
     "tiny": Shape(hidden=64, intermediate=96, layers=2, heads=4, kv_heads=2, vocabulary=1024),
     "50m": Shape(hidden=512, intermediate=1536, layers=6, heads=8, kv_heads=2, vocabulary=32000),
+    # SmolLM2-135M's.
+    "135m": Shape(hidden=576, intermediate=1536, layers=30, heads=9, kv_heads=3, vocabulary=49152),
     "llama-3.1-8b": Shape(hidden=4096, intermediate=14336, layers=32, heads=32, kv_heads=8, vocabulary=128256),
 }
 

@@ -29,6 +29,9 @@ from lm_eval_ape.attention.selected_chunks import ContextQuery, read_selected, v
 from lm_eval_ape.errors import ApeError
 
 ATTENTION_NAME = "lm_eval_ape"
+# Of pieces up to so many tokens, prefix and piece are read at once on a CPU: two calls and their merge take longer than
+# the half of the logits that a mask hides.
+JOINED_TOKENS = 384
 
 
 def segmented_attention(  # noqa: PLR0917 (transformers passes these by position)
@@ -76,6 +79,10 @@ def segmented_attention(  # noqa: PLR0917 (transformers passes these by position
     asked = Asked(query, scaling, softcap)
     if isinstance(layer, RecomputedLayer):
         return layer.read(asked, sliding_window, s_aux).to(query.dtype).transpose(1, 2).contiguous(), None
+    if attention_mask is None and (prefix := _prefix_to_join(layer, query, key, sliding_window)):
+        key, value, attention_mask = _joined(prefix, layer.index, key, value)
+        _, together = _tail(layer.reading, asked, key, value, mask=attention_mask, sinks=s_aux)
+        return together.out.to(query.dtype).transpose(1, 2).contiguous(), None
     own, tail = _tail(layer.reading, asked, key, value, mask=attention_mask, sinks=s_aux)
     outputs = [
         rows.merged(segments, Attended(tail.out[part], tail.lse[part]), Attended(own.out[part], own.lse[part]))
@@ -84,6 +91,32 @@ def segmented_attention(  # noqa: PLR0917 (transformers passes these by position
     out = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
     out = pad(out, (0, 0, first, 0)) if first else out
     return out.to(query.dtype).transpose(1, 2).contiguous(), None
+
+
+def _prefix_to_join(layer: SegmentedLayer, query: Tensor, key: Tensor, window: int | None) -> Segment | None:
+    """The prefix, where short pieces are encoded that read it alone, as the CPU reads both at once in less time."""
+    length, reading = query.shape[2], layer.reading
+    if query.device.type != "cpu" or length != key.shape[2] or length > JOINED_TOKENS or reading.probe is not None:
+        return None
+    if len(reading.encoded_prompts) != 1 or len(reading.encoded_prompts[0].segments) != 1:
+        return None
+    (encoded,) = reading.encoded_prompts
+    (segment,) = encoded.segments
+    hidden = _Window(window, encoded.start, length).mask(segment, length, query.device) is not None
+    if segment.role != "prefix" or reading.tempers_prefix or len(segment) > length or hidden:
+        return None
+    return segment
+
+
+def _joined(prefix: Segment, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Keys and values of the prefix in front of each row's own, and the causal mask over both."""
+    length = key.shape[2]
+    keys, values = (
+        torch.cat([shared[layer].expand(own.shape[0], -1, -1, -1), own], dim=2)
+        for shared, own in ((prefix.keys, key), (prefix.values, value))
+    )
+    visible = torch.ones(length, keys.shape[2], dtype=torch.bool, device=key.device).tril(len(prefix))
+    return keys, values, visible[None, None]
 
 
 def _causal(query: Tensor, key: Tensor) -> Tensor:
