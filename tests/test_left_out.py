@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from helpers import tiny
+from lm_eval_ape.attention import segmented_attention
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import BatchReading, EncodedPrompt, SegmentedCache
 from lm_eval_ape.engine.engine import Engine
@@ -71,7 +72,11 @@ def test_equal_rows_are_read_once_for_each_temperature(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_an_encoding_ends_with_the_last_layers_keys_and_keeps_the_same_ones(family: str) -> None:
+def test_an_encoding_ends_with_the_last_layers_keys_and_keeps_the_same_ones(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So that every layer makes as many calls, whatever its window.
+    monkeypatch.setattr(segmented_attention, "JOINED_TOKENS", 0)
     model = tiny.make_model(family)
     settings = resolve({"strategy": "ape"})
     whole: Counter[str] = Counter()
@@ -94,3 +99,19 @@ def test_a_model_with_offloaded_layers_is_encoded_to_the_end() -> None:
     for one, other in zip(plain.segments, hooked.segments, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one.keys, other.keys, strict=True))
     assert all(parameter.device.type == "meta" for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_short_pieces_read_the_prefix_and_themselves_at_once(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, settings = tiny.make_model(family), resolve({"strategy": "ape"})
+    encoded, calls = [], []
+    for most in (0, segmented_attention.JOINED_TOKENS):
+        monkeypatch.setattr(segmented_attention, "JOINED_TOKENS", most)
+        used: Counter[str] = Counter()
+        encoded.append(Engine(model, settings, used=used).encode(PROMPT))
+        calls.append(sum(used.values()))
+    for apart, at_once in zip(encoded[0].segments, encoded[1].segments, strict=True):
+        for one, other in zip((*apart.keys, *apart.values), (*at_once.keys, *at_once.values), strict=True):
+            assert (one - other).abs().max() < EXACT
+    # A window of six tokens hides some of the prefix from the longest chunk.
+    assert calls[1] < calls[0] or family in {"mistral", "mixtral"}
