@@ -64,10 +64,10 @@ def smollm2(fewshot_dir: str | None) -> Plan:
         tasks = {"ape_fewshot_trec_test": "TREC", "ape_fewshot_banking77_test": "BANKING77"}
         calibration = "ape_fewshot_trec_calibration"
     else:
-        words = "{limit} prompts a task of about 1,000 tokens, contexts in {chunks} chunks"
+        words = "{limit} prompts a task of about 700 tokens, contexts in {chunks} chunks"
         metadata = {
-            **{"perplexity_path": "python", "perplexity_tokens": 1000, "perplexity_query_tokens": 200},
-            **{"keyvalue_pairs": 15, "needle_words": 700},
+            **{"perplexity_path": "python", "perplexity_tokens": 700, "perplexity_query_tokens": 150},
+            **{"keyvalue_pairs": 8, "needle_words": 450},
         }
         tasks = {"ape_perplexity_test": "perplexity", "ape_keyvalue_test": "key-value", "ape_needle_test": "needle"}
         calibration = "ape_needle_calibration"
@@ -80,9 +80,9 @@ def smollm2(fewshot_dir: str | None) -> Plan:
         calibration=calibration,
         samples=8,
         strategies=("sequential", "parallel", "sink", "ape", "sink[positions=serial]", "recompute[recompute=0.15]"),
-        limit=12,
+        limit=8,
         chunks=4,
         batch_size=4,
         kl_tokens=4,
-        kl_limit=12,
+        kl_limit=8,
     )
