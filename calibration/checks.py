@@ -11,8 +11,9 @@ from lm_eval.api.task import Task
 from tqdm import tqdm
 
 from lm_eval_ape.artefacts import calibration_file
-from lm_eval_ape.artefacts.calibration import Frontier, Labels, Unseen, UnseenRow
+from lm_eval_ape.artefacts.calibration import Labels, Unseen, UnseenRow
 from lm_eval_ape.artefacts.calibration import Task as TaskPart
+from lm_eval_ape.artefacts.frontier import Frontier
 from lm_eval_ape.calibration import document
 from lm_eval_ape.calibration.grid.average import Floats
 from lm_eval_ape.calibration.grid.candidates import Candidate, middle

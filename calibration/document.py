@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lm_eval_ape.artefacts import calibration as parts
-from lm_eval_ape.artefacts import calibration_file
+from lm_eval_ape.artefacts import calibration_file, estimates
 from lm_eval_ape.artefacts.document import LeftOut
 from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
 from lm_eval_ape.calibration.grid.average import Floats, average
@@ -85,7 +85,7 @@ def stability_part(table: Table, chosen: Point, weights: Floats, seed: int) -> p
     """
     found = stability(table, weights)
 
-    def beats(rival: Point) -> parts.Difference:
+    def beats(rival: Point) -> estimates.Difference:
         return difference(table.of(rival), table.of(chosen), weights)
 
     return parts.Stability(
@@ -113,14 +113,14 @@ def labels_part(
         points=list(scores),
         mean_scores=list(scores.values()),
         oracle=parts.Oracle(**_named(oracle), score=scores[oracle]),
-        spearman=parts.Rank(**ranks["kl", "mean"]._asdict()),
+        spearman=estimates.Rank(**ranks["kl", "mean"]._asdict()),
         signals=signal_ranks(ranks),
     )
 
 
-def signal_ranks(ranks: Mapping[tuple[Signal, Average], Rank]) -> list[parts.SignalRank]:
+def signal_ranks(ranks: Mapping[tuple[Signal, Average], Rank]) -> list[estimates.SignalRank]:
     """How each signal, averaged in each way, goes with the score."""
-    return [parts.SignalRank(signal=signal, average=how, **rank._asdict()) for (signal, how), rank in ranks.items()]
+    return [estimates.SignalRank(signal=signal, average=how, **rank._asdict()) for (signal, how), rank in ranks.items()]
 
 
 def left_out_part(gathered: Gathered) -> LeftOut:

@@ -16,6 +16,7 @@ import torch
 from tqdm import tqdm
 
 from lm_eval_ape.artefacts import calibration as parts
+from lm_eval_ape.artefacts import estimates
 from lm_eval_ape.artefacts.identity import digest, read_settings
 from lm_eval_ape.artefacts.points import NEUTRAL, Point
 from lm_eval_ape.attention.factors import Factors
@@ -171,5 +172,5 @@ def entropy_part(
             mean_kl=chosen.mean_kl,
             ties=list(chosen.ties),
         ),
-        spearman_with_kl=parts.Rank(**ranked._asdict()),
+        spearman_with_kl=estimates.Rank(**ranked._asdict()),
     )

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from lm_eval_ape.artefacts.calibration import Calibration, Frequency, Frontier, Gradient, Labels
+from lm_eval_ape.artefacts.calibration import Calibration, Frequency, Labels
+from lm_eval_ape.artefacts.frontier import Frontier
+from lm_eval_ape.artefacts.gradient_fit import Gradient
 from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
 from lm_eval_ape.display.plot_style import HEAT, INK, save, series, styled
 

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 from lm_eval.api.task import Task
 
 from lm_eval_ape.artefacts import calibration_file
-from lm_eval_ape.artefacts.calibration import GRADIENT_VERSION, SCHEMA_VERSION, Frontier, Labels, Model, Unseen
+from lm_eval_ape.artefacts.calibration import GRADIENT_VERSION, SCHEMA_VERSION, Labels, Model, Unseen
 from lm_eval_ape.artefacts.calibration import Calibration as Content
 from lm_eval_ape.artefacts.calibration import Objective as Made
 from lm_eval_ape.artefacts.calibration import Task as TaskPart
+from lm_eval_ape.artefacts.frontier import Frontier
 from lm_eval_ape.artefacts.identity import versions
 from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL
 from lm_eval_ape.calibration import document

@@ -9,17 +9,11 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from lm_eval_ape.artefacts.calibration import (
-    Calibration,
-    Difference,
-    Entropy,
-    Frontier,
-    Gradient,
-    Rank,
-    SignalRank,
-    Unseen,
-)
+from lm_eval_ape.artefacts.calibration import Calibration, Entropy, Unseen
 from lm_eval_ape.artefacts.document import WithPoint
+from lm_eval_ape.artefacts.estimates import Difference, Rank, SignalRank
+from lm_eval_ape.artefacts.frontier import Frontier
+from lm_eval_ape.artefacts.gradient_fit import Gradient
 from lm_eval_ape.artefacts.moved_heads import moved
 from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
 from lm_eval_ape.display.escaping import terminal

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lm_eval_ape.artefacts.calibration import Difference
+from lm_eval_ape.artefacts.estimates import Difference
 from lm_eval_ape.calibration.gradient.folds import Folds
 from lm_eval_ape.calibration.grid.average import Floats
 from lm_eval_ape.calibration.grid.stability import difference

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lm_eval_ape.artefacts import calibration as parts
+from lm_eval_ape.artefacts import estimates, gradient_fit
 from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
 from lm_eval_ape.calibration.gradient.cross_fit import Held, choose_level, take
 from lm_eval_ape.calibration.gradient.differentiator import Differentiator
@@ -182,7 +182,7 @@ def judge(plan: Plan, fitted: Fitted, folds: Folds, weights: Floats) -> list[Lev
     return levels
 
 
-def gradient_part(descent: Descent, table: Table, weights: Floats) -> parts.Gradient:
+def gradient_part(descent: Descent, table: Table, weights: Floats) -> gradient_fit.Gradient:
     """The part `gradient` of `calibration.json`.
 
     Args:
@@ -193,20 +193,20 @@ def gradient_part(descent: Descent, table: Table, weights: Floats) -> parts.Grad
     plan, taken, level = descent.plan, descent.taken, descent.level
     point, factors = middle(descent.candidate), factors_of(descent.candidate)
 
-    def less(rival: Point) -> parts.Difference:
+    def less(rival: Point) -> estimates.Difference:
         return difference(table.of(rival), descent.kl, weights)
 
     how = {**asdict(plan), "bounds": list(plan.bounds), "strengths": list(map(_strength, plan.strengths))}
-    return parts.Gradient(
+    return gradient_fit.Gradient(
         granularity="model" if taken is None else level.trial.granularity,
         attn_temperature=point.temperature,
         attn_scale=point.scale,
-        factors=parts.FactorTables(**factors.json),
+        factors=gradient_fit.FactorTables(**factors.json),
         sha256=factors.digest,
         start=plan.start,
-        plan=parts.FitPlan(**how),
+        plan=gradient_fit.FitPlan(**how),
         penalty=_strength(level.trial.strength),
-        held_out=[parts.HeldOut(penalty=_strength(one), mean_kl=mean) for one, mean in level.penalties.items()],
+        held_out=[gradient_fit.HeldOut(penalty=_strength(one), mean_kl=mean) for one, mean in level.penalties.items()],
         step=0 if taken is None else level.held.taken.step,
         training=level.training.tolist(),
         stopping=level.held_out.tolist(),
@@ -214,14 +214,14 @@ def gradient_part(descent: Descent, table: Table, weights: Floats) -> parts.Grad
         validation=[],
         kl=descent.kl.tolist(),
         mean_kl=float(descent.kl.mean()),
-        less_kl=parts.LessKL(start=less(plan.start), default=less(DEFAULT), neutral=less(NEUTRAL)),
+        less_kl=gradient_fit.LessKL(start=less(plan.start), default=less(DEFAULT), neutral=less(NEUTRAL)),
         levels=[_level_part(one, taken=number == taken) for number, one in enumerate(descent.levels)],
     )
 
 
-def _level_part(level: Level, *, taken: bool) -> parts.Level:
+def _level_part(level: Level, *, taken: bool) -> gradient_fit.Level:
     held = level.held
-    return parts.Level(
+    return gradient_fit.Level(
         granularity=level.trial.granularity,
         penalty=_strength(level.trial.strength),
         step=held.taken.step,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_ape.artefacts.calibration import Difference
+from lm_eval_ape.artefacts.estimates import Difference
 from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.calibration.grid.average import Floats, averages
 from lm_eval_ape.calibration.grid.choice import TIE, Table, nearest_to_neutral

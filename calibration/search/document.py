@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lm_eval_ape.artefacts import calibration as parts
+from lm_eval_ape.artefacts import frontier as parts
 from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.calibration.grid.average import Floats, average, averages
 from lm_eval_ape.calibration.grid.choice import choose

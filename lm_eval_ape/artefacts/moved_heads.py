@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lm_eval_ape.artefacts.calibration import FactorTables
+from lm_eval_ape.artefacts.gradient_fit import FactorTables
 from lm_eval_ape.artefacts.points import Point
 
 

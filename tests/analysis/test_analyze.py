@@ -23,7 +23,7 @@ from lm_eval_ape.analysis.sweep import cases
 from lm_eval_ape.analysis.tables import comma_separated, markdown
 from lm_eval_ape.artefacts.analysis import Analysis, ByHead, MassTables
 from lm_eval_ape.artefacts.analysis_file import read
-from lm_eval_ape.artefacts.calibration import FactorTables
+from lm_eval_ape.artefacts.gradient_fit import FactorTables
 from lm_eval_ape.artefacts.points import DEFAULT
 from lm_eval_ape.cli import main
 from lm_eval_ape.errors import ApeError

@@ -14,7 +14,8 @@ import yaml
 from helpers import harness
 from helpers.taught import UNLIKE, teach
 from lm_eval_ape.artefacts import calibration_file
-from lm_eval_ape.artefacts.calibration import Calibration, FactorTables
+from lm_eval_ape.artefacts.calibration import Calibration
+from lm_eval_ape.artefacts.gradient_fit import FactorTables
 from lm_eval_ape.artefacts.moved_heads import moved
 from lm_eval_ape.artefacts.points import DEFAULT
 from lm_eval_ape.attention.factors import Factors

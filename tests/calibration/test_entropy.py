@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from lm_eval_ape.analysis.attention import look
 from lm_eval_ape.artefacts import calibration_file
-from lm_eval_ape.artefacts.calibration import Rank
+from lm_eval_ape.artefacts.estimates import Rank
 from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL, Point
 from lm_eval_ape.calibration.entropy import Entropies, EntropyMeter, choose_by_entropy
 from lm_eval_ape.calibration.grid.choice import Table

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from lm_eval_ape.artefacts.calibration import Calibration, Gradient
+from lm_eval_ape.artefacts.calibration import Calibration
+from lm_eval_ape.artefacts.gradient_fit import Gradient
 from lm_eval_ape.artefacts.moved_heads import moved
 from lm_eval_ape.artefacts.points import DEFAULT, NEUTRAL
 from lm_eval_ape.calibration import figures as drawings
