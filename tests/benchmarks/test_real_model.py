@@ -56,10 +56,10 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
     module = importlib.import_module("real_model")
 
-    def run(command: list[str], **_: Any) -> None:
+    def run(command: list[str], **_: Any) -> SimpleNamespace:
         assert command[1:3] == ["-m", "lm_eval_ape"]
         with redirect_stdout(sys.stderr):
-            assert main(command[3:]) == 0
+            return SimpleNamespace(returncode=main(command[3:]))
 
     monkeypatch.setattr(module, "subprocess", SimpleNamespace(run=run))
     sizes = {"perplexity_path": "python", "perplexity_tokens": 80, "perplexity_query_tokens": 10}
@@ -112,3 +112,13 @@ def test_what_is_impossible_is_said_first(  # noqa: PLR0917 (fixtures)
     with pytest.raises(SystemExit):
         bench.main()
     assert words in capsys.readouterr().err
+
+
+def test_a_command_that_fails_ends_the_benchmark_with_a_sentence(
+    bench: ModuleType, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["--data", str(data), "--output_path", str(tmp_path / "out"), "--model_args", "pretrained=nowhere.gguf"]
+    monkeypatch.setattr(sys, "argv", ["real_model.py", "protocol", *given, *TINY])
+    with pytest.raises(SystemExit, match="protocol/0 ended with status 2; its own words stand above"):
+        bench.main()
+    assert not list((tmp_path / "out").rglob("finished.json"))
