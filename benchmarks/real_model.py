@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from flags import positive
 
 if TYPE_CHECKING:
-    from lm_eval_ape.artefacts.board import Board, Difference, Row
+    from lm_eval_ape.artefacts.board import Board, Difference
     from lm_eval_ape.artefacts.calibration import Calibration
 
 RESAMPLES = "9999"
@@ -367,23 +367,38 @@ def difference(found: Difference | None, times: float, digits: int) -> str:
     return f"{mean} [{low}, {high}]"
 
 
-def kl(row: Row, task: str) -> str:
-    """A row's KL in a task."""
-    found = row.tasks[task].kl
-    return f"{found.mean:.4f} ± {found.stderr or 0:.4f}" if found else ""
+def divergences(board: Board, task: str) -> dict[str, Any]:
+    """Each row's divergences by document, the mean over each one's tokens, of the documents that all rows have."""
+    import numpy as np
+
+    found: dict[str, list[float]] = {row.label: [] for row in board.rows if row.tasks[task].kl}
+    for sample in board.samples[task]:
+        answers = {label: sample.runs[label].kl for label in found}
+        for label, prompts in answers.items():
+            if prompts and all(answers.values()):
+                found[label].append(float(np.mean(prompts[0].nats)))
+    return {label: np.array(values) for label, values in found.items()}
 
 
 def table(board: Board, task: str) -> Iterator[str]:
-    """A board's rows in one task: score and difference, KL, and the log-likelihood of the answer if it was measured."""
-    metric = board.tasks[task]
+    """A board's rows in one task: score and difference, KL and how much less than `sink`, and the answer's nats."""
+    from lm_eval_ape.calibration.grid.stability import difference as paired
+    from lm_eval_ape.calibration.grid.stability import resample
+
+    metric, nats_of = board.tasks[task], divergences(board, task)
     answers = any(row.tasks[task].answer_nats for row in board.rows)
     times, digits = (1, 3) if metric.metric == "nats_per_token" else (100, 1)
-    head = f"| {task}, n = {metric.documents} | {metric.metric} | difference | KL |"
+    head = f"| {task}, n = {metric.documents} | {metric.metric} | difference | KL | less KL than `sink` |"
     yield head + (" answer, nats | difference |" if answers else "")
-    yield "|---|---:|---:|---:|" + ("---:|---:|" if answers else "")
+    yield "|---|---:|---:|---:|---:|" + ("---:|---:|" if answers else "")
     for row in board.rows:
-        score = row.tasks[task]
-        cells = [f"{times * score.score:.{digits}f}", difference(score.difference, times, digits), kl(row, task)]
+        score, own, sink = row.tasks[task], nats_of.get(row.label), nats_of.get("sink")
+        cells = [f"{times * score.score:.{digits}f}", difference(score.difference, times, digits)]
+        cells.append("" if score.kl is None else f"{score.kl.mean:.4f}")
+        if own is None or sink is None or row.label == "sink":
+            cells.append("")
+        else:
+            cells.append(nats(paired(sink, own, resample(len(own), int(RESAMPLES), 1234))))
         if answer := score.answer_nats:
             cells += [f"{answer.mean:.3f}", difference(answer.difference, 1, 3)]
         yield f"| `{row.label}` | {' | '.join(cells)} |"
