@@ -74,19 +74,17 @@ class Bench:
         self.args = args
         self.folder: Path = args.output_path
 
-    # Commands
-
     def run(self, name: str, subcommand: str, options: Mapping[str, Any]) -> Iterator[str]:
         """Run a command unless it is finished; yields it as a block of Markdown."""
+        from lm_eval_ape.storage.files import write_text
+
         place = self.folder / name
         words = [subcommand]
         for option, value in options.items():
             for one in value if isinstance(value, list) else [value]:
-                words += (
-                    [f"--{option}"]
-                    if one is True
-                    else [f"--{option}", one if isinstance(one, str) else json.dumps(one)]
-                )
+                words.append(f"--{option}")
+                if one is not True:
+                    words.append(one if isinstance(one, str) else json.dumps(one))
         words += ["--output_path", str(place)]
         done = place / "finished.json"
         if not done.exists() or json.loads(done.read_text(encoding="utf-8")) != words:
@@ -94,7 +92,7 @@ class Bench:
             command = [sys.executable, "-m", "lm_eval_ape", *words]
             if status := subprocess.run(command, stdout=sys.stderr, check=False).returncode:
                 sys.exit(f"{name} ended with status {status}; its own words stand above. Start again to go on.")
-            done.write_text(json.dumps(words), encoding="utf-8")
+            write_text(done, json.dumps(words))
         yield f"    lm-eval-ape {shlex.join(words)}".replace(str(self.args.data), "DIR")
         yield ""
 
@@ -135,8 +133,6 @@ class Bench:
         data = {"longbench_dir": str(self.args.data / "longbench")}
         model = {"model_args": self.model(RETRIEVED, kept=True), "metadata": data}
         return {**model, "apply_chat_template": True, **changes}
-
-    # Parts
 
     def protocol(self) -> Iterator[str]:
         """The paper's protocol on 2wikimqa: what (T, S) is chosen, how much it is worth, and how stable it is."""
