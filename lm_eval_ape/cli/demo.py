@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import model_validator
 
 from lm_eval_ape.cli.demo_plans import Plan, pocket, smollm2
+from lm_eval_ape.cli.progress import messages
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.pocket import POCKET
 from lm_eval_ape.settings import option_values as values
@@ -94,8 +97,12 @@ def main(arguments: Sequence[str]) -> int:
     folder, plan = Path(args.output_path), args.plan()
     located(args.model)
     command = ["lm-eval-ape", "demo", *arguments]
-    calibration = calibrate(plan, folder / "calibration", command)
-    board = compare(plan, folder / "board", command)
+    # The harness and what it imports print to stdout now and then.
+    with redirect_stdout(sys.stderr), messages():
+        print(f"Part 1 of 2: (T, S) without labels, on prompts of {plan.calibration}", flush=True)
+        calibration = calibrate(plan, folder / "calibration", command)
+        print(f"Part 2 of 2: {len(plan.strategies)} strategies on {', '.join(plan.tasks.values())}", flush=True)
+        board = compare(plan, folder / "board", command)
     if board is None:
         return 0
     page = report([str(folder)])
