@@ -52,7 +52,7 @@ class Demo(Options):
     COMMAND: ClassVar[str] = "demo"
 
     model: Literal["pocket", "smollm2"] = option(POCKET, "the shipped model, or the one that `fetch` fetches")
-    limit: values.Count | None = option(None, "questions of each task (default: 168; of smollm2 8)", "N")
+    limit: values.Count | None = option(None, "questions of each task (default: 168; of smollm2 6)", "N")
     passages: values.Count | None = option(None, "pocket: passages of each context (default: 10)", "N")
     chunks: values.Count | None = option(None, "chunks that contexts are read in (default: 2; of smollm2 4)", "N")
     batch_size: values.Count | None = option(None, "questions at a time (default: 8; of smollm2 4)", "N")

@@ -80,9 +80,9 @@ def smollm2(fewshot_dir: str | None) -> Plan:
         calibration=calibration,
         samples=8,
         strategies=("sequential", "parallel", "sink", "ape", "sink[positions=serial]", "recompute[recompute=0.15]"),
-        limit=8,
+        limit=6,
         chunks=4,
         batch_size=4,
         kl_tokens=4,
-        kl_limit=8,
+        kl_limit=6,
     )
