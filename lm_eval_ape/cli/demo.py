@@ -147,6 +147,7 @@ def compare(plan: Plan, folder: Path, command: Sequence[str]) -> Board | None:
 def show(board: Board, plan: Plan, console: Console) -> None:
     """Print the table of all strategies."""
     from rich.table import Table
+    from rich.text import Text
 
     console.print(plan.words.format(limit=plan.limit, chunks=plan.chunks))
     metrics = {board.tasks[task].metric: board.tasks[task] for task in plan.tasks}
@@ -162,7 +163,8 @@ def show(board: Board, plan: Plan, console: Console) -> None:
         cells = [_cell(row.tasks[task], share=board.tasks[task].higher_is_better) for task in plan.tasks]
         cost = row.costs
         seconds = f"{cost.requests * cost.seconds.mean:.0f}" if cost and cost.seconds else "-"
-        table.add_row(row.label, *cells, seconds)
+        # As text: brackets of a setting are no markup.
+        table.add_row(Text(row.label), *cells, seconds)
     console.print(table)
 
 

@@ -133,7 +133,7 @@ def test_the_demo_shows_it_on_texts_that_need_no_data(
     assert main(demo) == 0
     out = capsys.readouterr().out
     assert "2 prompts a task" in out
-    assert all(name in out for name in ("perplexity", "key-value", "needle", "recompute"))
+    assert all(name in out for name in ("perplexity", "key-value", "needle", "recompute", "[positions"))
     assert (tmp_path / "demo" / "report.html").is_file()
 
 
