@@ -6,6 +6,7 @@ import sys
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lm_eval_ape.display.escaping import terminal
 from lm_eval_ape.forecast.forecast import Forecast
@@ -30,7 +31,8 @@ def show(forecast: Forecast, console: Console | None = None) -> None:
     table.add_row("requests built and cut", "", "", "", "", duration(forecast.cutting_seconds))
     for row in forecast.rows:
         numbers = [f"{number:,}" if number else "" for number in (row.prompts, row.tokens, row.new_tokens)]
-        table.add_row(terminal(row.name), *numbers, f"{row.operations / 1e12:,.3g}", duration(row.seconds))
+        # As text: brackets of a setting are no markup.
+        table.add_row(Text(terminal(row.name)), *numbers, f"{row.operations / 1e12:,.3g}", duration(row.seconds))
     table.add_section()
     total = f"{forecast.operations / 1e12:,.3g}"
     table.add_row("all", f"{forecast.prompts:,}", f"{forecast.tokens:,}", "", total, duration(forecast.seconds))
