@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,8 +25,9 @@ _WRONG_FILES = (
     TemplateError,
     RuntimeError,
 )
-# What it stumbles over where a file holds what no model has: no layers, a list for an object, a rope of no known type.
-_STUMBLES = (TypeError, KeyError, IndexError, AttributeError, ArithmeticError)
+# What it stumbles over where a file ends too early, or holds what no model has: no layers, a list for an object, a rope
+# of no known type.
+_STUMBLES = (TypeError, KeyError, IndexError, AttributeError, ArithmeticError, struct.error)
 _CODE, _SHAPES, _SIZES = "trust_remote_code", "ignore_mismatched_sizes", "negative dimension"
 
 
@@ -67,7 +69,8 @@ def _sentence(pretrained: object, what: str, error: Exception) -> str:
     if isinstance(error, (RuntimeError, *_STUMBLES)):
         return (
             f"The {what} {pretrained} cannot be loaded: transformers fails on what its files say "
-            f"({type(error).__name__}: {reason}). Check its config.json, or give another model."
+            f"({type(error).__name__}: {reason}). Check that its files are "
+            "whole and its config.json is right, or give another model."
         )
     return (
         f"The {what} {pretrained} cannot be loaded: {reason}. Give pretrained=... a folder or the name of a model on "

@@ -93,6 +93,15 @@ def test_what_is_not_there_is_said_before_anything_is_loaded(cache: Path, given:
         ApeHFLM(**given)
 
 
+def test_a_download_that_broke_off_is_a_sentence(file: str, tmp_path: Path) -> None:
+    whole = Path(file).read_bytes()
+    for length in (0, 10, 100, len(whole) // 10, len(whole) // 2, len(whole) - 100):
+        cut = tmp_path / f"{length}.gguf"
+        cut.write_bytes(whole[:length])
+        with pytest.raises(ApeError, match=rf"The model .*{length}\.gguf cannot be loaded"):
+            ApeHFLM(pretrained=str(cut))
+
+
 def test_a_gguf_file_without_its_reader_names_the_extra(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(names, "find_spec", lambda _: None)
     with pytest.raises(ApeError, match=r"pip install 'lm-eval-ape\[gguf\]'"):
