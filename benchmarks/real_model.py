@@ -181,6 +181,35 @@ class Bench:
         yield ""
         yield from self.labelled(self.calibration(names["25 points, K=1"]))
 
+    def compared(self) -> Iterator[str]:
+        """How a choice and its interval change with the tokens that are compared, and with the samples."""
+        sets: dict[str, dict[str, Any]] = {
+            "the next token": {"num_tokens": 1},
+            "8 new tokens": {},
+            "64 new tokens": {"num_tokens": 64},
+            "the query's tokens": {"positions": "query"},
+            "the query's and 8 new tokens": {"positions": "both"},
+        }
+        yield "| compared | n | chosen (T, S) | KL | more at (0.9, 0.9) | T of resamples | S of resamples |"
+        yield "|---|---:|---|---:|---:|---|---|"
+        lines, blocks = [], []
+        for number, (title, options) in enumerate(sets.items()):
+            for samples in sorted({self.args.few_samples, self.args.samples}, reverse=True):
+                name = f"compared/{number}-{samples}"
+                shared = self.wiki(model_args=self.model(f"strategy=ape,{RETRIEVED}"), history="teacher")
+                limits = {"tasks": f"{WIKI}_calibration", "limit": samples, "cache_path": self.cache}
+                blocks += [*self.run(name, "calibrate", {**shared, **limits, **options})]
+                found = self.calibration(name)
+                spread = (found.stability.temperature, found.stability.scale)
+                widths = " | ".join(f"{one.low:g} to {one.high:g}" for one in spread)
+                lines.append(
+                    f"| {title} | {len(found.samples)} | {pair(found.choice)} | {found.choice.mean_kl:.4f} "
+                    f"| {nats(found.stability.beats.default)} | {widths} |"
+                )
+        yield from lines
+        yield ""
+        yield from blocks
+
     @staticmethod
     def labelled(found: Calibration) -> Iterator[str]:
         """What labels say of a grid, and its choices on rows that they were not made on."""
@@ -211,10 +240,12 @@ class Bench:
     def fewshots(self) -> Iterator[str]:
         """Strategies on few-shot classification, against the number of chunks."""
         for task, examples in zip(FEWSHOT, self.args.examples, strict=True):
+            if task not in self.args.fewshot_tasks:
+                continue
             for chunks in self.args.chunks:
                 name, full = f"fewshot/{task}-{chunks}", f"ape_fewshot_{task}_test"
                 more = {"limit": self.args.rows, "kl_tokens": 2}
-                yield from self.compare(name, [full], STRATEGIES, **self.fewshot(examples, chunks), **more)
+                yield from self.compare(name, [full], self.args.strategies, **self.fewshot(examples, chunks), **more)
                 yield from table(self.board(name), full)
                 yield ""
 
@@ -233,7 +264,7 @@ class Bench:
         for task, metadata in MADE_UP.items():
             name, full = f"made-up/{task}", f"ape_{task}_test"
             options = {"model_args": self.model("chunks=4", kept=True), "limit": self.args.few_rows}
-            yield from self.compare(name, [full], STRATEGIES, **options, metadata=metadata)
+            yield from self.compare(name, [full], self.args.strategies, **options, metadata=metadata)
             yield from table(self.board(name), full)
             yield ""
 
@@ -402,7 +433,7 @@ def table(board: Board, task: str) -> Iterator[str]:
 
 PARTS = (
     *("retrieved", "recomputation", "fewshots", "longer", "made_up", "attention"),
-    *("protocol", "transfer", "gradient", "numerics"),
+    *("protocol", "compared", "transfer", "gradient", "numerics"),
 )
 
 
@@ -427,6 +458,10 @@ def main() -> None:
     parser.add_argument("--probe", type=positive, default=8, help="prompts whose attention is looked at")
     parser.add_argument(
         "--examples", type=positive, nargs=2, default=[40, 77], help="of few-shot prompts of TREC and of BANKING77"
+    )
+    parser.add_argument("--fewshot_tasks", choices=FEWSHOT, nargs="+", default=FEWSHOT, help="(default: both)")
+    parser.add_argument(
+        "--strategies", nargs="+", default=STRATEGIES, metavar="NAME", help="of fewshots and made_up (default: all 17)"
     )
     parser.add_argument("--more_examples", type=positive, nargs="+", default=[80, 160, 280], help="of longer ones")
     parser.add_argument("--chunks", type=positive, nargs="+", default=[2, 4, 8, 16], help="(default: %(default)s)")
