@@ -5,7 +5,7 @@ BIN := .venv/bin
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo picture readme test coverage test-oldest test-newest fuzz mutations check lint types layers format bench bench-full real clean
+.PHONY: help setup demo picture reference notebooks docs test coverage test-oldest test-newest fuzz mutations check lint types layers format bench bench-full real clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,11 +22,21 @@ setup: .venv/ready ## make .venv with the package and all tools, at the versions
 demo: .venv/ready ## compare encoding strategies on the shipped model, offline
 	$(BIN)/lm-eval-ape demo
 
-picture: .venv/ready ## docs/report.png from the demo's report; needs chromium and chromedriver
+picture: .venv/ready ## docs/images/report.png from the demo's report; needs chromium and chromedriver
 	$(BIN)/python docs/report_picture.py
 
-readme: .venv/ready ## the README's table of model arguments, from the settings
-	$(BIN)/python docs/model_arguments.py
+reference: .venv/ready ## the reference's tables of model arguments and flags, from the code
+	$(BIN)/python docs/reference_pages.py
+
+.venv/docs-ready: .venv/ready
+	$(BIN)/python -m pip install --quiet --editable '.[docs]' -c constraints.txt
+	touch .venv/docs-ready
+
+notebooks: .venv/docs-ready ## run the notebooks of examples/ and keep what they print and draw
+	$(BIN)/python docs/run_notebooks.py
+
+docs: .venv/docs-ready ## build the documentation's site into site/; a link that leads nowhere is an error
+	$(BIN)/mkdocs build --quiet
 
 test: .venv/ready ## run all tests
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses $(JOBS)
@@ -70,12 +80,12 @@ format: .venv/ready ## let ruff mend and format
 bench: .venv/ready ## all benchmarks at small sizes, two minutes
 	$(BIN)/python benchmarks/all.py
 
-bench-full: .venv/ready ## the benchmarks of docs/performance.md, twenty minutes on two quiet cores
+bench-full: .venv/ready ## the benchmarks of docs/results/performance.md, twenty minutes on two quiet cores
 	$(BIN)/python benchmarks/all.py --full
 
-real: .venv/ready ## the tables of docs/real-model.md, hours; DATA=DIR with longbench/ and fewshot/
+real: .venv/ready ## the tables of docs/results/real-model.md, hours; DATA=DIR with longbench/ and fewshot/
 	$(BIN)/lm-eval-ape fetch smollm2
 	$(BIN)/python benchmarks/real_model.py --data $(DATA) --output_path out/real
 
 clean: ## remove what the targets made
-	rm -rf .venv .venv-oldest .venv-newest build dist out *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-oldest .venv-newest build dist out site *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -49,7 +49,7 @@ FULL = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true", help="the sizes of docs/performance.md")
+    parser.add_argument("--full", action="store_true", help="the sizes of docs/results/performance.md")
     parser.add_argument("--only", nargs="+", choices=list(FULL), default=list(FULL), help="some benchmarks alone")
     parser.add_argument("--output_path", type=Path, default=Path("out/benchmarks"), help="(default: %(default)s)")
     args = parser.parse_args()

@@ -1,6 +1,6 @@
 """What half precision costs: divergences, log-sum-exps and the merge against float64, on the same requests.
 
-    python benchmarks/numerics.py                # the tables of docs/numerics.md
+    python benchmarks/numerics.py                # the tables of docs/results/numerics.md
 
 The first table reads prompts of the shipped model under APE in each precision, weights rounded to it, and compares with
 float64: the KL of the next-token distributions after the query, and the error of the context's log-sum-exps of all

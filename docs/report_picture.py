@@ -22,7 +22,7 @@ def main() -> None:
     """Open the page and keep its beginning."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--page", type=Path, default=Path("out/demo/report.html"))
-    parser.add_argument("--picture", type=Path, default=Path("docs/report.png"))
+    parser.add_argument("--picture", type=Path, default=Path("docs/images/report.png"))
     args = parser.parse_args()
     options = webdriver.ChromeOptions()
     for flag in ("--headless=new", "--no-sandbox", "--hide-scrollbars"):

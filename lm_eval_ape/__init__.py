@@ -10,9 +10,9 @@ from lm_eval_ape.version import __version__
 # As in `typing`, which would cost every start of Python a millisecond.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from lm_eval_ape.parallel_model import ParallelModel, calibrate, compare
+    from lm_eval_ape.parallel_model import ParallelModel, analyze, calibrate, compare
 
-__all__ = ["ParallelModel", "__version__", "calibrate", "compare"]
+__all__ = ["ParallelModel", "__version__", "analyze", "calibrate", "compare"]
 
 
 def __getattr__(name: str) -> object:

@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from lm_eval_ape.analysis.options import Options as AnalysisOptions
+from lm_eval_ape.analysis.run import analyze as run_analysis
+from lm_eval_ape.artefacts.analysis import Analysis
 from lm_eval_ape.artefacts.board import Board
 from lm_eval_ape.artefacts.calibration import Calibration
 from lm_eval_ape.artefacts.points import Point
@@ -296,6 +299,24 @@ def compare(model: ParallelModel | str, tasks: Sequence[str], **options: Any) ->
     """
     arguments, lm = _for_harness(model, MeasuredApeHFLM, leave_out=("strategy", *_FOUND))
     return run_comparison(ComparisonOptions.read({"model_args": arguments, "tasks": list(tasks), **options}), lm=lm)
+
+
+def analyze(model: ParallelModel | str, tasks: Sequence[str], **options: Any) -> Analysis | None:
+    """Look at the query's attention under several strategies and numbers of chunks, and how it goes with the score.
+
+    Args:
+        model: The model, which need not be loaded again, or its name.
+        tasks: Names of harness tasks.
+        **options: Flags of `lm-eval-ape analyze`, such as `chunks=[2, 4]`; `output_path` is needed.
+
+    Returns:
+        What `analysis.json` holds; None on every process but the first.
+
+    Raises:
+        ApeError: Something asked for is impossible.
+    """
+    arguments, lm = _for_harness(model, MeasuredApeHFLM, leave_out=("strategy", *_FOUND))
+    return run_analysis(AnalysisOptions.read({"model_args": arguments, "tasks": list(tasks), **options}), lm=lm)
 
 
 def _for_harness(model: ParallelModel | str, kind: type[Any], leave_out: Sequence[str]) -> tuple[dict[str, Any], Any]:

@@ -3,17 +3,52 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
 import runpy
+import shlex
+from contextlib import redirect_stdout
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from lm_eval_ape.cli import main
 from lm_eval_ape.harness.arguments import OWN
 from lm_eval_ape.settings.strategy import SETTINGS
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("tasks/**/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("tasks/**/*.md")])
+
+
+# Where each command's work begins, once its words are understood.
+WORK = (
+    "calibration.run.Calibration",
+    "comparison.compare.compare",
+    "analysis.run.analyze",
+    "report.page.report",
+    "artefacts.board_file.read",
+    "checkpoints.smollm2.smollm2_file",
+    "cli.demo.calibrate",
+)
+# What makes the work of the pages' commands small.
+SMALL = {
+    "calibrate": (
+        "--limit",
+        "2",
+        "--num_tokens",
+        "1",
+        "--resamples",
+        "50",
+        "--temperatures",
+        "1",
+        "--scales",
+        "0.6,0.8",
+    ),
+    "compare": ("--limit", "2", "--resamples", "99"),
+    "analyze": ("--limit", "2", "--probe_limit", "1"),
+}
 
 
 def of_page(page: Path) -> str:
@@ -45,23 +80,92 @@ def test_make_targets_that_are_named_exist(page: Path) -> None:
     assert named <= targets
 
 
-def test_the_readmes_table_of_model_arguments_is_what_the_settings_say() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    made = runpy.run_path(str(ROOT / "docs" / "model_arguments.py"))
-    assert made["updated"](readme) == readme, "run `make readme`"
-    rows = [line.split(" | ") for line in made["table"]().splitlines()[2:]]
+def test_the_references_tables_are_what_the_code_says() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "reference_pages.py"))
+    for name in made["PAGES"]:
+        page = (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")
+        assert made["updated"](name) == page, "run `make reference`"
+    rows = [line.split(" | ") for line in made["model_arguments"]().splitlines()[2:]]
     named = [name.strip("| `") for row in rows for name in row[0].split(",")]
     assert named == [*SETTINGS, *OWN]
     assert all(len(row) == 3 and all(cell.strip("| ") for cell in row) for row in rows)
 
 
-def test_the_readmes_python_runs_and_says_what_its_comments_say(capsys: pytest.CaptureFixture[str]) -> None:
-    (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    exec(compile(snippet, "README.md", "exec"), {})
-    right, near, _, wrong, far, _ = capsys.readouterr().out.splitlines()
-    assert (right, wrong) == ("Belgrade", "butcher")
-    assert ast.literal_eval(near) == pytest.approx([0.0], abs=0.005)
-    assert ast.literal_eval(far) == pytest.approx([8.25], abs=0.01)
+def test_every_flag_of_a_command_stands_in_the_reference() -> None:
+    page = (ROOT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
+    for command in ("calibrate", "compare", "analyze", "demo"):
+        out = io.StringIO()
+        with redirect_stdout(out), pytest.raises(SystemExit):
+            main([command, "--help"])
+        flags = set(re.findall(r"--[a-z]\w*", out.getvalue().partition("options:")[2].partition("\nexamples")[0]))
+        missing = {flag for flag in flags if f"`{flag}" not in page and not flag.startswith("--no")}
+        assert missing <= {"--help", "--config", "--dry_run", "--log_samples"}
+
+
+def snippets(language: str) -> list[Any]:
+    """Blocks of code of all pages but those of results, which show what was run at size."""
+    found = []
+    for page in PAGES:
+        if page.name == "CHANGELOG.md" or "results" in page.parts:
+            continue
+        blocks = re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+        found += [pytest.param(block, id=f"{of_page(page)}-{number}") for number, block in enumerate(blocks)]
+    return found
+
+
+@pytest.mark.parametrize("snippet", snippets("python"))
+def test_python_of_the_pages_runs_and_says_what_its_comments_say(
+    snippet: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exec(compile(snippet, "page", "exec"), {})
+    said = re.findall(r"# (Belgrade), which is right; then (\w+)|in nats: ([\d.]+), then ([\d.]+)", snippet)
+    if said:
+        right, near, _, wrong, far, _ = capsys.readouterr().out.splitlines()
+        assert (right, wrong) == said[0][:2]
+        shown = [float(text) for text in said[1][2:]]
+        assert [ast.literal_eval(near)[0], ast.literal_eval(far)[0]] == pytest.approx(shown, abs=0.01)
+
+
+def commands() -> list[Any]:
+    """Commands of ours in the pages, as their words."""
+    found = []
+    for block in snippets("bash"):
+        text = block.values[0].replace("\\\n", " ")
+        lines = [shlex.split(line, comments=True) for line in text.splitlines() if line.startswith("lm-eval-ape ")]
+        found += [pytest.param(words[1:], id=f"{block.id}-{words[1]}-{number}") for number, words in enumerate(lines)]
+    return found
+
+
+@pytest.mark.parametrize("words", commands())
+def test_commands_of_the_pages_are_ones_that_can_be_given(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Understood(Exception):
+        pass
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise Understood
+
+    for place in WORK:
+        monkeypatch.setattr(f"lm_eval_ape.{place}", stop)
+    with pytest.raises(Understood):
+        import_module(f"lm_eval_ape.cli.{words[0]}").main(words[1:])
+
+
+def test_the_how_tos_commands_run_one_after_the_other_on_the_shipped_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At a small size; what one writes, another one reads."""
+    monkeypatch.chdir(tmp_path)
+    given = [param.values[0] for param in commands() if "how-to" in str(param.id)]
+    mine = [words for words in given if words[0] in ("report", "card") or "pretrained=pocket" in " ".join(words)]
+    mine.sort(key=lambda words: words[0] in ("report", "card"))
+    for words in mine:
+        small = [*words, *SMALL.get(words[0], ())]
+        if "--search" in words:
+            small = small[: small.index("--temperatures")]
+        if "gradient" in words:
+            small = [*small[: small.index("--temperatures")], "--steps", "1", "--folds", "2"]
+        assert main(small) == 0, (words, capsys.readouterr().err)
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"calibration", "search", "board", "attention"}
 
 
 def test_the_map_of_rooms_is_what_the_rooms_say_of_themselves() -> None:

@@ -12,7 +12,7 @@ from lm_eval.api.instance import Instance
 
 import lm_eval_ape
 from helpers import harness, tiny
-from lm_eval_ape import ParallelModel, calibrate, compare, parallel_model
+from lm_eval_ape import ParallelModel, analyze, calibrate, compare, parallel_model
 from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.calibration.grid.measure import Meter
 from lm_eval_ape.calibration.objective.objective import Objective
@@ -162,6 +162,16 @@ def test_strategies_are_compared_on_a_loaded_model(tmp_path: Any) -> None:
     options: dict[str, Any] = {"limit": 2, "resamples": 99, "strategies": ["sequential", "sink"]}
     board = compare(model, ["ape_pocket_onehop_test"], output_path=str(tmp_path), **options)
     assert [row.label for row in board.rows] == ["sequential", "sink"]
+
+
+def test_attention_is_analyzed_on_a_loaded_model_as_by_its_name(tmp_path: Any) -> None:
+    options: dict[str, Any] = {"limit": 2, "probe_limit": 2, "strategies": ["sink"], "chunks": [1, 2], "scores": False}
+    loaded, named = (
+        analyze(model, ["ape_pocket_onehop_test"], output_path=str(tmp_path / str(number)), **options)
+        for number, model in enumerate((ParallelModel("pocket", attn_temperature=0.9), "pocket"))
+    )
+    assert [case.chunks for case in loaded.cases] == [1, 2]
+    assert loaded.cases == named.cases
 
 
 def test_the_examples_of_the_docstrings_run() -> None:

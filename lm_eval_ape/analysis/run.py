@@ -16,6 +16,7 @@ from lm_eval_ape.artefacts.analysis import Analysis
 from lm_eval_ape.comparison.board import make_board
 from lm_eval_ape.comparison.compare import write as write_board
 from lm_eval_ape.comparison.loggers import Loggers
+from lm_eval_ape.comparison.measured import MeasuredApeHFLM
 from lm_eval_ape.comparison.running import Strategies
 from lm_eval_ape.harness.model_facts import device_name, model_facts
 from lm_eval_ape.runtime.folder_lock import hold
@@ -26,12 +27,13 @@ logger = logging.getLogger(__name__)
 BOARD = "board"
 
 
-def analyze(options: Options, command: Sequence[str] = ()) -> Analysis | None:
+def analyze(options: Options, command: Sequence[str] = (), lm: MeasuredApeHFLM | None = None) -> Analysis | None:
     """Measure attention and score of a model under several strategies and numbers of chunks, and correlate the two.
 
     Args:
         options: What to analyse, on what, and where to write.
         command: What was called, for the record.
+        lm: The model that the options name, if it is loaded already.
 
     Returns:
         The content of `analysis.json`; None on every process but the first.
@@ -42,15 +44,17 @@ def analyze(options: Options, command: Sequence[str] = ()) -> Analysis | None:
     """
     output = Path(str(options.output_path)).expanduser()
     with hold(output, command), hold(output / BOARD, command):
-        return _analyze(options, output, command)
+        return _analyze(options, output, command, lm)
 
 
-def _analyze(options: Options, output: Path, command: Sequence[str]) -> Analysis | None:
+def _analyze(
+    options: Options, output: Path, command: Sequence[str], lm: MeasuredApeHFLM | None
+) -> Analysis | None:
     found = cases(options, options.strategies or tuple(DEFAULT_STRATEGIES.split(",")))
     labels = tuple(case.spec.label for case in found)
     compared = options.comparison.model_copy(update={"strategies": labels, "output_path": str(output / BOARD)})
     strategies = Strategies(compared, Loggers(compared), scored=options.scores)
-    lm = strategies.load()
+    lm = lm or strategies.load()
     board = None
     if options.scores:
         runs = strategies.run(lm)

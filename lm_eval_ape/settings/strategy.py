@@ -185,8 +185,8 @@ class Settings(BaseModel):
     reselect: Switch = setting(True, "whether every generated token chooses anew")
     recompute: Share = setting(
         0.0,
-        "share of the context's tokens that are [recomputed](docs/recompute.md) with everything before them in view, "
-        "0 to 1, or a number of tokens; goes with `positions=serial`",
+        "share of the context's tokens that are [recomputed](../concepts/recomputation.md) with everything before "
+        "them in view, 0 to 1, or a number of tokens; goes with `positions=serial`",
         "the strategy's",
     )
     recompute_by: Selector = setting(
@@ -202,7 +202,7 @@ class Settings(BaseModel):
         AUTO,
         "field of the task's document that holds the context, as text or as a list of texts; several to try: "
         "<code>article&#124;story</code>",
-        "`auto`: [found](docs/contexts.md) by the task's name, else `context`, else the longest field",
+        "`auto`: [found](contexts.md) by the task's name, else `context`, else the longest field",
     )
     context_pattern: Annotated[str, read_by(_pattern)] = setting(
         "", "regular expression whose group `(?P<context>...)` is the context, where one field holds everything"

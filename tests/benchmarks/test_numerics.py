@@ -1,4 +1,4 @@
-"""Half precision stays within the bounds that docs/numerics.md gives."""
+"""Half precision stays within the bounds that docs/results/numerics.md gives."""
 
 from __future__ import annotations
 
