@@ -47,9 +47,7 @@ def analyze(options: Options, command: Sequence[str] = (), lm: MeasuredApeHFLM |
         return _analyze(options, output, command, lm)
 
 
-def _analyze(
-    options: Options, output: Path, command: Sequence[str], lm: MeasuredApeHFLM | None
-) -> Analysis | None:
+def _analyze(options: Options, output: Path, command: Sequence[str], lm: MeasuredApeHFLM | None) -> Analysis | None:
     found = cases(options, options.strategies or tuple(DEFAULT_STRATEGIES.split(",")))
     labels = tuple(case.spec.label for case in found)
     compared = options.comparison.model_copy(update={"strategies": labels, "output_path": str(output / BOARD)})
