@@ -292,7 +292,7 @@ class Bench:
 
     def gradient(self) -> Iterator[str]:
         """T and S of each head, and what the guard says of them on prompts that no fit saw."""
-        yield "| samples | granularity | returned | held out: less than the start | its samples | unseen prompts |"
+        yield "| samples | granularity | returned | held out: less than the start | held out | unseen prompts |"
         yield "|---:|---|---|---:|---:|---:|"
         lines, blocks = [], []
         for samples in self.args.fit_samples:
@@ -307,8 +307,10 @@ class Bench:
             assert found.test is not None
             rows = {row.name: row for row in found.test.rows}
             for level in found.gradient.levels:
-                tested = rows.get("chosen") if level.taken else rows.get("refused")
-                unseen = f"{tested.mean_kl:.4f}" if tested else ""
+                unseen = ""
+                if level.taken:
+                    ends = f"{rows['start'].mean_kl:.4f} to {rows['chosen'].mean_kl:.4f}"
+                    unseen = f"{ends}: {nats(rows['start'].more_kl_than_chosen)} less"
                 lines.append(
                     f"| {samples} | {level.granularity}, penalty {level.penalty} | {'yes' if level.taken else 'no'} "
                     f"| {nats(level.less_kl)} | {level.start_kl:.4f} to {level.mean_kl:.4f} | {unseen} |"
