@@ -5,7 +5,7 @@ BIN := .venv/bin
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo picture reference notebooks docs test coverage test-oldest test-newest fuzz mutations check lint types layers format bench bench-full real clean
+.PHONY: help setup demo picture reference notebooks docs test test-slow coverage test-oldest test-newest fuzz mutations check lint types layers format bench bench-full real clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,8 +38,11 @@ notebooks: .venv/docs-ready ## run the notebooks of examples/ and keep what they
 docs: .venv/docs-ready ## build the documentation's site into site/; a link that leads nowhere is an error
 	$(BIN)/mkdocs build --quiet
 
-test: .venv/ready ## run all tests
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses $(JOBS)
+test: .venv/ready ## run the tests, but for those that start processes, build, or draw many numbers: six minutes
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses $(JOBS) -m "not slow"
+
+test-slow: .venv/ready ## run those
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses $(JOBS) -m slow
 
 coverage: .venv/ready ## run all tests and print which lines they leave out
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --cov --cov-report=term

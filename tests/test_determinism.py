@@ -81,6 +81,7 @@ def differences(one: Any, other: Any, place: str = "") -> list[str]:
     return [] if one == other else [f"{place}: {str(one)[:120]} != {str(other)[:120]}"]
 
 
+@pytest.mark.slow
 def test_calibrations_and_comparisons_are_the_same_in_one_process_and_in_two(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

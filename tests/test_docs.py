@@ -150,6 +150,7 @@ def test_commands_of_the_pages_are_ones_that_can_be_given(words: list[str], monk
         import_module(f"lm_eval_ape.cli.{words[0]}").main(words[1:])
 
 
+@pytest.mark.slow
 def test_the_how_tos_commands_run_one_after_the_other_on_the_shipped_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parent.parent
 FOLDERS = ("lm_eval_ape", "tasks", "calibration", "run_configs")
 FILES = ("pyproject.toml", "setup.py", "lm_eval_ape.pth", "README.md", "LICENSE")

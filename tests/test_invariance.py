@@ -113,6 +113,7 @@ def requests(kind: str) -> list[Instance]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "strategy"),
     [

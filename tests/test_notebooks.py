@@ -15,6 +15,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 NUMBER = re.compile(r"\d+\.\d+")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_a_notebook_prints_what_it_shows(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, object] = {}

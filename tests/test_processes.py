@@ -96,6 +96,7 @@ def without(content: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in content.items() if name not in names}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ape", "sequential", "recompute"])
 def test_three_processes_evaluate_as_one_to_the_last_digit(strategy: str, one: Path, three: tuple[Path, Done]) -> None:
     alone, together = read(one, f"{strategy}.*.json"), read(three[0], f"{strategy}.*.json")
@@ -103,6 +104,7 @@ def test_three_processes_evaluate_as_one_to_the_last_digit(strategy: str, one: P
     assert together == alone
 
 
+@pytest.mark.slow
 def test_in_batches_three_processes_differ_from_one_by_rounding_alone(one: Path, three: tuple[Path, Done]) -> None:
     alone, together = (read(folder, "batched.*.json")["samples"] for folder in (one, three[0]))
     for name in ("toy_answer", "toy_fewshot"):
@@ -115,6 +117,7 @@ def test_in_batches_three_processes_differ_from_one_by_rounding_alone(one: Path,
     assert scores[1] == pytest.approx(scores[0], rel=0, abs=1e-10)
 
 
+@pytest.mark.slow
 def test_every_request_is_read_by_one_process_alone(one: Path, three: tuple[Path, Done]) -> None:
     logs = [
         [json.loads(line) for line in (folder / "requests.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -124,6 +127,7 @@ def test_every_request_is_read_by_one_process_alone(one: Path, three: tuple[Path
     assert together == alone
 
 
+@pytest.mark.slow
 def test_each_process_keeps_its_own_responses_for_the_harness(one: Path, three: tuple[Path, Done]) -> None:
     def keys(path: Path) -> set[str]:
         with SqliteDict(str(path), flag="r") as responses:
@@ -147,6 +151,7 @@ def calibration(file: Path) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "parts"), [("grid", {"entropy"}), ("fit", {"gradient"}), ("search", {"frontier"})], ids=str
 )
@@ -158,11 +163,13 @@ def test_three_processes_calibrate_as_one_to_the_last_digit(
     assert together == alone
 
 
+@pytest.mark.slow
 def test_each_process_measures_a_share_of_the_samples(three: tuple[Path, Done]) -> None:
     shares = [path.read_text().splitlines() for path in sorted((three[0] / "grid" / "cache").glob("signals.*.jsonl"))]
     assert [len(share) for share in shares] == [2, 2, 1]
 
 
+@pytest.mark.slow
 def test_three_processes_compare_and_analyze_as_one_to_the_last_digit(one: Path, three: tuple[Path, Done]) -> None:
     for name in ("sequential", "ape"):
         (alone,), (together,) = (list((f / "board" / name).rglob("samples_*.jsonl")) for f in (one, three[0]))
@@ -178,6 +185,7 @@ def test_three_processes_compare_and_analyze_as_one_to_the_last_digit(one: Path,
     assert without(together, "created", "command") == without(alone, "created", "command")
 
 
+@pytest.mark.slow
 def test_the_first_process_alone_writes_results_and_speaks(one: Path, three: tuple[Path, Done]) -> None:
     folder, done = three
 
@@ -197,6 +205,7 @@ def test_the_first_process_alone_writes_results_and_speaks(one: Path, three: tup
     assert lines == [model_args_line(content, f"{folder}/{name}") for name, content in chosen.items()]
 
 
+@pytest.mark.slow
 def test_one_process_goes_on_where_three_stopped(
     checkpoint: str, tasks: str, three: tuple[Path, Done], tmp_path: Path
 ) -> None:
@@ -235,6 +244,7 @@ def failures(checkpoint: str, tasks: str, tmp_path_factory: pytest.TempPathFacto
 ENDED = r"Process (\d)(?: or (\d))? of 3 ended before it had handed over its results\. .* it was killed, perhaps"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "statuses", "told"),
     [
@@ -261,6 +271,7 @@ def test_processes_end_together_and_the_reason_is_told_once(
     assert not any(path.read_text(encoding="utf-8") for path in failures.glob(f"{name}.*.out"))
 
 
+@pytest.mark.slow
 def test_the_launcher_ends_the_others_when_one_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "killed.py"
     script.write_text(
@@ -275,6 +286,7 @@ def test_the_launcher_ends_the_others_when_one_is_killed(tmp_path: Path) -> None
     assert "Signal 9 (SIGKILL)" in done.stderr
 
 
+@pytest.mark.slow
 def test_connections_are_closed_while_python_still_runs(tmp_path: Path) -> None:
     script = tmp_path / "parting.py"
     script.write_text(

@@ -17,6 +17,8 @@ from lm_eval.tasks import TaskManager
 from helpers import tiny
 from lm_eval_ape.tasks import TASKS_DIR
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["2wikimqa", "trec", "lcc", "gov_report", "passage_retrieval_en", "multifieldqa_zh", "samsum"]
 STRATEGIES = ["sequential", "parallel", "sink", "ape"]
 WINDOW = 60_000

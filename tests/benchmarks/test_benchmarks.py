@@ -40,6 +40,7 @@ def numbers(content: Any) -> list[float]:
     return [float(content)] if isinstance(content, (int, float)) else []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_a_benchmark_measures_and_writes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "figures.json"

@@ -72,6 +72,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_every_part_gives_its_tables_and_a_second_run_reads_them_again(  # noqa: PLR0917 (fixtures)
     bench: ModuleType,
     data: Path,

@@ -66,6 +66,7 @@ def levels(lm: ApeHFLM) -> list[Level]:
     return judge(PLAN, fit.run(), FOLDS, resample(SAMPLES, 999, 0))
 
 
+@pytest.mark.slow
 def test_a_head_that_is_truly_off_is_found_and_kept(
     load: Callable[..., ApeHFLM], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,6 +81,7 @@ def test_a_head_that_is_truly_off_is_found_and_kept(
     assert head.held.kl.mean() < 0.9 * head.held.start.mean()
 
 
+@pytest.mark.slow
 def test_what_samples_do_not_share_is_learned_but_not_returned(
     load: Callable[..., ApeHFLM], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,6 +119,7 @@ def mean(values):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", [None, "8192"])
 def test_lengths_that_share_a_task_are_joined_or_one_is_scored_alone(
     options: Callable[..., dict[str, Any]], toy_tasks: str, checkpoint: str, tmp_path: Path, named: str | None

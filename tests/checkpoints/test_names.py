@@ -127,6 +127,7 @@ def test_a_fetched_model_is_read_by_its_name_and_keeps_it(
     assert model_name(place) == model_name("smollm2") == "smollm2"
 
 
+@pytest.mark.slow
 def test_the_demo_shows_it_on_texts_that_need_no_data(
     cache: Path, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,8 @@ from helpers import harness, harness_rows, tiny
 from lm_eval_ape.comparison.compare import compare
 from lm_eval_ape.comparison.options import Options
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("wonderwords", reason="RULER draws its needles' keys from the package wonderwords")
 LENGTHS = [4096, 8192]
 SAMPLES = 2

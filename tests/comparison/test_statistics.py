@@ -83,6 +83,7 @@ def called(differences: tuple[Floats, ...]) -> Floats:
     return ~((p_values >= 0.05) | ((low <= 0) & (high >= 0)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("documents", [(100,), (40, 120)])
 def test_a_null_difference_is_called_one_in_twenty_times(documents: tuple[int, ...]) -> None:
     rng = np.random.default_rng(11)

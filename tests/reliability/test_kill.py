@@ -19,6 +19,8 @@ from lm_eval_ape.comparison.options import Options as ComparisonOptions
 from lm_eval_ape.pocket.curriculum import Lesson
 from lm_eval_ape.pocket.train import train
 
+pytestmark = pytest.mark.slow
+
 Work = Callable[[Path], Any]
 LEAST_KILLS, MOST_KILLS = 10, 60
 

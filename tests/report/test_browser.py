@@ -11,7 +11,7 @@ import pytest
 
 from helpers.chromium import chromium, needs_chromium
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

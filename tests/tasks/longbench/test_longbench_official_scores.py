@@ -12,6 +12,7 @@ from lm_eval_ape.tasks.longbench.catalogue import DATASETS
 from lm_eval_ape.tasks.longbench.scoring import official_prediction, official_score
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DATASETS)
 def test_the_official_figure_comes_out_to_two_decimals(name: str, longbench_preds: Path) -> None:
     dataset = DATASETS[name]
