@@ -5,7 +5,7 @@ BIN := .venv/bin
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo picture reference notebooks docs test test-slow coverage test-oldest test-newest fuzz mutations check lint types layers format bench bench-full real clean
+.PHONY: help setup demo picture reference notebooks docs test test-slow coverage test-oldest test-newest fuzz mutations check lint types layers format bench bench-full dist real clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -85,6 +85,15 @@ bench: .venv/ready ## all benchmarks at small sizes, two minutes
 
 bench-full: .venv/ready ## the benchmarks of docs/results/performance.md, twenty minutes on two quiet cores
 	$(BIN)/python benchmarks/all.py --full
+
+.venv/dist-ready: .venv/ready
+	$(BIN)/python -m pip install --quiet --editable '.[release]' -c constraints.txt
+	touch .venv/dist-ready
+
+dist: .venv/dist-ready ## the source distribution and the wheel, into dist/, as PyPI would take them
+	rm -rf dist build
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
 
 real: .venv/ready ## the tables of docs/results/real-model.md, hours; DATA=DIR with longbench/ and fewshot/
 	$(BIN)/lm-eval-ape fetch smollm2

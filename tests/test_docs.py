@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from lm_eval_ape.cli import main
 from lm_eval_ape.harness.arguments import OWN
 from lm_eval_ape.settings.strategy import SETTINGS
+from lm_eval_ape.version import __version__
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("tasks/**/*.md")])
@@ -75,9 +77,39 @@ def test_tests_that_are_named_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=of_page)
 def test_make_targets_that_are_named_exist(page: Path) -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     named = set(re.findall(r"\bmake ((?!C\b)[a-z]+(?:-[a-z]+)*)`", page.read_text(encoding="utf-8")))
-    assert named <= targets
+    assert named <= targets()
+
+
+def targets() -> set[str]:
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob(".github/**/*.yml")), ids=of_page)
+def test_workflows_and_forms_are_read_and_call_targets_that_exist(path: Path) -> None:
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if path.parent.name == "workflows":
+        steps = [step for job in content["jobs"].values() for step in job["steps"]]
+        called = {target for step in steps for target in re.findall(r"make ([a-z-]+)", step.get("run", ""))}
+        matrices = [job.get("strategy", {}).get("matrix", {}) for job in content["jobs"].values()]
+        assert called | {target for matrix in matrices for target in matrix.get("target", [])} <= targets()
+        assert all(step.get("uses") or step.get("run") for step in steps)
+        assert content["permissions"] == {"contents": "read"}
+    elif path.name != "config.yml":
+        assert {part["type"] for part in content["body"]} == {"textarea"}
+
+
+def test_continuous_integration_is_the_workflows() -> None:
+    called = set(re.findall(r"^make ([a-z-]+)$", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.MULTILINE))
+    flows = " ".join(path.read_text(encoding="utf-8") for path in ROOT.glob(".github/workflows/*.yml"))
+    assert called == {"check", "test", "test-slow", "docs"}
+    assert called <= set(re.findall(r"make ([a-z-]+)", flows))
+
+
+def test_the_citation_is_of_this_version() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["version"] == __version__
+    assert {"cff-version", "title", "authors", "license", "message"} <= set(cited)
 
 
 def test_the_references_tables_are_what_the_code_says() -> None:

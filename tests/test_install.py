@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).parent.parent
 FOLDERS = ("lm_eval_ape", "tasks", "calibration", "run_configs")
-FILES = ("pyproject.toml", "setup.py", "lm_eval_ape.pth", "README.md", "LICENSE")
+FILES = ("pyproject.toml", "setup.py", "MANIFEST.in", "lm_eval_ape.pth", "README.md", "LICENSE")
 
 pytest.importorskip("setuptools", "77", reason="builds the package with the setuptools that is installed")
 
@@ -44,10 +44,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from the source distribution, as a release is: what that leaves out is in no wheel."""
     out = tmp_path_factory.mktemp("wheel")
-    python(
-        sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(out), ".", cwd=source
-    )
+    python(sys.executable, "-c", f"from setuptools import build_meta; build_meta.build_sdist({str(out)!r})", cwd=source)
+    (sdist,) = out.glob("*.tar.gz")
+    pip = ("-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(out))
+    python(sys.executable, *pip, str(sdist), cwd=out)
     return next(out.glob("*.whl"))
 
 
