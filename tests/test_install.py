@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -137,3 +138,7 @@ def test_the_wheel_holds_one_package_and_the_hook(wheel: Path) -> None:
         *("longbench", "pocket"),
         *("perplexity", "fewshot", "keyvalue", "needle"),
     }
+    assert {"lm_eval_ape/pocket/model/model.safetensors", "lm_eval_ape/report/assets/page.html"} <= set(names)
+    assert not [
+        name for name in names if re.search(r"(^|/)(tests|benchmarks|experiments|examples|docs)/|training", name)
+    ]

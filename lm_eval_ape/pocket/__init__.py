@@ -26,7 +26,7 @@ def pocket_path() -> Path:
     """
     if not (_FOLDER / "model.safetensors").is_file():
         raise ApeError(
-            f"No pocket checkpoint in {_FOLDER}: install the package again, or make it with "
-            f"`python -m lm_eval_ape.pocket.train --output {_FOLDER}`."
+            f"No pocket checkpoint in {_FOLDER}: install the package again, or make it in a clone: "
+            f"`python experiments/train_pocket.py --output {_FOLDER}`."
         )
     return _FOLDER

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lm_eval_ape.artefacts import calibration_file
-from lm_eval_ape.calibration.paper_table import main
 from lm_eval_ape.errors import ApeError
+from paper_table import main
 
 
 def test_the_protocol_fills_the_papers_tables(

@@ -10,9 +10,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lm_eval_ape.checkpoints.names import model_name
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.pocket import POCKET, pocket_path
-from lm_eval_ape.pocket.evaluate import score_rows
 from lm_eval_ape.pocket.questions import pocket_rows
-from lm_eval_ape.pocket.vocabulary import build_tokenizer
+from pocket_training.evaluate import score_rows
+from pocket_training.vocabulary import build_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_it_answers_test_rows_with_ten_passages(checkpoint, dataset, least):
 
 def test_a_missing_checkpoint_says_how_to_make_it(monkeypatch, tmp_path):
     monkeypatch.setattr("lm_eval_ape.pocket._FOLDER", tmp_path)
-    with pytest.raises(ApeError, match=r"lm_eval_ape\.pocket\.train"):
+    with pytest.raises(ApeError, match=r"experiments/train_pocket\.py"):
         pocket_path()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lm_eval_ape.pocket.scores import accuracy, qa_f1
+from pocket_training.scores import accuracy, qa_f1
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from lm_eval_ape.pocket.questions import DATASETS, PROMPTS, pocket_rows
-from lm_eval_ape.pocket.vocabulary import BOS, UNK, build_tokenizer
+from pocket_training.vocabulary import BOS, UNK, build_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -68,4 +68,4 @@ def no_work(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever loads a model or trains one fails the test."""
     for kind in (ApeHFLM, MeasuredApeHFLM):
         monkeypatch.setattr(kind, "create_from_arg_obj", lambda *_, **__: pytest.fail("loaded"))
-    monkeypatch.setattr("lm_eval_ape.pocket.train.Trainer", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr("pocket_training.train.Trainer", lambda *_: pytest.fail("trained"))

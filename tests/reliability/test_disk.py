@@ -17,8 +17,8 @@ from lm_eval_ape.calibration.run import calibrate
 from lm_eval_ape.comparison.compare import compare
 from lm_eval_ape.comparison.options import Options as ComparisonOptions
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.pocket.curriculum import Lesson
-from lm_eval_ape.pocket.train import train
+from pocket_training.curriculum import Lesson
+from pocket_training.train import train
 
 LESSONS = (Lesson("pairs", 1, gap=2, steps=3, tokens=200),)
 SMALL = {"temperatures": "0.8", "scales": "0.9", "num_tokens": 2, "resamples": 99}
@@ -56,9 +56,9 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lm_eval_ape.pocket.card.score_by_passages", lambda *_, **__: {"pocket_onehop": {10: 1.0}})
-    monkeypatch.setattr("lm_eval_ape.pocket.card.score_rows", lambda *_: 1.0)
-    monkeypatch.setattr("lm_eval_ape.pocket.trainer.time.perf_counter", lambda: 0.0)
+    monkeypatch.setattr("pocket_training.card.score_by_passages", lambda *_, **__: {"pocket_onehop": {10: 1.0}})
+    monkeypatch.setattr("pocket_training.card.score_rows", lambda *_: 1.0)
+    monkeypatch.setattr("pocket_training.trainer.time.perf_counter", lambda: 0.0)
 
 
 @pytest.mark.parametrize("name", WORK)

@@ -16,8 +16,8 @@ from lm_eval_ape.calibration.options import Options as CalibrationOptions
 from lm_eval_ape.calibration.run import calibrate
 from lm_eval_ape.comparison.compare import compare
 from lm_eval_ape.comparison.options import Options as ComparisonOptions
-from lm_eval_ape.pocket.curriculum import Lesson
-from lm_eval_ape.pocket.train import train
+from pocket_training.curriculum import Lesson
+from pocket_training.train import train
 
 pytestmark = pytest.mark.slow
 
@@ -81,9 +81,9 @@ def test_an_analysis(given: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_the_training_of_the_pocket_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lm_eval_ape.pocket.card.score_by_passages", lambda *_, **__: {"pocket_onehop": {10: 1.0}})
-    monkeypatch.setattr("lm_eval_ape.pocket.card.score_rows", lambda *_: 1.0)
-    monkeypatch.setattr("lm_eval_ape.pocket.trainer.time.perf_counter", lambda: 0.0)
+    monkeypatch.setattr("pocket_training.card.score_by_passages", lambda *_, **__: {"pocket_onehop": {10: 1.0}})
+    monkeypatch.setattr("pocket_training.card.score_rows", lambda *_: 1.0)
+    monkeypatch.setattr("pocket_training.trainer.time.perf_counter", lambda: 0.0)
     lessons = (Lesson("pairs", 1, gap=2, steps=3, tokens=200), Lesson("chains", 2, gap=2, steps=2, tokens=200))
     kills = kill_at_every_write(
         lambda folder: train(folder, seed=1, curriculum=lessons, checkpoint_every=1), tmp_path, 5

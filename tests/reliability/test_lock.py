@@ -18,9 +18,9 @@ from lm_eval_ape.calibration.run import calibrate
 from lm_eval_ape.comparison.compare import compare
 from lm_eval_ape.comparison.options import Options as ComparisonOptions
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.pocket.train import train
 from lm_eval_ape.runtime.folder_lock import hold
 from lm_eval_ape.storage.files import draft_of
+from pocket_training.train import train
 
 
 @contextmanager

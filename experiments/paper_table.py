@@ -1,6 +1,6 @@
 r"""The paper's protocol on a model and task of your own, its tables beside the paper's figures, as Markdown.
 
-    python -m lm_eval_ape.calibration.paper_table --model_args pretrained=MODEL --tasks TASK_calibration \
+    python experiments/paper_table.py --model_args pretrained=MODEL --tasks TASK_calibration \
         --output_path out > table.md
 
 runs the calibration with K=1 on 25 points and with K=8 on 49, both with labels and on the task's `_test` twin, into
@@ -233,7 +233,7 @@ def main(arguments: Sequence[str]) -> int:
         ApeError: An option is impossible or fixed by the protocol, or there is no output folder or test task.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m lm_eval_ape.calibration.paper_table",
+        prog="python experiments/paper_table.py",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

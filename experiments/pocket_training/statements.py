@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 
-from .names import ENTITY
-from .passages import state
-from .questions import Question, split_prompt
-from .relations import Fact
-from .vocabulary import split_words
-from .world import split_of
+from lm_eval_ape.pocket.names import ENTITY
+from lm_eval_ape.pocket.passages import state
+from lm_eval_ape.pocket.questions import Question, split_prompt
+from lm_eval_ape.pocket.relations import Fact
+from lm_eval_ape.pocket.world import split_of
+from pocket_training.vocabulary import split_words
 
 
 def draw_names(rng: random.Random, count: int, length: int) -> list[list[str]]:

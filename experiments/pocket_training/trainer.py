@@ -18,11 +18,10 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.storage import tensor_file
 from lm_eval_ape.storage.files import writing_told
-
-from .batches import BatchMaker
-from .curriculum import Lesson
-from .model import new_model, stack_layers
-from .row import KINDS, Batch
+from pocket_training.batches import BatchMaker
+from pocket_training.curriculum import Lesson
+from pocket_training.model import new_model, stack_layers
+from pocket_training.row import KINDS, Batch
 
 _FORMAT: Final = "lm-eval-ape training 1"
 _MODEL: Final = "model."

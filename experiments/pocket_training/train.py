@@ -1,4 +1,4 @@
-"""Train the pocket model from a seed: ``python -m lm_eval_ape.pocket.train --output DIR``.
+"""Train the pocket model from a seed: ``python experiments/train_pocket.py --output DIR``.
 
 Started again with the same options, it goes on where it stopped.
 """
@@ -20,16 +20,15 @@ from transformers import LlamaForCausalLM
 from lm_eval_ape.runtime.exit_status import exit_status
 from lm_eval_ape.runtime.folder_lock import hold
 from lm_eval_ape.storage.files import write_text, writing_told
-
-from .card import write_checkpoint
-from .curriculum import CURRICULUM, Lesson
-from .trainer import Trainer
-from .vocabulary import build_tokenizer
+from pocket_training.card import write_checkpoint
+from pocket_training.curriculum import CURRICULUM, Lesson
+from pocket_training.trainer import Trainer
+from pocket_training.vocabulary import build_tokenizer
 
 LOG_NAME: Final = "training_log.jsonl"
 _STATE_NAME: Final = "training_state.safetensors"
 _LOG_EVERY: Final = 20
-_COMMAND: Final = "python -m lm_eval_ape.pocket.train"
+_COMMAND: Final = "python experiments/train_pocket.py"
 
 
 def train(
@@ -132,7 +131,3 @@ def main() -> int:
         return 0
 
     return exit_status(_COMMAND, [*_COMMAND.split(), *sys.argv[1:]], work)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,8 +7,7 @@ from typing import Final
 
 from transformers import PreTrainedTokenizerFast
 
-from .curriculum import Lesson
-from .questions import (
+from lm_eval_ape.pocket.questions import (
     Dataset,
     Question,
     Reading,
@@ -18,11 +17,12 @@ from .questions import (
     read_world,
     split_prompt,
 )
-from .relations import PERSONAL, RELATIONS, Chain, Fact
-from .row import TRUNK, Batch, Row, collate
-from .statements import cut_question, cut_statement, draw_names
-from .vocabulary import split_words
-from .world import World, sample_world
+from lm_eval_ape.pocket.relations import PERSONAL, RELATIONS, Chain, Fact
+from lm_eval_ape.pocket.world import World, sample_world
+from pocket_training.curriculum import Lesson
+from pocket_training.row import TRUNK, Batch, Row, collate
+from pocket_training.statements import cut_question, cut_statement, draw_names
+from pocket_training.vocabulary import split_words
 
 _QUESTIONS: Final = 12
 

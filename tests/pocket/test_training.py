@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from lm_eval_ape.errors import ApeError
-from lm_eval_ape.pocket.batches import BatchMaker
-from lm_eval_ape.pocket.curriculum import CURRICULUM, Lesson
-from lm_eval_ape.pocket.model import new_model, stack_layers
-from lm_eval_ape.pocket.row import KINDS
-from lm_eval_ape.pocket.train import LOG_NAME, train
-from lm_eval_ape.pocket.vocabulary import build_tokenizer
+from pocket_training.batches import BatchMaker
+from pocket_training.curriculum import CURRICULUM, Lesson
+from pocket_training.model import new_model, stack_layers
+from pocket_training.row import KINDS
+from pocket_training.train import LOG_NAME, train
+from pocket_training.vocabulary import build_tokenizer
 
 _TWO = (("pocket_onehop", 0.5), ("pocket_twohop", 0.5))
 # Three steps: the first lesson's two, then one with more layers, on passages.
@@ -25,8 +25,8 @@ _CURRICULUM = (
 
 @pytest.fixture(autouse=True)
 def _no_evaluation(monkeypatch):
-    monkeypatch.setattr("lm_eval_ape.pocket.card.score_by_passages", lambda *_, **__: {"pocket_onehop": {10: 1.0}})
-    monkeypatch.setattr("lm_eval_ape.pocket.card.score_rows", lambda *_: 1.0)
+    monkeypatch.setattr("pocket_training.card.score_by_passages", lambda *_, **__: {"pocket_onehop": {10: 1.0}})
+    monkeypatch.setattr("pocket_training.card.score_rows", lambda *_: 1.0)
 
 
 @pytest.mark.parametrize("stop", [1, 2])

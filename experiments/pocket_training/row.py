@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import torch
 
-from .questions import DATASETS
+from lm_eval_ape.pocket.questions import DATASETS
 
 # What a target token is: a value in a list of statements, the other end of a chain, the end of an
 # answer, or the answer of a question.

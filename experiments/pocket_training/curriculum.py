@@ -11,7 +11,7 @@ import random
 from dataclasses import dataclass
 from typing import Final
 
-from .questions import Dataset
+from lm_eval_ape.pocket.questions import Dataset
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Final
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from . import passages, questions
-from .names import ENTITY
+from lm_eval_ape.pocket import passages, questions
+from lm_eval_ape.pocket.names import ENTITY
 
 PAD, BOS, EOS, UNK = "<pad>", "<s>", "</s>", "<unk>"
 _TOKEN: Final = r"\w+|[^\w\s]|\n"

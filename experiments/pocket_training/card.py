@@ -10,10 +10,9 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from lm_eval_ape.pocket.questions import DATASETS, Dataset, pocket_rows
 from lm_eval_ape.storage.files import whole_files
-
-from .evaluate import score_by_passages, score_rows
-from .questions import DATASETS, Dataset, pocket_rows
+from pocket_training.evaluate import score_by_passages, score_rows
 
 _ROWS = 200
 
@@ -32,10 +31,10 @@ the embedded model of lm-eval-ape: with it, encoding strategies can be compared 
 laptop, offline.
 
 - weights: `model.safetensors`, {dtype}, sha256 `{digest}`
-- made by: `python -m lm_eval_ape.pocket.train --output DIR --seed {seed}`, one thread, float32;
+- made by: `python experiments/train_pocket.py --output DIR --seed {seed}`, one thread, float32;
   another processor or more threads may give other last bits, and so other weights
-- training: {steps:,} optimiser steps, {tokens:,} tokens, {minutes:.0f} minutes on one core; `{log}`
-  says how it went
+- training: {steps:,} optimiser steps, {tokens:,} tokens, {minutes:.0f} minutes on one core; `{log}`, in
+  the repository under `experiments/pocket_training`, says how it went
 
 ## Scores
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from .questions import DATASETS, PROMPTS, Dataset, pocket_rows
-from .scores import accuracy, qa_f1
+from lm_eval_ape.pocket.questions import DATASETS, PROMPTS, Dataset, pocket_rows
+from pocket_training.scores import accuracy, qa_f1
 
 _NEW_TOKENS = 4
 

@@ -1,0 +1,1 @@
+"""How the shipped model was trained: lessons, rows, steps, and the card of what came out."""
