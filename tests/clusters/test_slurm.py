@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from helpers import slurm
+from helpers import child_processes, slurm
 from lm_eval_ape.cli import main
 
 pytestmark = [
@@ -77,25 +76,14 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def kill_a_process(folder: Path) -> None:
     """Once samples have been measured, kill one of the processes that measure."""
+
+    def measured() -> bool:
+        return any(path.stat().st_size for path in folder.rglob("*.jsonl"))
+
     deadline = time.monotonic() + slurm.PATIENCE
-    while not [path for path in folder.rglob("*.jsonl") if path.stat().st_size]:
+    while not child_processes.kill_rank(1, str(folder), when=measured):
         assert time.monotonic() < deadline, "nothing was measured"
         time.sleep(0.05)
-    mine = [
-        int(path.name)
-        for path in Path("/proc").iterdir()
-        if path.name.isdigit()
-        and f"{folder}".encode() in _read(path / "cmdline")
-        and b"RANK=1" in _read(path / "environ")
-    ]
-    os.kill(mine[-1], signal.SIGKILL)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
 
 
 def test_a_job_finds_what_a_single_process_finds(
