@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import model_validator
 
+from lm_eval_ape.cli import progress
 from lm_eval_ape.cli.demo_plans import Plan, pocket, smollm2
-from lm_eval_ape.cli.progress import messages
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.pocket import POCKET
 from lm_eval_ape.settings import option_values as values
@@ -85,7 +83,10 @@ def main(arguments: Sequence[str]) -> int:
     """
     parser = command_parser("demo", DESCRIPTION, EPILOG)
     add_flags(parser, Demo)
-    args = Demo.read(vars(parser.parse_args(arguments)))
+    progress.add_flags(parser)
+    flags = vars(parser.parse_args(arguments))
+    display = flags.pop("display")
+    args = Demo.read(flags)
     # Nothing here comes from the hub; without this the harness would ask it for the model's commit.
     os.environ["HF_HUB_OFFLINE"] = "1"
     from rich.console import Console
@@ -97,11 +98,10 @@ def main(arguments: Sequence[str]) -> int:
     folder, plan = Path(args.output_path), args.plan()
     located(args.model)
     command = ["lm-eval-ape", "demo", *arguments]
-    # The harness and what it imports print to stdout now and then.
-    with redirect_stdout(sys.stderr), messages():
-        print(f"Part 1 of 2: (T, S) without labels, on prompts of {plan.calibration}", flush=True)
+    with progress.shown(display) as told:
+        told.title("1 of 2: T and S without labels")
         calibration = calibrate(plan, folder / "calibration", command)
-        print(f"Part 2 of 2: {len(plan.strategies)} strategies on {', '.join(plan.tasks.values())}", flush=True)
+        told.title(f"2 of 2: {len(plan.strategies)} strategies on {', '.join(plan.tasks.values())}")
         board = compare(plan, folder / "board", command)
     if board is None:
         return 0

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lm_eval_ape.cli.progress import messages
+from lm_eval_ape.cli.progress import add_flags, shown
 from lm_eval_ape.settings.options import Options
 
 if TYPE_CHECKING:
@@ -41,25 +39,26 @@ def carry_out(
     Raises:
         ApeError: Something asked for is impossible.
     """
+    add_flags(parser)
     if not arguments:
         parser.print_help()
         return 0
     flags = vars(parser.parse_args(arguments))
+    display = flags.pop("display")
     foretold = dry_run if flags.pop("dry_run", False) else None
     options = read(flags)
     if foretold:
-        return _foretell(lambda: foretold(options))
-    # The harness and what it imports print to stdout now and then.
-    with redirect_stdout(sys.stderr), messages():
+        return _foretell(lambda: foretold(options), display)
+    with shown(display):
         found = work(options, [*parser.prog.split(), *arguments])
     if found is not None:
         show(found, options)
     return 0
 
 
-def _foretell(work: Callable[[], Forecast | None]) -> int:
+def _foretell(work: Callable[[], Forecast | None], display: str | None) -> int:
     """Print a forecast: the table on stderr, the line for scripts on stdout."""
-    with redirect_stdout(sys.stderr), messages():
+    with shown(display):
         found = work()
     if found is not None:
         from lm_eval_ape.forecast.table import show

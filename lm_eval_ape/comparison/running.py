@@ -124,19 +124,30 @@ class Strategies:
             if results_file is not None:
                 logger.info("%s; finished before, taken from %s", what, one.place)
                 continue
-            logger.info("%s", what)
+            logger.info("%s", what, extra={"part": (number, self._parts, one.spec.label)})
             with self._named(one.spec):
                 finished[number - 1] = self._run(lm, one)
         for kind in (StrategyKL, StrategyAnswers):
             self._measure(lm, [kind(self.options, *one) for one in wanted])
         return [read_run(results_file) for results_file in finished if results_file is not None and lm.rank == 0]
 
+    @property
+    def _parts(self) -> int:
+        """Strategies, and their measurements after that."""
+        return len(self.specs) * (1 + bool(self.options.kl_tokens) + bool(self.options.answer_nats))
+
+    def _after(self, ones: Sequence[StrategyKL | StrategyAnswers]) -> int:
+        """How many parts come after these measurements."""
+        return len(self.specs) * (bool(self.options.answer_nats) and isinstance(ones[0], StrategyKL))
+
     def _measure(self, lm: MeasuredApeHFLM, ones: Sequence[StrategyKL | StrategyAnswers]) -> None:
         """Runs after all strategies, so that it does not count in their seconds and memory."""
         needs = lm.processes.from_first([one.needed for one in ones])
         needed = [one for one, wanting in zip(ones, needs, strict=True) if wanting]
         for number, one in enumerate(needed, start=1):
-            logger.info("[%d/%d] %s", number, len(needed), one.what)
+            # Of all parts, the last so many are still to come.
+            part = (self._parts - self._after(ones) - len(needed) + number, self._parts, one.what)
+            logger.info("[%d/%d] %s", number, len(needed), one.what, extra={"part": part})
             with self._named(one.spec):
                 one.measure(lm, self.tasks, self.output / "cache")
 

@@ -237,7 +237,7 @@ def test_the_command_prints_the_table_and_writes_each_format(
     model = ",".join(f"{name}={value}" for name, value in given.pop("model_args").items())
     flags = [part for name, value in given.items() for part in (f"--{name}", str(value))]
     flags[flags.index("--include_path") + 1] = given["include_path"][0]
-    assert main(["compare", "--model_args", model, *flags]) == 0
+    assert main(["compare", "--model_args", model, *flags, "--verbose"]) == 0
     out, err = capfd.readouterr()
     assert "toy_choice" in out
     assert "≈" in out

@@ -51,7 +51,7 @@ def run_commands(checkpoint: str, tasks: str, output: Path) -> None:
 
     with mock.patch("lm_eval_ape.calibration.figures.draw"), mock.patch("lm_eval_ape.analysis.figures.draw"):
         for arguments in commands(checkpoint, tasks, output):
-            assert command(arguments) == 0
+            assert command([*arguments, "--verbose"]) == 0
 
 
 def main(checkpoint: str, tasks: str, folder: str) -> None:
