@@ -149,6 +149,8 @@ def show(board: Board, plan: Plan, console: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from lm_eval_ape.comparison.answer import answer
+
     console.print(plan.words.format(limit=plan.limit, chunks=plan.chunks))
     metrics = {board.tasks[task].metric: board.tasks[task] for task in plan.tasks}
     words = ", ".join(f"{name}{' (less is better)' * (not one.higher_is_better)}" for name, one in metrics.items())
@@ -166,6 +168,7 @@ def show(board: Board, plan: Plan, console: Console) -> None:
         # As text: brackets of a setting are no markup.
         table.add_row(Text(row.label), *cells, seconds)
     console.print(table)
+    console.print(answer(board), markup=False, highlight=False, soft_wrap=True)
 
 
 def _cell(score: TaskScore, *, share: bool) -> str:

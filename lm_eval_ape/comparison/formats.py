@@ -13,17 +13,18 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from lm_eval_ape.artefacts.board import Average, Board, Row, Score
+from lm_eval_ape.comparison.answer import answer
 from lm_eval_ape.comparison.tables import Table, settings_words, tables
 from lm_eval_ape.display import escaping
 from lm_eval_ape.display.escaping import csv_cell, terminal
 
 
 def show(board: Board, console: Console) -> None:
-    """Print the tables and notes."""
+    """Print the tables, what they answer, and notes."""
     for table in tables(board):
         console.print(drawn(table, {"Tasks", "Strategy", "Settings", "Metric", "Device"}))
-    for note in board.notes:
-        console.print(terminal(note), markup=False, highlight=False, soft_wrap=True)
+    for text in filter(None, [answer(board), *board.notes]):
+        console.print(terminal(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def drawn(table: Table, texts: Collection[str]) -> RichTable:
@@ -46,9 +47,9 @@ def drawn(table: Table, texts: Collection[str]) -> RichTable:
 
 def markdown(board: Board) -> str:
     """The tables as Markdown, written as the harness writes its own."""
-    parts = []
-    for table in tables(board):
-        parts.append(markdown_table(table))
+    said = answer(board)
+    parts = [f"{escaping.markdown(said)}\n"] if said else []
+    parts += map(markdown_table, tables(board))
     if board.notes:
         parts.append("### Notes\n\n" + "".join(f"- {escaping.markdown(note)}\n" for note in board.notes))
     return "\n".join([*parts, made_by(board.command, board.versions["lm_eval_ape"], board.created)])

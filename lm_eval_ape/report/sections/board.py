@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from lm_eval_ape.artefacts.board import Board, Score
 from lm_eval_ape.comparison import tables
+from lm_eval_ape.comparison.answer import answer
 from lm_eval_ape.display.plot_style import Series, series
 from lm_eval_ape.report.material import Found, Material
 from lm_eval_ape.report.section import Figures, Section
@@ -64,6 +65,7 @@ def _board(found: Found[Board]) -> dict[str, Any]:
     sortable = [(_by_task if table.headers[0] == "Tasks" else _plain)(table, styles) for table in drawn]
     return {
         "name": found.name,
+        "answer": answer(board),
         "glance": _glance(board, styles),
         "tables": sortable,
         "tasks": list(dict.fromkeys(sortable[0].tasks)),
