@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -136,7 +135,6 @@ def compare(plan: Plan, folder: Path, command: Sequence[str]) -> Board | None:
     from lm_eval_ape.comparison.compare import compare as run
     from lm_eval_ape.comparison.options import Options as ComparisonOptions
 
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     given = {
         **{"tasks": list(plan.tasks), "strategies": plan.strategies, "limit": plan.limit},
         **{"batch_size": plan.batch_size, "kl_tokens": plan.kl_tokens, "kl_limit": plan.kl_limit},

@@ -23,6 +23,8 @@ QUIET, VERBOSE = "quiet", "verbose"
 _OURS = ("lm_eval_ape.comparison", "lm_eval_ape.analysis", "lm_eval_ape.forecast")
 # Who else warns.
 _OTHERS = ("lm_eval", "lm_eval_ape", "transformers", "accelerate", "datasets", "huggingface_hub")
+# A hint that the harness gives as a warning with every task that has options, ours among them.
+_HINT = "Custom kwargs can be passed to `--metadata`"
 # Bars of moments, which say nothing of how far the command is.
 _PASSING = ("Loading weights", "Loading checkpoint", "Splitting prompts", "Converting", "Map", "Generating", "Filter")
 
@@ -106,8 +108,9 @@ class _Listener(logging.Handler):
         self.gathered: Counter[str] = Counter()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno >= logging.WARNING:
-            self.gathered[record.getMessage().strip()] += 1
+        said = record.getMessage().strip()
+        if record.levelno >= logging.WARNING and _HINT not in said:
+            self.gathered[said] += 1
         elif self.line and (part := getattr(record, "part", None)):
             self.line.part(*part)
 

@@ -24,7 +24,8 @@ def answer(board: Board) -> str:
     if measured:
         least, row, score = min(measured, key=lambda one: one[0])
         cost = _cost(row, base)
-        sentences.append(f"{row.label} is closest to the sequential model, KL {least:.3g} nats{cost}.")
+        error = "" if score.kl is None or score.kl.stderr is None else f" ± {score.kl.stderr:.2g}"
+        sentences.append(f"{row.label} is closest to the sequential model, KL {least:.3g}{error} nats{cost}.")
         sentences += _told(board, row.label, score.difference)
     lost = [row.label for row, score in found if score.difference and _worse(board, score.difference)]
     if lost:

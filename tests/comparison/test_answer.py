@@ -30,7 +30,7 @@ def row(content: dict[str, Any], label: str, kl: float | None, difference: float
     ends = {"mean": difference, "low": difference - 0.1, "high": difference + 0.1, "within_noise": noise}
     for score in (added["tasks"][TASK], added["average"]):
         score["difference"] = {**score["difference"], **ends}
-        score["kl"] = None if kl is None else {**score["kl"], "mean": kl}
+        score["kl"] = None if kl is None else {**score["kl"], "mean": kl, "stderr": 0.003}
     content["rows"].append(added)
 
 
@@ -44,8 +44,8 @@ def test_the_closest_row_is_named_with_its_cost_and_what_scores_can_tell(content
     content["rows"][0]["costs"]["prefill_seconds"]["median"] = 0.1
     content["rows"][2]["costs"]["prefill_seconds"]["median"] = 0.05
     assert answer(read(content)) == (
-        "recompute is closest to the sequential model, KL 0.0123 nats, at 0.50 times its time to the first new token. "
-        "Its score differs from that of sequential by +5.00 [-5.00, +15.00], which 3 documents cannot tell from "
+        "recompute is closest to the sequential model, KL 0.0123 ± 0.003 nats, at 0.50 times its time to the first new "
+        "token. Its score differs from that of sequential by +5.00 [-5.00, +15.00], which 3 documents cannot tell from "
         "nothing."
     )
 
