@@ -1,1 +1,1 @@
-"""How text of others and figures are made fit to be shown."""
+"""How text of others, figures and progress are made fit to be shown."""
