@@ -10,6 +10,7 @@ import shlex
 from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -159,12 +160,19 @@ def test_python_of_the_pages_runs_and_says_what_its_comments_say(
 
 
 def commands() -> list[Any]:
-    """Commands of ours in the pages, as their words."""
+    """Commands of ours in the pages, those of results among them, as their words."""
+    blocks = [(str(block.id), block.values[0]) for block in snippets("bash")]
+    for page in ROOT.glob("docs/results/*.md"):
+        indented = re.findall(r"(?:^    .*\n)+", page.read_text(encoding="utf-8"), re.MULTILINE)
+        blocks += [(f"{of_page(page)}-{number}", dedent(block)) for number, block in enumerate(indented)]
     found = []
-    for block in snippets("bash"):
-        text = block.values[0].replace("\\\n", " ")
-        lines = [shlex.split(line, comments=True) for line in text.splitlines() if line.startswith("lm-eval-ape ")]
-        found += [pytest.param(words[1:], id=f"{block.id}-{words[1]}-{number}") for number, words in enumerate(lines)]
+    for name, block in blocks:
+        text = block.replace("\\\n", " ")
+        lines = [line for line in text.splitlines() if line.startswith("lm-eval-ape ")]
+        # What follows `&&` is a command of its own.
+        each = [shlex.split(part, comments=True) for line in lines for part in line.split(" && ")]
+        ours = [words[1:] for words in each if words[0] == "lm-eval-ape"]
+        found += [pytest.param(words, id=f"{name}-{words[0]}-{number}") for number, words in enumerate(ours)]
     return found
 
 
