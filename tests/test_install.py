@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -40,6 +41,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(REPOSITORY / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     for file in FILES:
         shutil.copy(REPOSITORY / file, copy / file)
+    (copy / "tests").mkdir()
+    shutil.copy(__file__, copy / "tests")
     return copy
 
 
@@ -121,6 +124,15 @@ print(json.dumps({
 
     python(*pip, "uninstall", "-q", "-y", "lm-eval-ape", cwd=tmp_path)
     assert {path.name for path in site.iterdir()} - {"__pycache__"} == before - {"__pycache__"}
+
+
+def test_the_source_distribution_holds_no_tests(wheel: Path) -> None:
+    """Their helpers and data are not there, so none of them could run."""
+    (sdist,) = wheel.parent.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        tops = {name.split("/")[1] for name in archive.getnames() if "/" in name}
+    assert {*FOLDERS, *FILES} <= tops
+    assert not tops & {"tests", "experiments", "benchmarks", "docs"}
 
 
 def test_the_wheel_holds_one_package_and_the_hook(wheel: Path) -> None:
