@@ -9,6 +9,7 @@ import runpy
 import shlex
 from contextlib import redirect_stdout
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -76,6 +77,15 @@ def test_tests_that_are_named_exist(page: Path) -> None:
     assert not lost
 
 
+@pytest.mark.parametrize("page", [*PAGES, *sorted(ROOT.glob("run_configs/**/*.yaml"))], ids=of_page)
+def test_python_files_and_modules_that_are_run_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    scripts = re.findall(r"python ((?:benchmarks|docs|examples|experiments|tests)/[\w/]+\.py)", text)
+    assert not [script for script in scripts if not (ROOT / script).is_file()]
+    modules = re.findall(r"python -m (lm_eval_ape[\w.]*)", text)
+    assert not [module for module in modules if find_spec(module) is None]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=of_page)
 def test_make_targets_that_are_named_exist(page: Path) -> None:
     named = set(re.findall(r"\bmake ((?!C\b)[a-z]+(?:-[a-z]+)*)`", page.read_text(encoding="utf-8")))
@@ -95,7 +105,9 @@ def test_workflows_and_forms_are_read_and_call_targets_that_exist(path: Path) ->
         matrices = [job.get("strategy", {}).get("matrix", {}) for job in content["jobs"].values()]
         assert called | {target for matrix in matrices for target in matrix.get("target", [])} <= targets()
         assert all(step.get("uses") or step.get("run") for step in steps)
+        assert all(re.search(r"@(v\d+|release/v\d+)$", step["uses"]) for step in steps if "uses" in step)
         assert content["permissions"] == {"contents": "read"}
+        assert content["concurrency"]["group"]
     elif path.name != "config.yml":
         assert {part["type"] for part in content["body"]} == {"textarea"}
 
@@ -111,6 +123,8 @@ def test_the_citation_is_of_this_version() -> None:
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert cited["version"] == __version__
     assert {"cff-version", "title", "authors", "license", "message"} <= set(cited)
+    papers = {reference["url"].rpartition("/")[2] for reference in cited["references"]}
+    assert papers == {"2502.05431", "2412.16545", "2212.10947"}
 
 
 def test_the_references_tables_are_what_the_code_says() -> None:
