@@ -177,20 +177,24 @@ else:
 """
 
 
+# Since 3.12 Python says of every fork beside threads, one of which is the watcher, that it may go wrong.
+FORKING = ("-W", "ignore::DeprecationWarning", "-c")
+
+
 def test_pools_that_are_ended_do_not_end_the_command() -> None:
-    with start("-c", POOLS) as process:
+    with start(*FORKING, POOLS) as process:
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, "outlived\n", "")
 
 
 @pytest.mark.parametrize("depth", [1, 2])
 def test_a_forked_process_dies_of_its_own_signal_and_the_command_lives(depth: int) -> None:
-    with start("-c", FORKED, str(depth)) as process:
+    with start(*FORKING, FORKED, str(depth)) as process:
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, "SIGTERM SIGINT\n" * 4, "")
 
 
 def test_a_forked_process_that_lives_on_does_not_hold_up_the_command() -> None:
-    with start("-c", OUTLIVING) as process:
+    with start(*FORKING, OUTLIVING) as process:
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (0, "left\nTrue True\n", "")
