@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from lm_eval_ape import ParallelModel
+from lm_eval_ape.errors import ApeError
 
 
 def pieces(text: str, length: int) -> list[str]:
@@ -38,7 +39,12 @@ def main() -> None:
     parser.add_argument("--chunk_chars", type=int, default=2000, help="characters of a chunk (default: %(default)s)")
     parser.add_argument("--max_new_tokens", type=int, default=64, help="longest answer (default: %(default)s)")
     args = parser.parse_args()
-    model = ParallelModel(args.pretrained, strategy=args.strategy)
+    if not args.document.is_file():
+        parser.error(f"there is no file {args.document}")
+    try:
+        model = ParallelModel(args.pretrained, strategy=args.strategy)
+    except ApeError as error:
+        parser.error(str(error))
     chunks = pieces(args.document.read_text(encoding="utf-8"), args.chunk_chars)
     begin = time.perf_counter()
     context = model.encode(prefix=args.prefix, chunks=chunks)
