@@ -64,7 +64,9 @@ class Display:
 
 @contextmanager
 def shown(display: str | None) -> Iterator[Display]:
-    """Show progress, messages and warnings while the context lasts; what is printed to stdout goes to stderr.
+    """Show progress, messages and warnings while the context lasts.
+
+    What is printed to stdout meanwhile is no result: it goes to stderr with `verbose`, and nowhere without.
 
     Args:
         display: `quiet`, `verbose`, or None for one line.

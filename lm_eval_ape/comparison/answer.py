@@ -17,7 +17,8 @@ def answer(board: Board) -> str:
     """
     found = [(row, score) for row in board.rows if (score := _overall(row)) and row.label != board.baseline]
     base = next((row for row in board.rows if row.label == board.baseline), None)
-    if base is None or not found or len(found) < len(board.rows) - 1:
+    alike = len({tuple(sorted(row.tasks)) for row in board.rows}) == 1
+    if base is None or not alike or len(found) < len(board.rows) - 1:
         return ""
     measured = [(score.kl.mean, row, score) for row, score in found if score.kl]
     sentences = []
@@ -64,9 +65,9 @@ def _told(board: Board, label: str, found: Difference | None) -> list[str]:
 
 
 def _cost(row: Row, base: Row) -> str:
-    """The time to the first new token beside the baseline's."""
+    """The time to the first new token beside the sequential model's, where that is the baseline."""
     costs = [one.costs.prefill_seconds.median for one in (row, base) if one.costs and one.costs.prefill_seconds]
-    if len(costs) < 2 or row.device != base.device or not costs[1]:
+    if not base.sequential or len(costs) < 2 or row.device != base.device or not costs[1]:
         return ""
     return f", at {costs[0] / costs[1]:.2f} times its time to the first new token"
 
