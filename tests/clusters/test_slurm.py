@@ -106,8 +106,9 @@ def test_a_job_that_lost_a_process_fails_and_goes_on_when_it_is_requeued(
     measured = {path: path.read_bytes() for path in tmp_path.rglob("*.jsonl")}
     cluster.ask("scontrol", "requeue", job)
     cluster.wait(job, "PENDING")
-    # Slurm lets a requeued job wait for minutes unless it is told to begin.
-    cluster.ask("scontrol", "update", f"jobid={job}", "StartTime=now")
+    # Slurm lets a requeued job wait for minutes unless it is told when to begin. Not within the second in which the job
+    # ended: its node takes no credential as old as the one that ended with it ("Job credential revoked").
+    cluster.ask("scontrol", "update", f"jobid={job}", "StartTime=now+5")
     assert cluster.wait(job, "COMPLETED", "FAILED") == "COMPLETED", log.read_text(encoding="utf-8")
     assert content(tmp_path / "out") == alone
     assert all(path.read_bytes().startswith(before) for path, before in measured.items())
