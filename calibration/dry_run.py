@@ -100,8 +100,7 @@ class PointParts:
             return PromptOperations.of(shape, item.prompts[0]).scoring(count, steps) + before
 
         def encoded(item: Item) -> Held:
-            tokens = context_tokens(item.prompts[0])
-            return Held(tokens, passed_tokens(item.prompts, settings), 1, 1, copied=tokens)
+            return Held(context_tokens(item.prompts[0]), passed_tokens(item.prompts, settings), 1, 1)
 
         def scored(item: Item) -> Held:
             (prompt,), positions = item.prompts, self._positions(item)

@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from helpers.machine import CPU_BACKENDS
 from lm_eval_ape.attention import kernels
@@ -226,6 +229,148 @@ def test_the_flash_attn_rung_refuses_what_it_cannot_do() -> None:
     assert "no mask" in str(reason(mask=torch.ones(3, 7, dtype=torch.bool)))
     assert "float16 or bfloat16" in str(reason(dtype=torch.float32))
     assert "steps of 8" in str(reason(width=12))
+
+
+def efficient_stand_in(  # noqa: PLR0917 (its signature is the contract)
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    compute_lse: bool,
+    dropout_p: float = 0.0,
+    causal: bool = False,
+    *,
+    scale: float | None = None,
+) -> tuple[Tensor, Tensor, None, None]:
+    """PyTorch's memory-efficient kernel by its checks: equal heads, aligned strides, a bias of the whole shape."""
+    assert compute_lse
+    assert not dropout_p
+    assert scale is not None
+    assert query.shape[:2] == key.shape[:2] == value.shape[:2]
+    for tensor in (query, key, value, *([] if bias is None else [bias])):
+        assert tensor.stride(-1) == 1
+        assert not any(stride % 8 for stride in tensor.stride()[:-1])
+    queries, keys = query.shape[2], key.shape[2]
+    logits = query.float() @ key.float().transpose(-1, -2) * scale
+    if causal:
+        logits = logits.masked_fill(~torch.ones(queries, keys, dtype=torch.bool).tril(), -math.inf)
+    if bias is not None:
+        assert bias.shape == (*query.shape[:3], keys)
+        assert bias.dtype == query.dtype
+        logits = logits + bias
+    padded = math.ceil(queries / 32) * 32
+    lse = torch.nn.functional.pad(logits.logsumexp(-1), (0, padded - queries), value=math.inf)
+    return torch.nan_to_num(logits.softmax(-1)).to(query.dtype) @ value, lse, None, None
+
+
+def flash_stand_in(  # noqa: PLR0917 (its signature is the contract)
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    dropout_p: float = 0.0,
+    causal: bool = False,
+    debug: bool = False,
+    *,
+    scale: float | None = None,
+) -> tuple[Tensor, Tensor, None]:
+    """PyTorch's flash-attention by the checks of `mha_fwd`: half precision, key heads that divide query heads."""
+    assert not dropout_p
+    assert not debug
+    assert query.dtype in (torch.float16, torch.bfloat16)
+    assert query.shape[1] % key.shape[1] == 0
+    repeats = query.shape[1] // key.shape[1]
+    key, value = (tensor.repeat_interleave(repeats, 1) for tensor in (key, value))
+    mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool).tril() if causal else None
+    logits = query.float() @ key.float().transpose(-1, -2) * scale
+    logits = logits if mask is None else logits.masked_fill(~mask, -math.inf)
+    return (logits.softmax(-1) @ value.float()).to(query.dtype), logits.logsumexp(-1), None
+
+
+@pytest.fixture
+def cuda_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.ops.aten, "_scaled_dot_product_efficient_attention", efficient_stand_in)
+    monkeypatch.setattr(torch.ops.aten, "_scaled_dot_product_flash_attention", flash_stand_in)
+    # The stand-ins compute on the CPU, which the rungs would refuse.
+    monkeypatch.setattr(
+        "lm_eval_ape.attention.attend._choose", lambda call, name: next(rung for rung in LADDER if rung.name == name)
+    )
+
+
+@pytest.mark.usefixtures("cuda_kernels")
+@pytest.mark.parametrize("kind", ["causal", "free", "masked", "masked for each"])
+@pytest.mark.parametrize(("rows", "groups"), [(1, 1), (3, 3), (6, 3), (4, 1)])
+@pytest.mark.parametrize("backend", ["cuda_flash", "cuda_efficient"])
+def test_pytorchs_cuda_rungs_meet_their_contracts(backend: str, kind: str, rows: int, groups: int) -> None:
+    if "masked" in kind and backend == "cuda_flash":
+        pytest.skip("it takes no mask")
+    if kind == "causal" and rows != groups:
+        pytest.skip("causal rows share no keys")
+    query, key, value = inputs(rows, 5, 5, groups, dtype=torch.bfloat16)
+    mask = None
+    if "masked" in kind:
+        mask = torch.rand(rows if "each" in kind else 1, 1, 5, 5, generator=torch.Generator().manual_seed(0)) > 0.4
+        mask[0, :, 2] = False
+    got = attend(query, key, value, scaling=0.3, causal=kind == "causal", mask=mask, backend=backend)
+    seen = torch.ones(5, 5, dtype=torch.bool).tril() if kind == "causal" else mask
+    assert got.lse.dtype == torch.float32
+    assert_close(got, definition(query, key, value, 0.3, seen), 0.02)
+
+
+class Allocations(TorchDispatchMode):
+    """The sizes of the tensors that operations make, views left out.
+
+    Attributes:
+        sizes: In elements.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            self.sizes += [one.numel() for one in tree_leaves(made) if isinstance(one, Tensor)]
+        return made
+
+
+@pytest.mark.parametrize("backend", ["flash_attn", "cuda_flash", "cuda_efficient"])
+@pytest.mark.parametrize("kind", ["causal", "free", "masked", "masked for each"])
+@pytest.mark.parametrize("prompts", [1, 2])
+def test_no_cuda_rung_copies_the_keys_of_grouped_heads(
+    backend: str, kind: str, prompts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "masked" in kind and backend != "cuda_efficient":
+        pytest.skip("it takes no mask")
+    # Llama-3.1-8B's heads; as many queries as keys where attention is causal, else a few.
+    heads, kv_heads, width, keys = 32, 8, 128, 8192
+    queries = keys if kind == "causal" else 2
+    with FakeTensorMode():
+        shapes = ((heads, queries), (kv_heads, keys), (kv_heads, keys))
+        query, key, value = (
+            torch.empty(prompts, *shape, width, dtype=torch.bfloat16, device="cuda") for shape in shapes
+        )
+
+        def flash_attn_func(q: Tensor, k: Tensor, v: Tensor, **_: Any) -> tuple[Tensor, Tensor, None]:
+            return torch.empty_like(q), q.new_empty(q.shape[0], q.shape[2], q.shape[1], dtype=torch.float32), None
+
+        module = ModuleType("flash_attn")
+        module.flash_attn_func = flash_attn_func  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "flash_attn", module)
+        mask = None
+        if "masked" in kind:
+            many = prompts if "each" in kind else 1
+            mask = torch.ones(many, 1, queries, keys, dtype=torch.bool, device="cuda")
+        with Allocations() as found:
+            got = attend(query, key, value, scaling=0.3, causal=kind == "causal", mask=mask, backend=backend)
+        assert got.out.shape == query.shape
+        assert got.lse.shape == query.shape[:3]
+        assert got.lse.dtype == torch.float32
+    # What a rung must make: its output, which is as large as the queries.
+    allowed = max(query.numel(), 4 * prompts * queries * keys if mask is not None else 0)
+    assert found.sizes
+    assert max(found.sizes) <= allowed
+    assert kind == "causal" or allowed < key.numel()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -30,7 +30,8 @@ class Call(NamedTuple):
         value: `(batch, kv_heads, keys, head_dim)`.
         scaling: Factor of the logits.
         causal: Query i attends to keys 0..i; as many queries as keys.
-        mask: Boolean, True where a query may attend, broadcastable to `(batch, heads, query, keys)`.
+        mask: Boolean, True where a query may attend, `(batch or 1, 1, query, keys)`; where there is one query head a
+            key head, `(batch, heads, query, keys)` too.
         softcap: Cap c of `c * tanh(logit / c)`, or None.
     """
 
@@ -104,9 +105,9 @@ def _cuda_flash_refuses(call: Call) -> str | None:
 
 
 def _cuda_flash(call: Call) -> Attended:
-    key, value = _repeat_kv(call)
+    """PyTorch's flash-attention, which reads grouped key heads as they are (`mha_fwd` in its flash_api.cpp)."""
     out, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(
-        call.query, key, value, 0.0, call.causal, False, scale=call.scaling
+        call.query, call.key, call.value, 0.0, call.causal, False, scale=call.scaling
     )
     return Attended(out, lse)
 
@@ -124,15 +125,33 @@ def _cuda_efficient_refuses(call: Call) -> str | None:
 
 
 def _cuda_efficient(call: Call) -> Attended:
-    key, value = _repeat_kv(call)
-    bias = None
-    if call.mask is not None:
-        bias = _aligned_bias(call, multiple=8)
+    """PyTorch's memory-efficient attention, which wants as many key heads as query heads and reads them by strides.
+
+    Each key head becomes a batch row, whose query heads all read the same memory (stride 0): nothing is repeated. With
+    a mask prompts go one after the other, since a mask can be shared by the heads of one prompt alone without a copy.
+    """
+    batch, heads, length, _ = call.query.shape
+    bias = None if call.mask is None else _aligned_bias(call, multiple=8).expand(batch, -1, -1, -1)
+    groups = [slice(None)] if bias is None else [slice(row, row + 1) for row in range(batch)]
+    parts = [_efficient_group(call, rows, bias) for rows in groups]
+    out, lse = (torch.cat(found) if len(found) > 1 else found[0] for found in zip(*parts, strict=True))
+    return _mend_empty_rows(call, out.reshape(batch, heads, length, -1), lse.reshape(batch, heads, length))
+
+
+def _efficient_group(call: Call, rows: slice, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Output and log-sum-exp of some prompts, `(prompts * kv_heads, heads / kv_heads, query, ...)`."""
+    repeats = call.query.shape[1] // call.key.shape[1]
+    query = call.query[rows]
+    query = query.reshape(-1, repeats, *query.shape[2:])
+    key, value = (
+        tensor[rows].reshape(-1, 1, *tensor.shape[2:]).expand(-1, repeats, -1, -1) for tensor in (call.key, call.value)
+    )
+    shared = None if bias is None else bias[rows].transpose(0, 1).expand(len(query), repeats, -1, -1)
     out, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(
-        call.query, key, value, bias, True, 0.0, call.causal, scale=call.scaling
+        query, key, value, shared, True, 0.0, call.causal, scale=call.scaling
     )
     # The kernel pads its log-sum-exp to whole blocks of queries.
-    return _mend_empty_rows(call, out, lse[..., : call.query.shape[2]])
+    return out, lse[..., : query.shape[2]]
 
 
 @cache
@@ -231,14 +250,6 @@ def _eager_dtype(call: Call) -> torch.dtype:
     return torch.float64 if call.query.dtype == torch.float64 else torch.float32
 
 
-def _repeat_kv(call: Call) -> tuple[Tensor, Tensor]:
-    """Keys and values with one head for each query head, for kernels without grouped-query attention."""
-    repeats = call.query.shape[1] // call.key.shape[1]
-    if repeats == 1:
-        return call.key, call.value
-    return call.key.repeat_interleave(repeats, dim=1), call.value.repeat_interleave(repeats, dim=1)
-
-
 def _bias(call: Call) -> Tensor:
     """The boolean mask as an additive one in the query's dtype."""
     assert call.mask is not None
@@ -246,12 +257,11 @@ def _bias(call: Call) -> Tensor:
 
 
 def _aligned_bias(call: Call, multiple: int) -> Tensor:
-    """The additive mask, expanded to all heads, in memory whose rows start at multiples of `multiple` elements."""
-    batch, heads, length, _ = call.query.shape
-    keys = call.key.shape[2]
-    padded = call.query.new_zeros(batch, 1, length, math.ceil(keys / multiple) * multiple)
-    padded[..., :keys] = _bias(call)
-    return padded[..., :keys].expand(batch, heads, length, keys)
+    """The additive mask in memory whose rows start at multiples of `multiple` elements, of the mask's own shape."""
+    bias = _bias(call)
+    padded = bias.new_zeros(*bias.shape[:-1], math.ceil(bias.shape[-1] / multiple) * multiple)
+    padded[..., : bias.shape[-1]] = bias
+    return padded[..., : bias.shape[-1]]
 
 
 def _mend_empty_rows(call: Call, out: Tensor, lse: Tensor) -> Attended:

@@ -188,8 +188,11 @@ class SegmentedLayer(DynamicLayer):
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append to the tail and return it, the reading attached to its keys."""
         keys, values = super().update(key_states, value_states, *args, **kwargs)
-        keys.lm_eval_ape_layer = self
-        return keys, values
+        # To a view of them: a layer that its own keys point at would keep them, and all that it reads, until Python
+        # looks for circles.
+        carrier: Any = keys.view_as(keys)
+        carrier.lm_eval_ape_layer = self
+        return carrier, values
 
     def get_seq_length(self) -> int:
         """How many tokens of the rows' ids are in the cache, so that a pass reads the others."""

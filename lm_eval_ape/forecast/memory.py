@@ -41,10 +41,10 @@ def count_memory(model: PreTrainedModel, parts: Sequence[Part]) -> Memory:
 
 
 def _working(model: PreTrainedModel, held: Held) -> float:
-    """Bytes beside the weights."""
+    """Bytes beside the weights: keys and values, and a pass's activations or, after it, its distributions."""
     vocabulary = model.config.get_text_config().vocab_size
     distributions = vocabulary * (held.logits * model.dtype.itemsize + held.distributions * _FLOAT32)
-    return (held.keys + held.copied) * _token_bytes(model) + held.passed * _activation_bytes(model) + distributions
+    return held.keys * _token_bytes(model) + max(held.passed * _activation_bytes(model), distributions)
 
 
 def _token_bytes(model: PreTrainedModel) -> int:

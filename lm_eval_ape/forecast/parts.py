@@ -24,14 +24,12 @@ class Held(NamedTuple):
         passed: Tokens of the largest forward pass.
         logits: Vectors over the vocabulary in the model's precision.
         distributions: Vectors over the vocabulary in float32.
-        copied: Tokens whose keys and values are there a second time while they are put together.
     """
 
     keys: float
     passed: float
     logits: float
     distributions: float
-    copied: float = 0
 
 
 @dataclass(frozen=True)

@@ -63,8 +63,10 @@ def test_keys_and_values_are_counted_in_bytes_of_all_layers() -> None:
     assert found.weights == sum(one.numel() * one.element_size() for one in (*model.parameters(), *model.buffers()))
     assert found.peak == found.weights + 10 * keys
     vocabulary = model.config.vocab_size
-    assert count_memory(model, [part(0, 0, 3, 5)]).peak == found.weights + vocabulary * (3 * 2 + 5 * 4)
-    assert count_memory(model, [part(2, 0, 0, 0, 3)]).peak == found.weights + 5 * keys
+    distributions = vocabulary * (3 * 2 + 5 * 4)
+    assert count_memory(model, [part(0, 0, 3, 5)]).peak == found.weights + distributions
+    # Distributions are made when a pass's activations are gone.
+    assert count_memory(model, [part(2, 1, 3, 5)]).peak == found.weights + 2 * keys + distributions
     # Hidden 64 and intermediate 128: a feed-forward layer has less at once than attention, whose heads are 64 wide.
     assert count_memory(model, [part(0, 7, 0, 0)]).peak == found.weights + 7 * 2 * (3 * 64 + 3 * 64 + 4 * 64)
 

@@ -72,10 +72,13 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def make_model(family: str = "llama", *, dtype: torch.dtype = torch.float64, vocab_size: int = 97) -> PreTrainedModel:
-    """Builds a random model of three layers; the same weights each time."""
+def make_model(
+    family: str = "llama", *, dtype: torch.dtype = torch.float64, vocab_size: int = 97, layers: int = 3
+) -> PreTrainedModel:
+    """Builds a random model; the same weights each time."""
     config_class, special = FAMILIES[family]
-    config = getattr(transformers, config_class)(**{**COMMON, "vocab_size": vocab_size, **special})
+    sizes = {**COMMON, "vocab_size": vocab_size, "num_hidden_layers": layers}
+    config = getattr(transformers, config_class)(**{**sizes, **special})
     torch.manual_seed(0)
     # Some versions of transformers would let Gemma 2 run on a kernel that leaves its softcap out.
     options = {"attn_implementation": "eager"} if family == "gemma2" else {}
