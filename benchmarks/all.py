@@ -30,6 +30,7 @@ QUICK = {
     "compiled": "--tokens 1024 --repeats 1",
     "recompute_cost": "--tokens 1024 --repeats 1",
     "dry_run": "--limit 4 --only 1 5",
+    "attention_kernels": "--keys 7 1000 --queries 17 --widths 64",
 }
 FULL = {
     "startup": "",
@@ -44,6 +45,7 @@ FULL = {
     "compiled": "--tokens 1024 4096 --repeats 5",
     "recompute_cost": "--tokens 4096 8192 16384 --selectors query first deviation",
     "dry_run": "--limit 16 --repeats 2",
+    "attention_kernels": "--keys 1 7 64 1000 8192",
 }
 
 

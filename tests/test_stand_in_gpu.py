@@ -1,6 +1,7 @@
 """What can be known of a GPU without one: shapes, kernels, memory, operations, and for what the host waits.
 
-Llama-3.1-8B's layers in bfloat16 pass over tensors without numbers that say they lie on a GPU (see `devices.py`).
+Llama-3.1-8B's layers in bfloat16 pass over tensors without numbers that say they lie on a GPU (see `devices.py`). The
+tables of docs/results/performance.md: `pytest tests/test_stand_in_gpu.py -m slow -rP`.
 """
 
 from __future__ import annotations
@@ -183,20 +184,25 @@ def check_calibration(phases: Phases, prompt: Prompt, history: str) -> None:
     settings = phases.engine.settings
     encoding, scoring = counts.readings("", settings, [prompt])
 
-    def check(found: Measured, part: Part, least: float = 0.95) -> None:
+    def check(phase: str, found: Measured, part: Part, least: float = 0.95) -> None:
         counted = count_memory(phases.model, [part])
+        gibibytes = [size / 2**30 for size in (found.peak, counted.peak)]
+        operations = [count / 1e12 for count in (found.operations, part.total(shape))]
+        kernels = ", ".join(f"{name} {count}" for name, count in found.used.items())
+        cells = [*(f"{size:.2f}" for size in gibibytes), *(f"{count:.1f}" for count in operations)]
+        print(f"| {layers} | {len(prompt.ids)} | {phase} | {' | '.join(cells)} | {found.waits.total()} | {kernels} |")
         assert counted.weights == pytest.approx(weights, rel=1e-3)
         assert found.peak - weights == pytest.approx(counted.peak - weights, rel=0.1)
         assert least < found.operations / part.total(shape) < 1.02
 
     teacher = phases.teacher(prompt)
-    check(teacher, counts.teacher("", settings, [prompt]))
+    check("teacher", teacher, counts.teacher("", settings, [prompt]))
     encoded = phases.encode(prompt)
     # The last layer of an encoding ends with its keys and values, and no output head follows.
-    check(encoded, encoding, least=(layers - 1) / layers - 0.03)
+    check("chunks encoded", encoded, encoding, least=(layers - 1) / layers - 0.03)
     assert encoded.kept == 2 * layers * 8 * 128 * 2 * (len(prompt.ids) - len(prompt.query))
     scored = phases.score(prompt, encoded.out, teacher.out, history)
-    check(scored, scoring, least=0.9 if layers >= 32 else 0.6)
+    check(f"{len(POINTS)} points scored, {history}", scored, scoring, least=0.9 if layers >= 32 else 0.6)
     assert len(scored.out) == len(POINTS)
     assert scored.kept == 0
     # Everything in full passes goes to flash-attention; the last layer's few wanted queries need a mask.
@@ -251,9 +257,9 @@ def test_the_host_waits_for_no_layer_and_for_a_few_numbers_a_token(strategy: str
 PROMPT = Prompt((1, 5, 6), ((7, 8, 9, 10), (11, 12, 13), (14, 15, 16, 17)), (18, 19, 20))
 
 
-def small(layers: int, **settings: Any) -> Engine:
+def small(layers: int, family: str = "llama", **settings: Any) -> Engine:
     """A small model with numbers on a stand-in GPU."""
-    model = tiny.make_model("llama", layers=layers)
+    model = tiny.make_model(family, layers=layers)
     # The CPU's fused kernels make tensors where the stand-in cannot see them.
     model.set_attn_implementation("eager")
     devices.place(model, GPU)
@@ -285,11 +291,14 @@ def test_the_host_waits_for_no_layer_of_a_recomputation(given: dict[str, Any]) -
     assert few.total() <= 4
 
 
-@pytest.mark.parametrize("strategy", ["ape", "sink+selective"])
-def test_the_host_waits_for_no_layer_of_a_generated_token(strategy: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "strategy"),
+    [("llama", "ape"), ("llama", "sink+selective"), ("mistral", "ape"), ("gemma3", "sink"), ("qwen3", "recompute")],
+)
+def test_the_host_waits_for_no_layer_of_a_generated_token(family: str, strategy: str) -> None:
     def read(layers: int, new: int) -> Counter[str]:
         with devices.devices() as watch:
-            engine = small(layers, strategy=strategy)
+            engine = small(layers, family, strategy=strategy)
             encoded = engine.encode(PROMPT)
             watch.waits.clear()
             assert generate(engine, PROMPT, encoded, new).shape == (1, len(PROMPT.ids) + new)

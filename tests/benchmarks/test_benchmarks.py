@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import re
+import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,7 @@ RUNS = {
     "harness_run": ["--words", "40", "--rows", "1"],
     "end_to_end": ["--tokens", "64", "--query", "4", "--new", "2"],
     "dry_run": ["--limit", "1", "--passages", "4", "--only", "1"],
+    "attention_kernels": ["--keys", "7", "--widths", "16", "--queries", "3", "--dtypes", "float32", "bfloat16"],
     "compiled": ["--tokens", "64", "--query", "4", "--new", "2", "--steps", "2", "--backend", "eager"],
 }
 
@@ -59,6 +64,38 @@ def test_a_benchmark_measures_and_writes(name: str, tmp_path: Path, monkeypatch:
     found = numbers(content["figures"])
     assert found
     assert all(number > 0 for number in found)
+
+
+@pytest.mark.slow
+def test_one_script_makes_all_figures_of_a_gpu_and_goes_on_where_it_ended(tmp_path: Path) -> None:
+    out = tmp_path / "gpu"
+    command = [str(FOLDER / "gpu.sh"), "--tiny", "--output_path", str(out)]
+    environment = {**os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
+
+    def run(**options: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, **options)
+
+    first = run(timeout=580)
+    assert first.returncode == 0, first.stdout[-2000:] + first.stderr[-2000:]
+    with tarfile.open(f"{out}.tar.gz") as archive:
+        held = {Path(name).name for name in archive.getnames()}
+    figures = {path.stem for path in out.glob("*.json")}
+    assert {f"{name}.json" for name in figures} | {"machine.txt", "tests.log"} <= held
+    assert len(figures) == 11
+    for name in figures:
+        assert json.loads((out / f"{name}.json").read_text(encoding="utf-8"))["tables"][0]["rows"]
+    (out / "kernels.done").unlink()
+    again = run(timeout=120)
+    assert re.findall(r"^== (\w+)", again.stdout, re.MULTILINE) == ["kernels"]
+
+
+def test_the_gpu_script_says_what_it_wants() -> None:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([str(FOLDER / "gpu.sh"), *words], capture_output=True, text=True, check=False)
+
+    assert "--tiny" in run("--help").stdout
+    wrong = run("--fast")
+    assert (wrong.returncode, wrong.stderr) == (2, "gpu.sh: there is no option --fast; see gpu.sh --help\n")
 
 
 def test_operations_are_counted_as_the_formulas_say() -> None:
