@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class ApeError(ValueError):
-    """A wrong argument, file, prompt or model, told in a sentence a user can act on.
+    """A wrong argument, file, prompt or model, reported in a sentence a user can act on.
 
     The command line prints the sentence alone and exits with status 2; from Python it is a `ValueError`.
     """

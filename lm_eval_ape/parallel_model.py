@@ -336,6 +336,6 @@ def _load(name: str, tokenizer: bool, options: Mapping[str, Any]) -> tuple[PreTr
         model = AutoModelForCausalLM.from_pretrained(name, **{"dtype": "auto", **options})
         own = AutoTokenizer.from_pretrained(name, **shared) if tokenizer else None
     if gguf_file := shared.get("gguf_file"):
-        # By its folder alone it could not be told from another one that lies there.
+        # By its folder alone it could not be distinguished from another one that lies there.
         model.name_or_path = f"{name}/{gguf_file}"
     return model, own

@@ -52,7 +52,7 @@ def _worse(board: Board, found: Difference) -> bool:
 
 
 def _told(board: Board, label: str, found: Difference | None) -> list[str]:
-    """Whether the score of the closest row can be told from the baseline's."""
+    """Whether the score of the closest row differs from the baseline's beyond noise."""
     if found is None or found.low is None or found.high is None:
         return []
     higher = _higher(board)

@@ -94,7 +94,7 @@ class WeightlessApeHFLM(ApeHFLM):
             precision = config.get_text_config().dtype or torch.float32
         kept = ("attn_implementation", "experts_implementation")
         options = {name: further[name] for name in kept if further.get(name) is not None}
-        # As the run itself would be told.
+        # As the run itself gets them.
         options |= {"dtype": precision, "trust_remote_code": trust_remote_code}
         with torch.device("meta"):
             model = self.AUTO_MODEL_CLASS.from_config(config, **options)

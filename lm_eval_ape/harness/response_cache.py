@@ -118,7 +118,7 @@ def guard(responses: MutableMapping[str, Any], identity: Mapping[str, Any]) -> N
         if len(responses):
             raise ApeError(
                 "The file given to --use_cache was filled by another model than ape-hf, and its responses cannot be "
-                "told apart from this run's; give another path."
+                "distinguished from this run's; give another path."
             )
         responses[STAMP] = own
         return

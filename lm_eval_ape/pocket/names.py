@@ -59,7 +59,7 @@ LABEL: Final = tuple(
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda omicron rho sigma tau "
     "upsilon phi chi psi omega".split()
 )
-# A topic is told by its nouns: two texts of one topic need not share a noun.
+# A topic is recognised by its nouns: two texts of one topic need not share a noun.
 TOPIC: Final[dict[str, tuple[str, ...]]] = {
     "animals": ("badger", "heron", "otter", "wolf"),
     "food": ("bread", "cheese", "porridge", "soup"),

@@ -100,7 +100,7 @@ class Splitter:
         """Note that a prompt was put into the chat template elsewhere, so that its messages are not known."""
         self._note(
             "were put into the chat template by somebody else (--cache_requests keeps them so), whose text cannot be "
-            "told from theirs; use --cache_requests refresh",
+            "distinguished from theirs; use --cache_requests refresh",
             True,
         )
 

@@ -1,4 +1,4 @@
-"""The time that work on a device takes, told by a clock that waits for it."""
+"""The time that work on a device takes, by a clock that waits for it."""
 
 from __future__ import annotations
 

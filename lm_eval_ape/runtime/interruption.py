@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM end a command with a sentence; the second one ends it at once.
 
-Processes that the command forks keep the handling from before: they die of their own signals, of which the command is
-not told.
+Processes that the command forks keep the handling from before: they die of their own signals, which do not reach the
+command.
 """
 
 from __future__ import annotations

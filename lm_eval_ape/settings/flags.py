@@ -41,7 +41,7 @@ def add_flags(
 
 
 def _kind(name: str, field: FieldInfo) -> dict[str, Any]:
-    """What argparse is told of a field, by its type."""
+    """What argparse gets for a field, by its type."""
     text, default, extra, types = (
         str(field.description),
         field.default,

@@ -1,4 +1,4 @@
-"""What our commands can be told: fields of a model are the command line's flags, a YAML file's keys, and Python's.
+"""The options of our commands: fields of a model are the command line's flags, a YAML file's keys, and Python's.
 
 A command's options are a subclass of `Options`; of `HarnessOptions`, which has what every run of the harness's tasks
 needs, for commands that run some.
@@ -29,7 +29,7 @@ def option(default: Any, text: str, metavar: str | None = None) -> Any:
 
 
 class Options(BaseModel):
-    """What a command can be told."""
+    """The options of a command."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), defer_build=True)
 

@@ -1,4 +1,4 @@
-"""Values checked by pydantic, and what is wrong with the first that is refused, told in our words."""
+"""Values checked by pydantic, and what is wrong with the first that is refused, in our words."""
 
 from __future__ import annotations
 

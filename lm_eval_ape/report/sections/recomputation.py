@@ -113,7 +113,7 @@ def _sentences(drawn: Sequence[Line]) -> Iterator[str]:
     if missing := [row.label for line, row in chosen if not line.controls_of(row)]:
         yield (
             f"The control is missing for {', '.join(missing)}: no row recomputes as many tokens chosen at random "
-            "(recompute_by=random), so it cannot be told whether it matters which tokens are recomputed."
+            "(recompute_by=random), so it is not known whether it matters which tokens are recomputed."
         )
     if unplaced := [row.label for line in drawn for row in line.rows if share(row) is None]:
         yield (
