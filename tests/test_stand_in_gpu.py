@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, PreTrainedModel
 
 from helpers import devices, tiny
 from helpers.devices import Watch
@@ -38,6 +38,22 @@ from lm_eval_ape.settings.strategy import Settings, resolve
 GPU = torch.device("cuda:0")
 POINTS = [Point(0.6 + 0.1 * t, 0.6 + 0.1 * s) for t in range(7) for s in range(7)]
 STEPS = 8
+
+
+def gemma_4b(layers: int) -> PreTrainedModel:
+    """Gemma 3's layers, of six five with a window of 1,024 tokens."""
+    config = Gemma3TextConfig(
+        hidden_size=2560,
+        intermediate_size=10240,
+        num_hidden_layers=layers,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=256,
+        sliding_window=1024,
+        max_position_embeddings=131072,
+    )
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
 
 
 def llama_8b(layers: int) -> PreTrainedModel:
@@ -147,14 +163,14 @@ def generate(engine: Engine, prompt: Prompt, encoded: Any, new: int) -> Tensor:
 
 
 @contextmanager
-def stand_in(layers: int, strategy: str = "ape", **settings: Any) -> Iterator[Phases]:
+def stand_in(layers: int, strategy: str = "ape", make: Callable[[int], PreTrainedModel] = llama_8b) -> Iterator[Phases]:
     """A GPU without numbers, a model on it, and no search for circles of objects, which nothing may need."""
-    model = llama_8b(layers)
+    model = make(layers)
     gc.disable()
     try:
         with devices.devices(only_shapes=True) as watch:
             devices.place(model, GPU)
-            yield Phases(model, watch, resolve({"strategy": strategy, **settings}))
+            yield Phases(model, watch, resolve({"strategy": strategy}))
     finally:
         gc.enable()
         gc.collect()
@@ -209,6 +225,24 @@ def check_calibration(phases: Phases, prompt: Prompt, history: str) -> None:
     assert set(encoded.used) == {"cuda_flash"}
     assert set(scored.used) <= {"cuda_flash", "cuda_efficient"}
     assert scored.used["cuda_efficient"] <= 1
+
+
+def test_layers_with_a_window_need_the_keys_in_it_alone() -> None:
+    with stand_in(6, make=gemma_4b) as phases:
+        spent = []
+        for tokens in (8192, 32768):
+            prompt = prompt_of(tokens, 8)
+            encoded, teacher = phases.encode(prompt).out, phases.teacher(prompt).out
+            before = phases.watch.live
+            for history in ("teacher", "own"):
+                scored = phases.score(prompt, encoded, teacher, history)
+                spent.append((scored.peak - before, scored.used["cuda_efficient"]))
+            del encoded, teacher
+    # What four times as long a context needs more is its keys, which were there before.
+    assert spent[2][0] < 1.1 * spent[0][0]
+    assert spent[3][0] < 1.1 * spent[1][0]
+    # Only the pass of the query needs masks: a new token sees all keys that it reads.
+    assert all(masked <= 6 for _, masked in spent)
 
 
 @pytest.mark.parametrize("strategy", ["parallel", "sink", "ape", "sink+selective"])

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -102,8 +102,8 @@ def _prefix_to_join(layer: SegmentedLayer, query: Tensor, key: Tensor, window: i
         return None
     (encoded,) = reading.encoded_prompts
     (segment,) = encoded.segments
-    hidden = _Window(window, encoded.start, length).mask(segment, length, query.device) is not None
-    if segment.role != "prefix" or reading.tempers_prefix or len(segment) > length or hidden:
+    cut = _Window(window, encoded.start, length).cuts(segment)
+    if segment.role != "prefix" or reading.tempers_prefix or len(segment) > length or cut:
         return None
     return segment
 
@@ -234,8 +234,8 @@ class _Rows:
             others: What else the rows read; of a context, everything else.
         """
         query, scaling, softcap = self.asked
-        mask = self.window.mask(segment, query.shape[2], query.device)
-        if isinstance(mask, str):
+        length = query.shape[2]
+        if self.window.hides(segment, length):
             return None
         reading, index = self.layer.reading, self.layer.index
         keys, values = segment.keys[index], segment.values[index]
@@ -252,15 +252,15 @@ class _Rows:
             scaling = scaling / temperature
         if segment.role == "context" and reading.selects(segment):
             other_lse = torch.stack([other.lse for other in others]).logsumexp(0)
+            mask = self.window.mask(segment, length, query.device)
             ask = ContextQuery(query, scaling, mask, softcap, _tokens(self.mask), other_lse)
             attended = read_selected(ask, segment, self.layer, self.number, scaled)
-            if reading.probe is not None:
-                mask = visible_tokens(self.layer, self.number, segment, mask)
         else:
+            seen, mask = self.window.sight(segment, length, query.device)
             attended = attend(
                 query,
-                keys,
-                values,
+                keys[:, :, seen],
+                values[:, :, seen],
                 scaling=scaling,
                 mask=mask,
                 softcap=softcap,
@@ -270,7 +270,15 @@ class _Rows:
             if rows is not None:
                 attended = Attended(attended.out[rows], attended.lse[rows])
         tempered = segment.role == "context" or reading.tempers_prefix
-        return Part(segment.role, keys, temperature, mask, attended, scaled(attended) if tempered else attended)
+        visible = self._visible(segment) if reading.probe is not None else None
+        return Part(segment.role, keys, temperature, visible, attended, scaled(attended) if tempered else attended)
+
+    def _visible(self, segment: Segment) -> Tensor | None:
+        """Which of a segment's keys the queries have read, for a probe; None for all."""
+        mask = self.window.mask(segment, self.asked.query.shape[2], self.asked.query.device)
+        if segment.role == "context" and self.layer.reading.selects(segment):
+            return visible_tokens(self.layer, self.number, segment, mask)
+        return mask
 
 
 def _distinct(query: Tensor, temperature: float | Tensor) -> tuple[Tensor, float | Tensor, Tensor]:
@@ -302,18 +310,46 @@ class _Window:
     start: int
     tail: int
 
-    def mask(self, segment: Segment, queries: int, device: torch.device) -> Tensor | Literal["hidden"] | None:
-        """Which keys the queries see: None for all, `hidden` for none, else boolean `(1, 1, queries, tokens)`."""
-        if self.size is None:
-            return None
-        last = self.start + self.tail - 1
-        first = last - queries + 1
-        if last - segment.first < self.size:
-            return None
-        if first - segment.last >= self.size:
-            return "hidden"
-        positions = torch.arange(first, last + 1).unsqueeze(1)
-        return (positions - segment.positions < self.size)[None, None].to(device)
+    def hides(self, segment: Segment, queries: int) -> bool:
+        """Whether no query sees any key of a segment."""
+        return self.size is not None and self._first(queries) - segment.last >= self.size
+
+    def cuts(self, segment: Segment) -> bool:
+        """Whether some query does not see some key of a segment."""
+        return self.size is not None and self._last - segment.first >= self.size
+
+    def mask(self, segment: Segment, queries: int, device: torch.device) -> Tensor | None:
+        """Which keys the queries see, boolean `(1, 1, queries, tokens)`; None for all."""
+        return self._mask(segment.positions, queries).to(device) if self.cuts(segment) else None
+
+    def sight(self, segment: Segment, queries: int, device: torch.device) -> tuple[slice | Tensor, Tensor | None]:
+        """The keys that some query sees, so that no others are read.
+
+        Returns:
+            Which of the segment's keys they are, and among them the mask, `(1, 1, queries, seen)`; None for all.
+        """
+        if self.size is None or not self.cuts(segment):
+            return slice(None), None
+        # The first query sees farthest back.
+        seen = (self._first(queries) - segment.positions < self.size).nonzero().squeeze(1)
+        mask = self._mask(segment.positions[seen], queries)
+        start, stop = int(seen[0]), int(seen[-1]) + 1
+        which = slice(start, stop) if stop - start == len(seen) else seen.to(device)
+        return which, None if mask.all() else mask.to(device)
+
+    @property
+    def _last(self) -> int:
+        """Position of the last query."""
+        return self.start + self.tail - 1
+
+    def _first(self, queries: int) -> int:
+        """Position of the first query."""
+        return self._last - queries + 1
+
+    def _mask(self, positions: Tensor, queries: int) -> Tensor:
+        places = torch.arange(self._first(queries), self._last + 1).unsqueeze(1)
+        assert self.size is not None
+        return (places - positions < self.size)[None, None]
 
 
 def _factors(

@@ -57,8 +57,8 @@ gradient (--method gradient, grid+gradient; all flags whose text starts with "gr
   Both models read the teacher's tokens (--history teacher). --granularity head tries T and S of the model and of each
   layer too. Of those that are better than the start on held-out samples (95% bootstrap interval of the paired
   difference above 0) the one with the least held-out KL is the result; if there is none, the start is. What was refused
-  is reported, with its figures, and stands in calibration.json. More than one T and S cannot stand in model_args: the last
-  line is then calibration=OUTPUT_PATH, for --model_args, for compare as ape@OUTPUT_PATH, and in run_config.yaml.
+  is reported with its figures, and stands in calibration.json. More than one T and S cannot stand in model_args: the
+  last line is then calibration=OUTPUT_PATH, for --model_args, for compare as ape@OUTPUT_PATH, and in run_config.yaml.
 
 output (--output_path):
   calibration.json  the choice, every sample's KL, every statistic, and what made them
