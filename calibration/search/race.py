@@ -6,7 +6,7 @@ all rounds at once, so that one may look as often as one likes (the asymptotic c
 al., "Time-uniform central limit theory and asymptotic confidence sequences", Annals of Statistics 52, 2024). The error
 is divided among all points of all encodings (Bonferroni), so that the best one stays, whichever it is. Races of this
 kind go back to Maron and Moore, "Hoeffding races" (1994), whose bound needs values of a known range, which a KL has
-not.
+not. What was left out since something cheaper was close enough comes back if that is found not to be.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ ERROR = 0.05
 """Chance that the best encoding is left out, over all rounds and rivals."""
 FIRST_LOOK = 8
 """Samples before the first look: fewer say too little of the scatter."""
+_DEARER = "costs more than one that is close enough"
 # The sequence is about tightest after so many samples.
 _TIGHTEST = 24
 
@@ -113,8 +114,15 @@ def race(
         for number, found in measure(live, range(done, look)).items():
             values[number].append(found)
         done = look
-        if racing and rule.average == "mean" and done < samples:
-            present = {number: np.concatenate(values[number]) for number in live}
+        if not racing or rule.average != "mean":
+            continue
+        if rule.accept is not None:
+            while (again := _missed(values, dropped, costs, rule.accept)) is not None:
+                missing = range(dropped.pop(again).after, done)
+                values[again].append(measure([again], missing)[again])
+                live.append(again)
+        if done < samples:
+            present = {number: np.concatenate(values[number]) for number in sorted(live)}
             reasons = _acceptable(present, costs, rule.accept) if rule.accept is not None else _worse(present)
             dropped |= {number: Dropped(done, reason) for number, reason in reasons.items()}
     return Raced([np.concatenate(own) if own else np.empty((0, 0)) for own in values], dropped)
@@ -148,8 +156,22 @@ def _acceptable(values: Mapping[int, Floats], costs: Sequence[float], accept: fl
     if close:
         cheapest = min(costs[number] for number in close)
         dearer = [number for number in values if costs[number] > cheapest]
-        reasons |= dict.fromkeys(dearer, "costs more than one that is close enough")
+        reasons |= dict.fromkeys(dearer, _DEARER)
     return reasons
+
+
+def _missed(
+    values: Sequence[Sequence[Floats]], dropped: Mapping[int, Dropped], costs: Sequence[float], accept: float
+) -> int | None:
+    """The cheapest that was left out for one that is close enough, where none that cheap is close enough any more.
+
+    A single hopeless sample of a hundred does that to a mean, and no bound on the first few foresees it.
+    """
+    live = [number for number, own in enumerate(values) if own and number not in dropped]
+    close = [costs[number] for number in live if np.concatenate(values[number]).mean(0).min() <= accept]
+    left_out = [number for number, one in dropped.items() if one.reason == _DEARER]
+    missed = [number for number in left_out if costs[number] < min(close, default=math.inf)]
+    return min(missed, key=lambda number: (costs[number], number), default=None)
 
 
 def _each(values: Mapping[int, Floats]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
 import numpy as np
@@ -128,7 +128,7 @@ class Search:
         self.grid = grid
         self.meter = meter
         self.rule = rule
-        self.teacher_seconds: list[float | None] = []
+        self.teacher_seconds: dict[int, float | None] = {}
         self.encodings, self.gathered, self.left_out, self.not_common = cut(lm, options, space, tasks)
 
     def run(self) -> Found:
@@ -171,7 +171,7 @@ class Search:
         for number, count in zip(live, counts.tolist(), strict=True):
             shares[number] = count / len(weights)
         chosen = None if picked is None else live[picked]
-        seconds = _mean(self.teacher_seconds)
+        seconds = _mean(self.teacher_seconds.values())
         gathered = self.gathered[chosen or 0]
         return Found(tried, self.left_out, gathered, self.not_common, chosen, seconds, shares)
 
@@ -210,7 +210,7 @@ class Search:
                 progress.update()
             rows.append((place, (row, self.meter.teacher_seconds(sample))))
         together = self.lm.processes.put_together(rows)
-        self.teacher_seconds += [spent for _, spent in together]
+        self.teacher_seconds |= {numbers[place]: spent for place, (_, spent) in enumerate(together)}
         return {number: [row[column] for row, _ in together] for column, number in enumerate(live)}
 
 
@@ -226,7 +226,7 @@ def _tried(encoding: Encoding, cost: Cost, order: Sequence[int], rows: Sequence[
     return Tried(encoding, cost, ascending, _measured([by_number[number] for number in ascending]), dropped)
 
 
-def _mean(seconds: Sequence[float | None]) -> float | None:
+def _mean(seconds: Iterable[float | None]) -> float | None:
     """Of those that are known."""
     known = [one for one in seconds if one is not None]
     return float(np.mean(known)) if known else None

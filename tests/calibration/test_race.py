@@ -51,6 +51,21 @@ def test_a_race_chooses_as_without_it_and_measures_three_times_less(rule: Rule) 
     assert whole / measured >= 3
 
 
+@pytest.mark.parametrize("broken", [0, 30, 70, 127])
+def test_what_was_left_out_for_a_cheaper_one_comes_back_when_that_one_fails(broken: int) -> None:
+    # The cheapest two are next to nothing away, but for one hopeless sample each.
+    values = np.full((128, 5, 1), 1e-5) * np.random.default_rng(0).lognormal(size=(128, 5, 1))
+    values[broken, :2] = 9.0
+    values[:, 4] = 1.0
+    costs = [0.6, 0.65, 0.7, 0.8, 0.5]
+    raced, chosen = run(costs, values, Rule(accept=0.05), racing=True)
+    assert chosen == run(costs, values, Rule(accept=0.05), racing=False)[1] == 2
+    assert np.array_equal(raced.values[2], values[:, 2])
+    # Nothing dearer than what is chosen is measured to the end.
+    assert len(raced.values[3]) < 128
+    assert 3 in raced.dropped
+
+
 def test_without_a_race_everything_is_measured() -> None:
     costs, values = made_up(0)
     raced, _ = run(costs, values, Rule(), racing=False)
