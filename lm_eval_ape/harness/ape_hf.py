@@ -162,14 +162,6 @@ class ApeHFLM(ChunkReadingHFLM):
         prompts = self.split_requests(requests, [longest[request.args[0]] for request in requests], disable_tqdm)
         return self._answer(requests, prompts, partial(super().loglikelihood, disable_tqdm=disable_tqdm))
 
-    def scored_tokens(self, prompt: str, continuation: str) -> int:
-        """How many tokens of a continuation are scored after a prompt, as the parent splits the two."""
-        if prompt:
-            return len(self._encode_pair(prompt, continuation)[1])
-        tokens = self.tok_encode(continuation, add_special_tokens=False)
-        # The first token is the context of the others where it is the prefix token.
-        return len(tokens) - (tokens[:1] == [self.prefix_token_id])
-
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Score whole texts (see `rolling.rolling_loglikelihood`); those without a context, as the parent does.
 

@@ -55,6 +55,14 @@ class ChunkReadingHFLM(HFLM):
             self.engine = before
             self._asked.prefixes = {}
 
+    def scored_tokens(self, prompt: str, continuation: str) -> int:
+        """How many tokens of a continuation are scored after a prompt, as the parent splits the two."""
+        if prompt:
+            return len(self._encode_pair(prompt, continuation)[1])
+        tokens = self.tok_encode(continuation, add_special_tokens=False)
+        # The first token is the context of the others where it is the prefix token.
+        return len(tokens) - (tokens[:1] == [self.prefix_token_id])
+
     def under(self, settings: Settings) -> AbstractContextManager[None]:
         """Encode and read under other settings while the context lasts."""
         return self._with(self.engine.under(settings))
