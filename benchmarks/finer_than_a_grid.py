@@ -1,7 +1,7 @@
 """What T and S of each layer and head gain over one of each, on the shipped model: divergence, score, transfer, cost.
 
     python benchmarks/finer_than_a_grid.py kl score --output_path out/finer > table.md
-    python benchmarks/finer_than_a_grid.py samples transfer cost --output_path out/finer >> table.md
+    python benchmarks/finer_than_a_grid.py samples positions transfer cost --output_path out/finer >> table.md
 
 Every part keeps what it computes under `--output_path` and goes on there when it is started again. Intervals are 95%
 percentile bootstrap intervals of paired differences over test rows, which no fit ever saw.
@@ -16,15 +16,18 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lm_eval_ape.artefacts.points import DEFAULT, Point
+
 if TYPE_CHECKING:
     from lm_eval_ape.artefacts.board import Difference
+    from lm_eval_ape.calibration.grid.candidates import Candidate
 
 KINDS = ("onehop", "twohop", "classify", "needle")
 FITS = ("grid", "model", "layer", "head")
@@ -169,14 +172,24 @@ class Bench:
                 rows = {row["name"]: np.array(row["kl"]) for row in file["test"]["rows"]}
                 found = file.get("gradient") or file["choice"]
                 less = interval(rows["default"] - rows["chosen"])
-                returned, held_out = "", ""
-                if levels := found.get("levels"):
-                    taken = next((level for level in levels if level["taken"]), None)
-                    returned = f"{taken['granularity']}, penalty {taken['penalty']}" if taken else "the start"
-                    asked = levels[-1]["less_kl"]
-                    held_out = f"{asked['mean']:+.4f} [{asked['low']:+.4f}, {asked['high']:+.4f}]"
+                returned, held_out = _result(found)
                 means = f"{found['mean_kl']:.4f} | {rows['chosen'].mean():.4f}"
                 yield f"| {count} | {name} | {returned} | {held_out} | {means} | {less} |"
+
+    def positions(self) -> Iterator[str]:
+        """How the fit changes with the tokens that are compared; test KL is that of the new tokens each time."""
+        yield "| compared | samples | returned | held out: less than the start | test KL of new tokens | less |"
+        yield "|---|---:|---|---:|---:|---:|"
+        names = {"next": "8 new tokens", "query": "the query's tokens", "both": "both"}
+        default = self._measured("twohop", [DEFAULT])[0]
+        for asked, name in names.items():
+            for count in self.counts:
+                options = {} if asked == "next" else {"positions": asked}
+                place = self.calibrated("twohop", 2, "head", samples=count, **options)
+                returned, held_out = _result(content(place)["gradient"])
+                own = self._measured("twohop", [self._found(place)])[0]
+                cells = f"{returned} | {held_out} | {own.mean():.4f} | {interval(default - own)}"
+                yield f"| {name} | {count} | {cells} |"
 
     def transfer(self) -> Iterator[str]:
         """Divergence of a fit where it was not made: other questions, longer contexts, more chunks."""
@@ -193,9 +206,21 @@ class Bench:
 
     def _elsewhere(self, fitted: str, tested: str, chunks: int, passages: int) -> list[Any]:
         """Divergences of (0.9, 0.9) and of two fits on two chunks, `(test rows,)` each."""
+        fits = [self._found(self.calibrated(fitted, 2, fit)) for fit in ("grid", "head")]
+        return self._measured(tested, [DEFAULT, *fits], chunks=chunks, passages=passages)
+
+    @staticmethod
+    def _found(place: Path) -> Candidate:
+        """What a calibration chose."""
         from lm_eval_ape.artefacts import calibration_file
-        from lm_eval_ape.artefacts.points import DEFAULT, Point
-        from lm_eval_ape.calibration.grid.candidates import Candidate
+
+        found = calibration_file.found(calibration_file.read(place))
+        return found.factors or Point(found.attn_temperature, found.attn_scale)
+
+    def _measured(
+        self, tested: str, candidates: Sequence[Candidate], *, chunks: int = 2, passages: int = 10
+    ) -> list[Any]:
+        """Divergences of some settings after new tokens, `(test rows,)` each."""
         from lm_eval_ape.calibration.grid.measure import Meter
         from lm_eval_ape.calibration.objective.objective import Objective
         from lm_eval_ape.harness.ape_hf import ApeHFLM
@@ -203,10 +228,6 @@ class Bench:
         from lm_eval_ape.harness.samples import gather
         from lm_eval_ape.settings.options import HarnessOptions
 
-        candidates: list[Candidate] = [DEFAULT]
-        for fit in ("grid", "head"):
-            found = calibration_file.found(calibration_file.read(self.calibrated(fitted, 2, fit)))
-            candidates.append(found.factors or Point(found.attn_temperature, found.attn_scale))
         lm = ApeHFLM.create_from_arg_obj(model_args(chunks), {"device": "cpu"})
         options = HarnessOptions(metadata={"pocket_passages": passages})
         tasks = Catalogue(options).load([f"ape_pocket_{tested}_test"])
@@ -245,6 +266,17 @@ class Bench:
         yield f"\nLoad average of the machine at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores."
 
 
+def _result(found: Mapping[str, Any]) -> tuple[str, str]:
+    """What a fit returned, and how much less the finest one's held-out divergence is; nothing for a grid."""
+    levels = found.get("levels")
+    if not levels:
+        return "", ""
+    taken = next((level for level in levels if level["taken"]), None)
+    less = levels[-1]["less_kl"]
+    returned = f"{taken['granularity']}, penalty {taken['penalty']}" if taken else "the start"
+    return returned, f"{less['mean']:+.4f} [{less['low']:+.4f}, {less['high']:+.4f}]"
+
+
 def model_args(chunks: int) -> dict[str, Any]:
     """The shipped model with passages in so many chunks."""
     return {"pretrained": "pocket", "chunking": "passages", "max_chunks": chunks}
@@ -279,7 +311,7 @@ def difference(found: Difference | None) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = ("kl", "score", "samples", "transfer", "cost")
+    parts = ("kl", "score", "samples", "positions", "transfer", "cost")
     parser.add_argument("parts", nargs="+", choices=parts, metavar="PART", help=f"tables to make: {', '.join(parts)}")
     parser.add_argument("--output_path", type=Path, required=True, help="folder for everything that is computed")
     parser.add_argument("--chunks", type=int, nargs="+", default=[2, 5], help="(default: %(default)s)")
