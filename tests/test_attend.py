@@ -296,15 +296,26 @@ def cuda_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+# What each CUDA kernel takes.
+CUDA_KINDS = [
+    *(("flash_attn", kind) for kind in ("causal", "free")),
+    *(("cuda_flash", kind) for kind in ("causal", "free")),
+    *(("cuda_efficient", kind) for kind in ("causal", "free", "masked", "masked for each")),
+]
+
+
 @pytest.mark.usefixtures("cuda_kernels")
-@pytest.mark.parametrize("kind", ["causal", "free", "masked", "masked for each"])
-@pytest.mark.parametrize(("rows", "groups"), [(1, 1), (3, 3), (6, 3), (4, 1)])
-@pytest.mark.parametrize("backend", ["cuda_flash", "cuda_efficient"])
+@pytest.mark.parametrize(
+    ("backend", "kind", "rows", "groups"),
+    [
+        (backend, kind, rows, groups)
+        for backend, kind in CUDA_KINDS
+        for rows, groups in ((1, 1), (3, 3), (6, 3), (4, 1))
+        # Causal rows share no keys.
+        if backend != "flash_attn" and (kind != "causal" or rows == groups)
+    ],
+)
 def test_pytorchs_cuda_rungs_meet_their_contracts(backend: str, kind: str, rows: int, groups: int) -> None:
-    if "masked" in kind and backend == "cuda_flash":
-        pytest.skip("it takes no mask")
-    if kind == "causal" and rows != groups:
-        pytest.skip("causal rows share no keys")
     query, key, value = inputs(rows, 5, 5, groups, dtype=torch.bfloat16)
     mask = None
     if "masked" in kind:
@@ -334,14 +345,11 @@ class Allocations(TorchDispatchMode):
         return made
 
 
-@pytest.mark.parametrize("backend", ["flash_attn", "cuda_flash", "cuda_efficient"])
-@pytest.mark.parametrize("kind", ["causal", "free", "masked", "masked for each"])
+@pytest.mark.parametrize(("backend", "kind"), CUDA_KINDS)
 @pytest.mark.parametrize("prompts", [1, 2])
 def test_no_cuda_rung_copies_the_keys_of_grouped_heads(
     backend: str, kind: str, prompts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if "masked" in kind and backend != "cuda_efficient":
-        pytest.skip("it takes no mask")
     # Llama-3.1-8B's heads; as many queries as keys where attention is causal, else a few.
     heads, kv_heads, width, keys = 32, 8, 128, 8192
     queries = keys if kind == "causal" else 2
