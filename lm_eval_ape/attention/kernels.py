@@ -259,6 +259,8 @@ def _bias(call: Call) -> Tensor:
 def _aligned_bias(call: Call, multiple: int) -> Tensor:
     """The additive mask in memory whose rows start at multiples of `multiple` elements, of the mask's own shape."""
     bias = _bias(call)
+    if bias.shape[-1] % multiple == 0:
+        return bias
     padded = bias.new_zeros(*bias.shape[:-1], math.ceil(bias.shape[-1] / multiple) * multiple)
     padded[..., : bias.shape[-1]] = bias
     return padded[..., : bias.shape[-1]]
