@@ -315,14 +315,16 @@ CUDA_KINDS = [
         if backend != "flash_attn" and (kind != "causal" or rows == groups)
     ],
 )
-def test_pytorchs_cuda_rungs_meet_their_contracts(backend: str, kind: str, rows: int, groups: int) -> None:
-    query, key, value = inputs(rows, 5, 5, groups, dtype=torch.bfloat16)
+@pytest.mark.parametrize("keys", [5, 8])
+def test_pytorchs_cuda_rungs_meet_their_contracts(backend: str, kind: str, rows: int, groups: int, keys: int) -> None:
+    query, key, value = inputs(rows, keys, keys, groups, dtype=torch.bfloat16)
     mask = None
     if "masked" in kind:
-        mask = torch.rand(rows if "each" in kind else 1, 1, 5, 5, generator=torch.Generator().manual_seed(0)) > 0.4
+        drawn = torch.rand(rows if "each" in kind else 1, 1, keys, keys, generator=torch.Generator().manual_seed(0))
+        mask = drawn > 0.4
         mask[0, :, 2] = False
     got = attend(query, key, value, scaling=0.3, causal=kind == "causal", mask=mask, backend=backend)
-    seen = torch.ones(5, 5, dtype=torch.bool).tril() if kind == "causal" else mask
+    seen = torch.ones(keys, keys, dtype=torch.bool).tril() if kind == "causal" else mask
     assert got.lse.dtype == torch.float32
     assert_close(got, definition(query, key, value, 0.3, seen), 0.02)
 
