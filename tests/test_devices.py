@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from helpers import devices, tiny
+from helpers.everything import WORK
 from lm_eval_ape.analysis.attention import look
 from lm_eval_ape.artefacts.points import Point
 from lm_eval_ape.calibration.grid.scoring import Scorer
@@ -101,3 +102,41 @@ def test_layers_on_two_devices_read_as_on_one(family: str, settings: dict[str, A
 
     for together, apart in zip(read(laid_out=False), read(laid_out=True), strict=True):
         torch.testing.assert_close(apart, together, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("llama", {"strategy": "sequential"}),
+        ("mistral", {"strategy": "ape"}),
+        ("llama", {"strategy": "sink", "positions": "serial", "kv_cache_bytes": "1GiB"}),
+        ("llama", {"strategy": "sink+selective"}),
+        ("mistral", {"strategy": "recompute", "recompute": 0.3}),
+        ("llama", {"strategy": "cacheblend", "recompute": 0.3}),
+        ("llama", {"strategy": "value_only"}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value["strategy"],
+)
+def test_everything_that_is_asked_of_a_model_on_a_gpu_gives_what_a_cpu_gives(
+    family: str, settings: dict[str, Any]
+) -> None:
+    def answers(device: torch.device | None) -> list[Any]:
+        model = tiny.make_model(family, vocab_size=len(TOKENIZER))
+        model.set_attn_implementation("eager")
+        if device:
+            devices.place(model, device)
+        lm = ApeHFLM(pretrained=model, tokenizer=TOKENIZER, chunks=3, batch_size=2, attn_backend="eager", **settings)
+        # Slopes are left out: autograd does not know of these devices.
+        return [work(lm) for what, work in WORK.items() if what != "slopes"]
+
+    on_gpu = answers(FIRST)
+    on_cpu = answers(None)
+    for got, expected in zip(on_gpu, on_cpu, strict=True):
+        assert flat(got) == pytest.approx(flat(expected), abs=1e-10)
+
+
+def flat(value: Any) -> list[Any]:
+    """Texts and numbers in nested answers."""
+    if isinstance(value, torch.Tensor):
+        return flat(value.tolist())
+    return [leaf for one in value for leaf in flat(one)] if isinstance(value, (list, tuple)) else [value]

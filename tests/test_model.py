@@ -229,6 +229,14 @@ def test_a_missing_model_is_told_in_a_sentence() -> None:
         ApeHFLM.create_from_arg_string("strategy=ape", {"batch_size": 1})
 
 
+def test_a_loaded_model_without_a_tokenizer_asks_for_one_in_a_sentence() -> None:
+    with pytest.raises(
+        ApeError, match=r"^The tokenizer of the loaded LlamaForCausalLM cannot be loaded: .*tokenizer="
+    ) as at:
+        ApeHFLM(pretrained=tiny.make_model(), device="cpu")
+    assert len(str(at.value)) < 500
+
+
 def test_a_request_log_in_a_missing_folder_is_refused_before_anything_is_loaded() -> None:
     with pytest.raises(ApeError, match="lies in a folder that does not exist"):
         ApeHFLM("no/such-model", request_log="no/such/folder/requests.jsonl")

@@ -36,7 +36,7 @@ def loading_told(pretrained: object, what: str = "model") -> Iterator[None]:
     """Raise what is wrong with a checkpoint as an `ApeError`; other exceptions pass.
 
     Args:
-        pretrained: Its name or folder.
+        pretrained: Its name or folder; a loaded model, whose tokenizer is still to be loaded.
         what: What is loaded of it, for the sentence.
 
     Raises:
@@ -49,10 +49,18 @@ def loading_told(pretrained: object, what: str = "model") -> Iterator[None]:
     except (*_WRONG_FILES, *_STUMBLES) as error:
         if isinstance(error, RuntimeError) and _SHAPES not in str(error) and _SIZES not in str(error):
             raise
-        raise ApeError(_sentence(pretrained, what, error)) from error
+        if isinstance(pretrained, str):
+            raise ApeError(_sentence(pretrained, what, error)) from error
+        if isinstance(error, _STUMBLES):
+            # Of a loaded model no file is read that could be wrong.
+            raise
+        raise ApeError(
+            f"The tokenizer of the loaded {type(pretrained).__name__} cannot be loaded: {_reason(error)}. Give it as "
+            "tokenizer=..., loaded or by its name."
+        ) from error
 
 
-def _sentence(pretrained: object, what: str, error: Exception) -> str:
+def _sentence(pretrained: str, what: str, error: Exception) -> str:
     if isinstance(error, pickle.UnpicklingError):
         return (
             f"The {what} {pretrained} cannot be loaded: its weights are a pickle that holds more than tensors, and "
@@ -65,7 +73,7 @@ def _sentence(pretrained: object, what: str, error: Exception) -> str:
         )
     if isinstance(error, RuntimeError) and _SHAPES in str(error):
         return f"The {what} {pretrained} cannot be loaded: its weights have other shapes than its config.json says."
-    reason = " ".join(str(error).split()).rstrip(".")
+    reason = _reason(error)
     if isinstance(error, (RuntimeError, *_STUMBLES)):
         return (
             f"The {what} {pretrained} cannot be loaded: transformers fails on what its files say "
@@ -76,3 +84,8 @@ def _sentence(pretrained: object, what: str, error: Exception) -> str:
         f"The {what} {pretrained} cannot be loaded: {reason}. Give pretrained=... a folder or the name of a model on "
         "the Hugging Face hub that this machine reaches or has in its cache, with all of its files whole."
     )
+
+
+def _reason(error: Exception) -> str:
+    """What an exception says, as the end of a sentence."""
+    return " ".join(str(error).split()).rstrip(".")
