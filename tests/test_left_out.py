@@ -115,3 +115,39 @@ def test_short_pieces_read_the_prefix_and_themselves_at_once(family: str, monkey
             assert (one - other).abs().max() < EXACT
     # A window of six tokens hides some of the prefix from the longest chunk.
     assert calls[1] < calls[0] or family in {"mistral", "mixtral"}
+
+
+@pytest.mark.parametrize("positions", ["shared", "serial"])
+def test_keys_that_a_window_hides_are_not_read_and_are_found_once_a_pass(
+    positions: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny.make_model("mistral")
+    engine = Engine(model, resolve({"strategy": "sink", "positions": positions}))
+    chunks = tuple(tuple(range(number, number + 15)) for number in (5, 30))
+    prompt = Prompt((1, 2), chunks, (60, 61, 62))
+    encoded = engine.encode(prompt)
+    attend, sight = segmented_attention.attend, segmented_attention._Window.sight
+    read: list[int] = []
+    found: list[int] = []
+
+    def counted(query: Tensor, key: Tensor, *rest: Any, **options: Any) -> Any:
+        read.append(key.shape[2])
+        return attend(query, key, *rest, **options)
+
+    def spied(window: Any, segment: Any, *rest: Any) -> Any:
+        found.append(len(segment))
+        return sight(window, segment, *rest)
+
+    monkeypatch.setattr(segmented_attention, "attend", counted)
+    monkeypatch.setattr(segmented_attention._Window, "sight", spied)
+    window = model.config.sliding_window
+    with engine.tail(encoded) as tail:
+        tail.read(prompt.query, keep=1)
+        # The first of three queries stands at `start` and sees keys less than a window before it.
+        (context,) = [segment for segment in encoded.segments if segment.role == "context"]
+        seen = int((encoded.start - context.positions < window).sum())
+    assert 0 < seen < len(context)
+    layers = model.config.num_hidden_layers
+    assert read.count(seen) == layers
+    assert len(context) not in read
+    assert found.count(len(context)) == 1

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -256,7 +256,7 @@ class _Rows:
             ask = ContextQuery(query, scaling, mask, softcap, _tokens(self.mask), other_lse)
             attended = read_selected(ask, segment, self.layer, self.number, scaled)
         else:
-            seen, mask = self.window.sight(segment, length, query.device)
+            seen, mask = self._sight(segment, length, query.device)
             attended = attend(
                 query,
                 keys[:, :, seen],
@@ -272,6 +272,14 @@ class _Rows:
         tempered = segment.role == "context" or reading.tempers_prefix
         visible = self._visible(segment) if reading.probe is not None else None
         return Part(segment.role, keys, temperature, visible, attended, scaled(attended) if tempered else attended)
+
+    def _sight(self, segment: Segment, queries: int, device: torch.device) -> _Sight:
+        """What the window lets the queries see, found in the first layer that has it."""
+        sights, name, asked = self.layer.reading.sights, (id(segment), self.window.size), (self.window, queries, device)
+        if name not in sights or sights[name][0] != asked:
+            sights[name] = asked, self.window.sight(segment, queries, device)
+        found: _Sight = sights[name][1]
+        return found
 
     def _visible(self, segment: Segment) -> Tensor | None:
         """Which of a segment's keys the queries have read, for a probe; None for all."""
@@ -294,6 +302,18 @@ def _distinct(query: Tensor, temperature: float | Tensor) -> tuple[Tensor, float
 def _tokens(mask: Tensor | None) -> Tensor | None:
     """Which queries are tokens, `(rows, query)`: padding does not see itself. None where all are."""
     return None if mask is None else mask[:, 0, :, -mask.shape[2] :].diagonal(dim1=-2, dim2=-1)
+
+
+class _Sight(NamedTuple):
+    """The keys of a segment that some query sees.
+
+    Attributes:
+        seen: Which of the segment's keys they are.
+        mask: Which of them each query sees, boolean `(1, 1, queries, seen)`; None for all.
+    """
+
+    seen: slice | Tensor
+    mask: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -322,20 +342,16 @@ class _Window:
         """Which keys the queries see, boolean `(1, 1, queries, tokens)`; None for all."""
         return self._mask(segment.positions, queries).to(device) if self.cuts(segment) else None
 
-    def sight(self, segment: Segment, queries: int, device: torch.device) -> tuple[slice | Tensor, Tensor | None]:
-        """The keys that some query sees, so that no others are read.
-
-        Returns:
-            Which of the segment's keys they are, and among them the mask, `(1, 1, queries, seen)`; None for all.
-        """
+    def sight(self, segment: Segment, queries: int, device: torch.device) -> _Sight:
+        """The keys that some query sees, so that no others are read."""
         if self.size is None or not self.cuts(segment):
-            return slice(None), None
+            return _Sight(slice(None), None)
         # The first query sees farthest back.
         seen = (self._first(queries) - segment.positions < self.size).nonzero().squeeze(1)
         mask = self._mask(segment.positions[seen], queries)
         start, stop = int(seen[0]), int(seen[-1]) + 1
         which = slice(start, stop) if stop - start == len(seen) else seen.to(device)
-        return which, None if mask.all() else mask.to(device)
+        return _Sight(which, None if mask.all() else mask.to(device))
 
     @property
     def _last(self) -> int:

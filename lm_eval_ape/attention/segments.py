@@ -133,6 +133,7 @@ class BatchReading:
         alike: Whether all rows of an encoded prompt read the same tokens in the first pass. Its first layer then
             attends once for each T.
         used: Counts the rungs that served.
+        sights: By segment and window, which keys the last pass's queries see, found once for all layers of a window.
     """
 
     encoded_prompts: tuple[EncodedPrompt, ...]
@@ -146,6 +147,7 @@ class BatchReading:
     probe: Probe | None = None
     alike: bool = False
     used: Counter[str] = field(default_factory=Counter)
+    sights: dict[tuple[int, int | None], Any] = field(default_factory=dict)
 
     @property
     def tempers_prefix(self) -> bool:
