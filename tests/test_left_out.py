@@ -13,6 +13,7 @@ from helpers import tiny
 from lm_eval_ape.attention import segmented_attention
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import BatchReading, EncodedPrompt, SegmentedCache
+from lm_eval_ape.attention.window import Window
 from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import resolve
@@ -126,7 +127,7 @@ def test_keys_that_a_window_hides_are_not_read_and_are_found_once_a_pass(
     chunks = tuple(tuple(range(number, number + 15)) for number in (5, 30))
     prompt = Prompt((1, 2), chunks, (60, 61, 62))
     encoded = engine.encode(prompt)
-    attend, sight = segmented_attention.attend, segmented_attention._Window.sight
+    attend, sight = segmented_attention.attend, Window.sight
     read: list[int] = []
     found: list[int] = []
 
@@ -139,7 +140,7 @@ def test_keys_that_a_window_hides_are_not_read_and_are_found_once_a_pass(
         return sight(window, segment, *rest)
 
     monkeypatch.setattr(segmented_attention, "attend", counted)
-    monkeypatch.setattr(segmented_attention._Window, "sight", spied)
+    monkeypatch.setattr(Window, "sight", spied)
     window = model.config.sliding_window
     with engine.tail(encoded) as tail:
         tail.read(prompt.query, keep=1)

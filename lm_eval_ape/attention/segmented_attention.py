@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from lm_eval_ape.attention.recomputed_tokens import RecomputedLayer
 from lm_eval_ape.attention.row_statistics import Asked, Part
 from lm_eval_ape.attention.segments import BatchReading, Role, Segment, SegmentedLayer
 from lm_eval_ape.attention.selected_chunks import ContextQuery, read_selected, visible_tokens
+from lm_eval_ape.attention.window import Sight, Window
 from lm_eval_ape.errors import ApeError
 
 ATTENTION_NAME = "lm_eval_ape"
@@ -102,7 +103,7 @@ def _prefix_to_join(layer: SegmentedLayer, query: Tensor, key: Tensor, window: i
         return None
     (encoded,) = reading.encoded_prompts
     (segment,) = encoded.segments
-    cut = _Window(window, encoded.start, length).cuts(segment)
+    cut = Window(window, encoded.start, length).cuts(segment)
     if segment.role != "prefix" or reading.tempers_prefix or len(segment) > length or cut:
         return None
     return segment
@@ -173,7 +174,7 @@ def _encoded_prompts(
             asked._replace(query=asked.query[part]),
             key[part],
             None if mask is None else mask[part],
-            _Window(window, encoded.start, key.shape[2]),
+            Window(window, encoded.start, key.shape[2]),
             _factors(reading, layer.index, part, repeats, asked.query.device),
             alike=reading.alike and layer.index == 0 and key.shape[2] == asked.query.shape[2],
         )
@@ -200,7 +201,7 @@ class _Rows:
     asked: Asked
     keys: Tensor
     mask: Tensor | None
-    window: _Window
+    window: Window
     factors: Mapping[Role, tuple[float | Tensor, float | Tensor]]
     alike: bool
 
@@ -273,12 +274,12 @@ class _Rows:
         visible = self._visible(segment) if reading.probe is not None else None
         return Part(segment.role, keys, temperature, visible, attended, scaled(attended) if tempered else attended)
 
-    def _sight(self, segment: Segment, queries: int, device: torch.device) -> _Sight:
+    def _sight(self, segment: Segment, queries: int, device: torch.device) -> Sight:
         """What the window lets the queries see, found in the first layer that has it."""
         sights, name, asked = self.layer.reading.sights, (id(segment), self.window.size), (self.window, queries, device)
         if name not in sights or sights[name][0] != asked:
             sights[name] = asked, self.window.sight(segment, queries, device)
-        found: _Sight = sights[name][1]
+        found: Sight = sights[name][1]
         return found
 
     def _visible(self, segment: Segment) -> Tensor | None:
@@ -302,70 +303,6 @@ def _distinct(query: Tensor, temperature: float | Tensor) -> tuple[Tensor, float
 def _tokens(mask: Tensor | None) -> Tensor | None:
     """Which queries are tokens, `(rows, query)`: padding does not see itself. None where all are."""
     return None if mask is None else mask[:, 0, :, -mask.shape[2] :].diagonal(dim1=-2, dim2=-1)
-
-
-class _Sight(NamedTuple):
-    """The keys of a segment that some query sees.
-
-    Attributes:
-        seen: Which of the segment's keys they are.
-        mask: Which of them each query sees, boolean `(1, 1, queries, seen)`; None for all.
-    """
-
-    seen: slice | Tensor
-    mask: Tensor | None
-
-
-@dataclass(frozen=True)
-class _Window:
-    """A sliding window over positions, seen from the tail's last columns.
-
-    Attributes:
-        size: The layer's window, or None.
-        start: Position of the tail's first column.
-        tail: Columns of the tail so far; the queries are its last ones.
-    """
-
-    size: int | None
-    start: int
-    tail: int
-
-    def hides(self, segment: Segment, queries: int) -> bool:
-        """Whether no query sees any key of a segment."""
-        return self.size is not None and self._first(queries) - segment.last >= self.size
-
-    def cuts(self, segment: Segment) -> bool:
-        """Whether some query does not see some key of a segment."""
-        return self.size is not None and self._last - segment.first >= self.size
-
-    def mask(self, segment: Segment, queries: int, device: torch.device) -> Tensor | None:
-        """Which keys the queries see, boolean `(1, 1, queries, tokens)`; None for all."""
-        return self._mask(segment.positions, queries).to(device) if self.cuts(segment) else None
-
-    def sight(self, segment: Segment, queries: int, device: torch.device) -> _Sight:
-        """The keys that some query sees, so that no others are read."""
-        if self.size is None or not self.cuts(segment):
-            return _Sight(slice(None), None)
-        # The first query sees farthest back.
-        seen = (self._first(queries) - segment.positions < self.size).nonzero().squeeze(1)
-        mask = self._mask(segment.positions[seen], queries)
-        start, stop = int(seen[0]), int(seen[-1]) + 1
-        which = slice(start, stop) if stop - start == len(seen) else seen.to(device)
-        return _Sight(which, None if mask.all() else mask.to(device))
-
-    @property
-    def _last(self) -> int:
-        """Position of the last query."""
-        return self.start + self.tail - 1
-
-    def _first(self, queries: int) -> int:
-        """Position of the first query."""
-        return self._last - queries + 1
-
-    def _mask(self, positions: Tensor, queries: int) -> Tensor:
-        places = torch.arange(self._first(queries), self._last + 1).unsqueeze(1)
-        assert self.size is not None
-        return (places - positions < self.size)[None, None]
 
 
 def _factors(
