@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # All that is open on a GPU, in the order of its worth, and one file with everything to send back:
 #
-#     make setup && .venv/bin/pip install --upgrade torch   # a CUDA build; flash-attn too, if it is to be measured
-#     benchmarks/gpu.sh                                      # about an hour on an H100
+#     make setup             # PyPI's PyTorch for Linux is a CUDA build; install flash-attn too, if it is to be measured
+#     benchmarks/gpu.sh
 #
 #     --output_path DIR   where figures and logs go (default: out/gpu); what is done there is not done again
 #     --tiny              the same commands on the CPU at a tiny size, to try the script itself
 #
-# PYTHON is the interpreter (default: .venv/bin/python). A step that fails is named, the others go on, and the exit
+# PYTHON is the interpreter (default: that of make setup). A step that fails is named, the others go on, and the exit
 # status says so.
 set -uo pipefail
 
@@ -20,9 +20,14 @@ while [ $# -gt 0 ]; do
         *) echo "gpu.sh: there is no option $1; see gpu.sh --help" >&2; exit 2 ;;
     esac
 done
+here=$(cd "$(dirname "$0")/.." && pwd)
+python=${PYTHON:-$here/.venv/bin/python}
+if ! command -v "$python" > /dev/null; then
+    echo "gpu.sh: there is no $python: run make setup first, or set PYTHON to an interpreter with the package" >&2
+    exit 2
+fi
 mkdir -p "$out" && out=$(cd "$out" && pwd)
-cd "$(dirname "$0")/.." || exit
-python=${PYTHON:-.venv/bin/python}
+cd "$here" || exit
 export HF_HUB_OFFLINE=1
 
 failed=()

@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, PreTrainedConfig, PreTrainedModel
 
 from helpers import devices, tiny
 from helpers.devices import Watch
@@ -40,6 +40,11 @@ POINTS = [Point(0.6 + 0.1 * t, 0.6 + 0.1 * s) for t in range(7) for s in range(7
 STEPS = 8
 
 
+def without_numbers(config: PreTrainedConfig) -> PreTrainedModel:
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
+
+
 def gemma_4b(layers: int) -> PreTrainedModel:
     """Gemma 3's layers, of six five with a window of 1,024 tokens."""
     config = Gemma3TextConfig(
@@ -52,8 +57,7 @@ def gemma_4b(layers: int) -> PreTrainedModel:
         sliding_window=1024,
         max_position_embeddings=131072,
     )
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
+    return without_numbers(config)
 
 
 def llama_8b(layers: int) -> PreTrainedModel:
@@ -67,8 +71,7 @@ def llama_8b(layers: int) -> PreTrainedModel:
         max_position_embeddings=131072,
         rope_theta=500000.0,
     )
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
+    return without_numbers(config)
 
 
 def prompt_of(tokens: int, chunks: int) -> Prompt:

@@ -70,6 +70,6 @@ class Window:
         return self._last - queries + 1
 
     def _mask(self, positions: Tensor, queries: int) -> Tensor:
-        places = torch.arange(self._first(queries), self._last + 1).unsqueeze(1)
         assert self.size is not None
+        places = torch.arange(self._first(queries), self._last + 1).unsqueeze(1)
         return (places - positions < self.size)[None, None]

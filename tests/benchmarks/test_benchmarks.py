@@ -89,13 +89,18 @@ def test_one_script_makes_all_figures_of_a_gpu_and_goes_on_where_it_ended(tmp_pa
     assert re.findall(r"^== (\w+)", again.stdout, re.MULTILINE) == ["kernels"]
 
 
-def test_the_gpu_script_says_what_it_wants() -> None:
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([str(FOLDER / "gpu.sh"), *words], capture_output=True, text=True, check=False)
+def test_the_gpu_script_says_what_it_wants(tmp_path: Path) -> None:
+    def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        command, given = [str(FOLDER / "gpu.sh"), *words], {**os.environ, **environment}
+        return subprocess.run(command, env=given, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     assert "--tiny" in run("--help").stdout
     wrong = run("--fast")
     assert (wrong.returncode, wrong.stderr) == (2, "gpu.sh: there is no option --fast; see gpu.sh --help\n")
+    alone = run(PYTHON="/nowhere/python")
+    assert alone.returncode == 2
+    assert alone.stderr.startswith("gpu.sh: there is no /nowhere/python: run make setup first")
+    assert not list(tmp_path.iterdir())
 
 
 def test_operations_are_counted_as_the_formulas_say() -> None:
