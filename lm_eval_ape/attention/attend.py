@@ -72,6 +72,8 @@ def attend(
 def fold_rows(tensor: Tensor, key: Tensor, rows: int) -> Tensor:
     """`(groups * rows, kv_heads * rep, query, x)` to `(groups, kv_heads, rows * rep * query, x)`."""
     groups, kv_heads = key.shape[:2]
+    if rows == 1:
+        return tensor.reshape(groups, kv_heads, -1, tensor.shape[-1])
     split = tensor.reshape(groups, rows, kv_heads, -1, *tensor.shape[2:])
     return split.transpose(1, 2).reshape(groups, kv_heads, -1, tensor.shape[-1])
 
@@ -79,6 +81,8 @@ def fold_rows(tensor: Tensor, key: Tensor, rows: int) -> Tensor:
 def unfold_rows(tensor: Tensor, rows: int, heads: int, length: int) -> Tensor:
     """The inverse of `fold_rows`: back to `(groups * rows, heads, query, x)`."""
     groups, kv_heads, _, width = tensor.shape
+    if rows == 1:
+        return tensor.reshape(groups, heads, length, width)
     split = tensor.reshape(groups, kv_heads, rows, heads // kv_heads, length, width)
     return split.transpose(1, 2).reshape(groups * rows, heads, length, width)
 

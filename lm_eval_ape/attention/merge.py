@@ -85,6 +85,8 @@ def scale_context(context: Attended, temperature: float | Tensor, scale: float |
 
 def _times(lse: Tensor, factor: float | Tensor) -> Tensor:
     """Multiply, keeping `-inf` (no key at all) as it is whatever the factor."""
+    if not isinstance(factor, Tensor) and factor >= torch.finfo(lse.dtype).tiny:
+        return lse if factor == 1 else lse * factor
     if not (isinstance(factor, Tensor) and factor.requires_grad):
         return torch.where(lse == -math.inf, lse, lse * factor)
     # Infinity must not reach the product either: a factor's gradient would be 0 * inf.
