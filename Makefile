@@ -64,11 +64,14 @@ fuzz: .venv/ready ## the property tests alone, fifty times as many examples, oth
 mutations: .venv/ready ## try every small wrong change of the modules that make the numbers, an hour on two quiet cores
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python tests/mutations.py --jobs $(JOBS)
 
-check: lint types layers ## ruff, mypy and import-linter, as pre-commit runs them
+check: lint types layers ## ruff, mypy, import-linter and schemas, as pre-commit runs the first three
 
-lint: .venv/ready ## ruff: rules and format
+lint: .venv/ready ## ruff: rules and format; the files that a host reads, against their published schemas
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 
 types: .venv/ready ## mypy, on the package as it is installed
 	$(BIN)/python .ci/installed.py mypy
