@@ -85,7 +85,8 @@ def candidates(frontier: Frontier, chosen_by: str) -> RichTable:
     table = RichTable(
         title=f"{len(frontier.candidates)} encodings{takes}",
         caption="cost: operations up to the first new token, share of the sequential model's; *: no other encoding is "
-        "both cheaper and closer; encoding s: of a prompt, without its query",
+        "both cheaper and closer; encoding s: of a prompt, without its query, where its chunks "
+        "had not been kept",
     )
     kept = [number for number in range(len(HEADERS)) if number != _REPORT_ONLY]
     for number in kept:

@@ -21,6 +21,7 @@ from lm_eval_ape.calibration.grid.scoring import Score, Scorer
 from lm_eval_ape.calibration.objective.keys import score_key
 from lm_eval_ape.calibration.objective.objective import SIGNALS, Objective, Signal
 from lm_eval_ape.calibration.objective.teacher import Teacher, TeacherStore
+from lm_eval_ape.encoding.kv_store.store import KVStore
 from lm_eval_ape.engine.non_finite import explained
 from lm_eval_ape.engine.served_model import ServedModel
 from lm_eval_ape.errors import ApeError
@@ -28,6 +29,9 @@ from lm_eval_ape.harness.model_facts import model_key
 from lm_eval_ape.harness.samples import Sample
 from lm_eval_ape.runtime.clock import now
 from lm_eval_ape.storage.journal import Journal
+
+# Of a prompt's tokens, the share that may come from the store where what encoding took is of any worth: a prefix.
+FOUND_AT_MOST = 0.05
 
 
 class Measured(NamedTuple):
@@ -124,7 +128,8 @@ class Meter:
         on_scored(len(points) - len(missing))
         if missing:
             seconds, scores = self._score(sample, missing, on_scored)
-            self._note(key, seconds)
+            if seconds is not None:
+                self._note(key, seconds)
             keys = list(map(key_of, missing))
             known.update(zip(keys, scores, strict=True))
             values = [score.values for score in scores]
@@ -132,7 +137,10 @@ class Meter:
         return [known[key_of(point)] for point in points]
 
     def encoding_seconds(self, sample: Sample) -> float | None:
-        """What encoding a sample took under the present settings, recomputed tokens included; None if not known."""
+        """What encoding a sample took under the present settings, recomputed tokens included.
+
+        None if that is not known, or if the chunks had been kept.
+        """
         return self.seconds.get(self._key(sample))
 
     def teacher_seconds(self, sample: Sample) -> float | None:
@@ -165,16 +173,19 @@ class Meter:
 
     def _score(
         self, sample: Sample, points: Sequence[Candidate], on_scored: Callable[[int], Any]
-    ) -> tuple[float, list[Score]]:
-        """What encoding took, in seconds, and each point's score."""
+    ) -> tuple[float | None, list[Score]]:
+        """What encoding took, in seconds (None where it was found), and each point's score."""
         engine, prompt, name = self.lm.engine, sample.prompt, str(sample)
 
-        def score() -> tuple[float, list[Score]]:
+        def score() -> tuple[float | None, list[Score]]:
             teacher = self.teacher(sample)
+            kept = _tokens_found(engine.store)
             start = now(engine.device)
-            encoded = self.lm.engine.encode(prompt)
+            encoded = engine.encode(prompt)
             seconds = now(engine.device) - start
-            return seconds, self.scorer.score(encoded, prompt, teacher, points, sample=name, on_scored=on_scored)
+            found = _tokens_found(engine.store) - kept
+            timed = seconds if found <= FOUND_AT_MOST * len(prompt.ids) else None
+            return timed, self.scorer.score(encoded, prompt, teacher, points, sample=name, on_scored=on_scored)
 
         try:
             return explained(self.lm, score)
@@ -185,3 +196,8 @@ class Meter:
                 f"{name}: memory does not suffice to read its {len(prompt.ids)} tokens once; free some, choose shorter "
                 "samples (max_length=... in model_args leaves longer ones out) or load the model in a smaller dtype."
             ) from error
+
+
+def _tokens_found(store: KVStore | None) -> int:
+    """Of how many tokens keys and values have been found so far."""
+    return store.counts.hit_tokens if store else 0

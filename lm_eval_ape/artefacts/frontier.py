@@ -56,7 +56,8 @@ class Tried(Part):
         arguments: Model arguments that make it, beside those that all have in common.
         operations: Floating-point operations a prompt, up to the first new token.
         share: Of the sequential model's operations.
-        seconds: What encoding a prompt took, without the query.
+        seconds: What encoding a prompt took, without the query; None where its chunks had been kept, or it is not
+            known.
         samples: How many it was measured on.
         best: It at its best point; None where it was not measured.
         frontier: Whether no other one is both cheaper and closer.

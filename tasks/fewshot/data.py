@@ -110,6 +110,7 @@ def load_fewshot(
                 "context": "\n\n".join(f"Text: {text}\nLabel: {label}" for text, label in shown),
                 "input": query.text,
                 "answers": [query.label],
+                "labels": sorted({label for _, label in shown}),
             }
         )
     return {"test": Dataset.from_list(docs)}

@@ -12,9 +12,14 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]
 
     Returns:
         `accuracy`: 1 where the response's first line is the label, but for case, white space and a last full stop.
+        `shown_label`: 1 where it is any label of the demonstrations. What is lost here is which labels there are; what
+            `accuracy` loses beyond it is the choice among them.
     """
-    first = results[0].strip().split("\n")[0]
-    return {"accuracy": float(_plain(first) == _plain(doc["answers"][0]))}
+    first = _plain(results[0].strip().split("\n")[0])
+    return {
+        "accuracy": float(first == _plain(doc["answers"][0])),
+        "shown_label": float(first in map(_plain, doc["labels"])),
+    }
 
 
 def _plain(label: str) -> str:

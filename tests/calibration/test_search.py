@@ -41,9 +41,11 @@ def names(given: Mapping[str, Any], **more: Any) -> list[str]:
     return [one.name for one in space(options.model_args, options.candidates, options.search).encodings]
 
 
-def searched(make: MakeOptions, folder: Path | None = None, **given: Any) -> Content:
+def searched(
+    make: MakeOptions, folder: Path | None = None, model: Mapping[str, Any] | None = None, **given: Any
+) -> Content:
     chosen = {**SMALL, "temperatures": None, "scales": None, **given}
-    read = make({"chunk_tokens": None}, output_path=folder and str(folder), **chosen)
+    read = make({"chunk_tokens": None, **(model or {})}, output_path=folder and str(folder), **chosen)
     read["model_args"] = {name: value for name, value in read["model_args"].items() if value is not None}
     return calibrate(Options.read({name: value for name, value in read.items() if value is not None}))
 
@@ -226,6 +228,14 @@ def test_each_candidates_cost_is_what_its_prompts_count(options: MakeOptions, ch
             whole = np.mean([PromptOperations(shape, 0, [count - 1], 1).sequential for count in lengths])
             assert one.operations / one.share == pytest.approx(whole, rel=1e-9)
             assert settings.positions == content.settings["positions"]
+
+
+def test_an_encoding_whose_chunks_were_kept_has_no_time(options: MakeOptions) -> None:
+    given = {"candidates": "parallel,sink,sink[positions=serial]", "search": ["chunks=3"], "race": False}
+    for kept, timed in (("0", [True, True, True]), ("64MiB", [True, True, False])):
+        frontier = searched(options, model={"kv_cache_bytes": kept}, **given).frontier
+        assert frontier
+        assert [one.seconds is not None for one in frontier.candidates] == timed
 
 
 def test_everything_recomputed_is_at_no_distance_and_costs_more_than_the_sequential_model(

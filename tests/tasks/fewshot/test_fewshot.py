@@ -95,19 +95,26 @@ def test_too_few_texts_are_an_error(fewshot_dir: str) -> None:
         rows(fewshot_dir, fewshot_examples=93)
 
 
+def test_a_row_names_the_labels_that_its_demonstrations_show(fewshot_dir: str) -> None:
+    for row in rows(fewshot_dir, "trec_fine", fewshot_examples=6):
+        assert row["labels"] == sorted({label for _, label in shown(row)})
+
+
 @pytest.mark.parametrize(
-    ("response", "accuracy"),
+    ("response", "accuracy", "shown_label"),
     [
-        (" human beings", 1.0),
-        (" Human  beings.\n\nText: more", 1.0),
-        ("\nhuman beings\nand", 1.0),
-        (" human", 0.0),
-        (" human beings and entities", 0.0),
-        ("", 0.0),
+        (" human beings", 1.0, 1.0),
+        (" Human  beings.\n\nText: more", 1.0, 1.0),
+        ("\nhuman beings\nand", 1.0, 1.0),
+        (" Entities.", 0.0, 1.0),
+        (" human", 0.0, 0.0),
+        (" human beings and entities", 0.0, 0.0),
+        ("", 0.0, 0.0),
     ],
 )
-def test_a_response_is_right_where_its_first_line_is_the_label(response: str, accuracy: float) -> None:
-    assert process_results({"answers": ["human beings"]}, [response]) == {"accuracy": accuracy}
+def test_a_response_is_scored_by_its_first_line(response: str, accuracy: float, shown_label: float) -> None:
+    doc = {"answers": ["human beings"], "labels": ["entities", "human beings"]}
+    assert process_results(doc, [response]) == {"accuracy": accuracy, "shown_label": shown_label}
 
 
 def test_all_tasks_load_through_the_harness(fewshot_dir: str) -> None:
