@@ -47,6 +47,17 @@ def share(name: str, value: object) -> float:
     return float(value)
 
 
+def switch(name: str, value: object) -> bool:
+    """Return true or false.
+
+    Raises:
+        ApeError: It is something else.
+    """
+    if not isinstance(value, bool):
+        raise ApeError(f"{name} must be true or false, but got {value!r}.")
+    return value
+
+
 def path_text(name: str, value: object) -> str:
     """Return the text of a path.
 

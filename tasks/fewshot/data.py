@@ -14,13 +14,13 @@ from datasets import Dataset
 from lm_eval_ape.errors import ApeError
 from lm_eval_ape.tasks.draws import Draws
 from lm_eval_ape.tasks.hub import hub_rows
-from lm_eval_ape.tasks.options import path_text, refuse_unknown, whole_number
+from lm_eval_ape.tasks.options import path_text, refuse_unknown, switch, whole_number
 from lm_eval_ape.tasks.rows import Row, read_jsonl_file
 from lm_eval_ape.tasks.splits import Part, part_rows
 
-OPTIONS = ("fewshot_examples", "fewshot_rows", "fewshot_dir", "fewshot_seed")
+OPTIONS = ("fewshot_examples", "fewshot_rows", "fewshot_name_labels", "fewshot_dir", "fewshot_seed")
 PROMPT = (
-    "Each of these texts is followed by its label. Label the last text with one of the same labels.\n\n"
+    "Each of these texts is followed by its label.{named} Label the last text with one of the same labels.\n\n"
     "{context}\n\n"
     "Text: {input}\n"
     "Label:"
@@ -63,6 +63,7 @@ def load_fewshot(
     fewshot_part: Part = "all",
     fewshot_examples: int = 200,
     fewshot_rows: int = 500,
+    fewshot_name_labels: bool = False,
     fewshot_dir: str | None = None,
     fewshot_seed: int = 0,
     **metadata: object,
@@ -76,6 +77,7 @@ def load_fewshot(
         fewshot_part: `calibration` (32 rows), `test` (the others) or `all`; see `lm_eval_ape.tasks.splits`.
         fewshot_examples: Demonstrations of a row, other ones in every row.
         fewshot_rows: Rows of both parts together, at most; as many as there are different texts.
+        fewshot_name_labels: Whether the instruction before the demonstrations names the labels that they show.
         fewshot_dir: Folder with `trec/train.jsonl`, `trec/test.jsonl` and the same of `banking77`, in the form in which
             the hub has them (fields `text` and the label's); None for the hub.
         fewshot_seed: Another number gives other rows and demonstrations.
@@ -90,6 +92,7 @@ def load_fewshot(
     examples = whole_number("fewshot_examples", fewshot_examples, 1)
     most = whole_number("fewshot_rows", fewshot_rows, 1)
     seed = whole_number("fewshot_seed", fewshot_seed, 0)
+    name_labels = switch("fewshot_name_labels", fewshot_name_labels)
     source = SOURCES[fewshot_dataset]
     train, test = (_read(source, split, fewshot_dir) for split in ("train", "test"))
     if len(train) <= examples:
@@ -104,13 +107,15 @@ def load_fewshot(
         query = queries[number]
         draws = Draws(f"fewshot {fewshot_dataset} {seed} {number}")
         shown = demonstrations(classes, examples, query.text, draws)
+        labels = sorted({label for _, label in shown})
         docs.append(
             {
                 "_id": f"{fewshot_dataset}-{seed}-{examples}-{number}",
                 "context": "\n\n".join(f"Text: {text}\nLabel: {label}" for text, label in shown),
                 "input": query.text,
                 "answers": [query.label],
-                "labels": sorted({label for _, label in shown}),
+                "labels": labels,
+                "named": labels if name_labels else [],
             }
         )
     return {"test": Dataset.from_list(docs)}
@@ -118,7 +123,8 @@ def load_fewshot(
 
 def prompt(doc: dict[str, Any]) -> str:
     """The prompt for one row."""
-    return PROMPT.format(context=doc["context"], input=doc["input"])
+    named = f" The labels are {', '.join(doc['named'])}." if doc["named"] else ""
+    return PROMPT.format(named=named, context=doc["context"], input=doc["input"])
 
 
 def demonstrations(classes: Mapping[str, Sequence[Example]], count: int, query: str, draws: Draws) -> list[Example]:

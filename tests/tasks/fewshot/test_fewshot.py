@@ -90,6 +90,13 @@ def test_items_can_be_cut_at_the_default_separator(fewshot_dir: str) -> None:
     assert prompt(row).endswith(f"\n\nText: {row['input']}\nLabel:")
 
 
+def test_labels_are_named_before_the_examples_where_that_is_asked_for(fewshot_dir: str) -> None:
+    plain, named = (rows(fewshot_dir, "banking77", fewshot_name_labels=named)[0] for named in (False, True))
+    sentence = f" The labels are {', '.join(plain['labels'])}."
+    assert prompt(named).replace(sentence, "") == prompt(plain)
+    assert prompt(named).index(sentence) < prompt(named).index(named["context"])
+
+
 def test_too_few_texts_are_an_error(fewshot_dir: str) -> None:
     with pytest.raises(ApeError, match="has 93 different texts, too few for fewshot_examples=93"):
         rows(fewshot_dir, fewshot_examples=93)
