@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -289,6 +289,28 @@ def test_the_host_waits_for_no_layer_and_for_a_few_numbers_a_token(strategy: str
     assert few["scored, teacher"].total() <= 16
     assert few["scored, own"].total() <= 3 * STEPS + 8
     assert few["a new token"].total() <= 16
+
+
+def started(layers: int, strategy: str | None) -> Counter[str]:
+    """The operations that one new token starts, by transformers' own attention without a strategy."""
+    prompt = prompt_of(8192, 4)
+    with stand_in(layers, strategy or "sequential") as phases, ExitStack() as stack:
+        engine = phases.engine
+        tail = engine.sequential_tail()
+        if strategy:
+            tail = stack.enter_context(engine.tail(engine.encode(prompt)))
+        tail.read(prompt.query if strategy else prompt.ids, keep=1)
+        phases.watch.started.clear()
+        tail.read([3], keep=1)
+        return phases.watch.started
+
+
+@pytest.mark.parametrize("strategy", ["sink", "ape"])
+def test_a_new_token_starts_at_most_a_dozen_operations_a_layer_more_than_in_one_sequence(strategy: str) -> None:
+    own, theirs = (started(4, name).total() - started(2, name).total() for name in (strategy, None))
+    print(f"{strategy}: {own / 2:g} operations a layer, {theirs / 2:g} in one sequence")
+    assert theirs / 2 > 20
+    assert (own - theirs) / 2 <= 12
 
 
 PROMPT = Prompt((1, 5, 6), ((7, 8, 9, 10), (11, 12, 13), (14, 15, 16, 17)), (18, 19, 20))

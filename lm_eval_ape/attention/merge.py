@@ -44,14 +44,20 @@ def merge(groups: Sequence[Attended]) -> Attended:
     """
     if len(groups) == 1:
         return groups[0]
+    return Attended(merged_output(groups), torch.stack([group.lse for group in groups]).logsumexp(0))
+
+
+def merged_output(groups: Sequence[Attended]) -> Tensor:
+    """The output of `merge` alone, in few small operations: a new token waits for each of them in every layer."""
+    if len(groups) == 1:
+        return groups[0].out
     lses = torch.stack([group.lse for group in groups])
-    lse = torch.logsumexp(lses, dim=0)
-    # A query without any key has lse = -inf; subtracting 0 there instead keeps its weights at exp(-inf) = 0.
-    weights = torch.exp(lses - lse.masked_fill(lse == -math.inf, 0.0)).unsqueeze(-1)
+    # A query without any key has -inf everywhere, of which softmax would make NaN; what it averages then is all zeros.
+    weights = lses.clamp_min_(torch.finfo(lses.dtype).min).softmax(0).unsqueeze(-1)
     out = groups[0].out * weights[0]
     for group, weight in zip(groups[1:], weights[1:], strict=True):
         out = torch.addcmul(out, group.out.to(out.dtype), weight)
-    return Attended(out, lse)
+    return out
 
 
 def with_sinks(attended: Attended, sinks: Tensor) -> Attended:

@@ -20,7 +20,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
 from lm_eval_ape.attention.attend import attend
-from lm_eval_ape.attention.merge import Attended, merge, scale_context, with_sinks
+from lm_eval_ape.attention.merge import Attended, merge, merged_output, scale_context, with_sinks
 from lm_eval_ape.attention.over_layers import choose_over_layers
 from lm_eval_ape.attention.recomputed_tokens import RecomputedLayer
 from lm_eval_ape.attention.row_statistics import Asked, Part
@@ -221,10 +221,11 @@ class _Rows:
             if part := self.read(segment, groups):
                 groups.append(part.weighed)
                 parts.append(part)
+        if (probe := self.layer.reading.probe) is None:
+            return merged_output(groups)
         together = merge(groups)
-        if (probe := self.layer.reading.probe) is not None:
-            parts.append(Part("query", self.keys, 1.0, self.mask, alone, alone))
-            probe.record((self.layer.index, self.number), self.asked, parts, together.lse)
+        parts.append(Part("query", self.keys, 1.0, self.mask, alone, alone))
+        probe.record((self.layer.index, self.number), self.asked, parts, together.lse)
         return together.out
 
     def read(self, segment: Segment, others: Sequence[Attended]) -> Part | None:

@@ -47,12 +47,14 @@ class Watch:
     Attributes:
         held: Where the tensors' numbers are; on `meta` there are none.
         waits: By operation, how often the host waited for a number of a device.
+        started: By operation, how often one was started there that does more than make memory or look at it.
         live: Bytes of all tensors there.
         peak: The most that there ever were.
     """
 
     held: torch.device
     waits: Counter[str] = field(default_factory=Counter)
+    started: Counter[str] = field(default_factory=Counter)
     live: int = 0
     peak: int = 0
     _known: set[int] = field(default_factory=set)
@@ -115,6 +117,8 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         raise RuntimeError(f"{func} on tensors of {', '.join(sorted(map(str, devices)))}")
     device = torch.device(asked) if asked is not None else leaves[0].device if copies else next(iter(devices), CPU)
     _note_wait(func, args, leaves, devices, device)
+    if device.type != "cpu" and not _starts_nothing(func):
+        _watch.started[str(func)] += 1
 
     def real(leaf: Any) -> Any:
         return leaf.held if isinstance(leaf, Elsewhere) else leaf
@@ -139,6 +143,11 @@ def _note_wait(func: Any, args: Any, leaves: list[Tensor], devices: set[torch.de
     )
     if func is aten._local_scalar_dense.default or leaving or picked or func in _DATA_DEPENDENT:
         _watch.waits[str(func)] += 1
+
+
+def _starts_nothing(func: Any) -> bool:
+    looks = any(one.alias_info is not None and not one.alias_info.is_write for one in func._schema.arguments)
+    return looks or func.overloadpacket in {aten.empty, aten.empty_like, aten.new_empty, aten._unsafe_view}
 
 
 def _invented(func: Any, args: Any, device: torch.device) -> Any:
