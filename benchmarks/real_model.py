@@ -53,6 +53,8 @@ STRATEGIES = (
 SELECTORS = ("query", "first", "deviation", "random")
 SHARES = ("0.05", "0.15", "0.3")
 FEWSHOT = ("trec", "banking77")
+# Of which positions are measured against the length of chunks.
+PLACED = ("sink", "sink[positions=serial]", "recompute[recompute=0.15]")
 # Tasks that need no data, at a size that a small model and a laptop can bear.
 MADE_UP: Mapping[str, Mapping[str, Any]] = {
     "keyvalue": {"keyvalue_pairs": 25},
@@ -123,10 +125,10 @@ class Bench:
         words = [self.args.model_args, f"dtype={dtype or self.args.dtype}", cut]
         return ",".join(filter(None, [*words, f"kv_cache_bytes={self.args.keep}" if kept else ""]))
 
-    def fewshot(self, examples: int, chunks: int) -> dict[str, Any]:
-        """A few-shot task's options."""
-        data = {"fewshot_dir": str(self.args.data / "fewshot"), "fewshot_examples": examples}
-        return {"model_args": self.model(f"chunks={chunks}", kept=True), "metadata": data}
+    def fewshot(self, examples: int, chunks: int | None = None, **more: Any) -> dict[str, Any]:
+        """A few-shot task's options, and more metadata."""
+        data = {"fewshot_dir": str(self.args.data / "fewshot"), "fewshot_examples": examples, **more}
+        return {"model_args": self.model(f"chunks={chunks}" if chunks else "", kept=True), "metadata": data}
 
     def wiki(self, **changes: Any) -> dict[str, Any]:
         """Options of 2WikiMultihopQA."""
@@ -257,6 +259,36 @@ class Bench:
             more = {"limit": self.args.few_rows, "kl_tokens": 2}
             yield from self.compare(name, ["ape_fewshot_trec_test"], few, **self.fewshot(examples, 4), **more)
             yield from table(self.board(name), "ape_fewshot_trec_test")
+            yield ""
+
+    def positions(self) -> Iterator[str]:
+        """Positions on few-shot prompts against the length of chunks, labels named in the prefix or not."""
+        words = {"limit": self.args.search_samples, "num_tokens": "2", "history": "teacher", "no-race": True}
+        points = {"temperatures": "1.0", "scales": "1.0", "cache_path": self.cache}
+        search = {"candidates": ",".join(PLACED), "search": f"chunks={','.join(map(str, self.args.chunks))}"}
+        for task, examples in zip(FEWSHOT, self.args.examples, strict=True):
+            if task not in self.args.fewshot_tasks:
+                continue
+            found: dict[str, str] = {}
+            for named in (False, True):
+                name = f"positions/{task}-{'named' if named else 'not-named'}"
+                options = self.fewshot(examples, **({"fewshot_name_labels": True} if named else {}))
+                options["model_args"] = self.model(f"kv_cache_bytes={self.args.keep}", dtype="float32")
+                options["tasks"] = f"ape_fewshot_{task}_calibration"
+                yield from self.run(name, "calibrate", {**options, **words, **points, **search})
+                frontier = self.calibration(name).frontier
+                assert frontier is not None
+                for one in frontier.candidates:
+                    assert one.best is not None
+                    low, high = one.best.interval.low, one.best.interval.high
+                    found[f"{one.name} {named}"] = f"{one.best.value:.3f} [{low:.3f}, {high:.3f}]"
+            encodings = [name.removesuffix("]").split("[") for name in PLACED]
+            yield f"| {task}, chunks | " + " | ".join(f"`{name}` | labels named" for name in PLACED) + " |"
+            yield "|---:|" + "---:|" * 2 * len(PLACED)
+            for chunks in self.args.chunks:
+                labels = [f"{name}[{','.join([*own, f'chunks={chunks}'])}]" for name, *own in encodings]
+                cells = [found[f"{label} {named}"] for label in labels for named in (False, True)]
+                yield f"| {chunks} | {' | '.join(cells)} |"
             yield ""
 
     def made_up(self) -> Iterator[str]:
@@ -410,17 +442,19 @@ def divergences(board: Board, task: str) -> dict[str, Any]:
 
 
 def table(board: Board, task: str) -> Iterator[str]:
-    """A board's rows in one task: score and difference, KL and how much less than `sink`, and the answer's nats."""
+    """A board's rows in one task: score and difference, KL and how much less than `sink`, what else there is of it."""
     from lm_eval_ape.calibration.grid.stability import difference as paired
     from lm_eval_ape.calibration.grid.stability import resample
 
     metric, nats_of = board.tasks[task], divergences(board, task)
     answers = any(row.tasks[task].answer_nats for row in board.rows)
+    shown = [(row.tasks[task].reported or {}).get("shown_label,none") for row in board.rows]
     times, digits = (1, 3) if metric.metric == "nats_per_token" else (100, 1)
     head = f"| {task}, n = {metric.documents} | {metric.metric} | difference | KL | less KL than `sink` |"
-    yield head + (" answer, nats | difference |" if answers else "")
-    yield "|---|---:|---:|---:|---:|" + ("---:|---:|" if answers else "")
-    for row in board.rows:
+    labels = shown[0] is not None
+    yield head + (" a shown label |" if labels else "") + (" answer, nats | difference |" if answers else "")
+    yield "|---|---:|---:|---:|---:|" + ("---:|" if labels else "") + ("---:|---:|" if answers else "")
+    for row, share in zip(board.rows, shown, strict=True):
         score, own, sink = row.tasks[task], nats_of.get(row.label), nats_of.get("sink")
         cells = [f"{times * score.score:.{digits}f}", difference(score.difference, times, digits)]
         cells.append("" if score.kl is None else f"{score.kl.mean:.4f}")
@@ -428,13 +462,15 @@ def table(board: Board, task: str) -> Iterator[str]:
             cells.append("")
         else:
             cells.append(nats(paired(sink, own, resample(len(own), int(RESAMPLES), 1234))))
+        if labels:
+            cells.append(f"{100 * share:.1f}")
         if answer := score.answer_nats:
             cells += [f"{answer.mean:.3f}", difference(answer.difference, 1, 3)]
         yield f"| `{row.label}` | {' | '.join(cells)} |"
 
 
 PARTS = (
-    *("retrieved", "recomputation", "fewshots", "longer", "made_up", "attention"),
+    *("retrieved", "recomputation", "fewshots", "longer", "positions", "made_up", "attention"),
     *("protocol", "compared", "transfer", "gradient", "numerics"),
 )
 
