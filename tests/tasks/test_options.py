@@ -41,7 +41,7 @@ from lm_eval_ape.tasks.perplexity.data import load_perplexity
             "There is no dataset 'trek': there are trec, trec_fine, banking77.",
         ),
         (load_fewshot, {"fewshot_dataset": "trec", "fewshot_shots": 3}, "Unknown metadata 'fewshot_shots'."),
-        (load_fewshot, {"fewshot_dataset": "trec", "fewshot_name_labels": "yes"}, "must be true or false, but got 'yes'"),
+        (load_fewshot, {"fewshot_dataset": "trec", "fewshot_name_labels": "yes"}, "must be true or false, but got"),
         (load_fewshot, {"fewshot_dataset": "trec", "fewshot_dir": "/no/such"}, "/no/such/trec does not exist"),
         (load_perplexity, {"perplexity_token": 3}, "Did you mean 'perplexity_tokens'?"),
         (load_perplexity, {"perplexity_tokens": 100}, "perplexity_query_tokens must be a whole number from 1 to 98"),
