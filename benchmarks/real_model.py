@@ -448,7 +448,7 @@ def table(board: Board, task: str) -> Iterator[str]:
 
     metric, nats_of = board.tasks[task], divergences(board, task)
     answers = any(row.tasks[task].answer_nats for row in board.rows)
-    shown = [(row.tasks[task].reported or {}).get("shown_label,none") for row in board.rows]
+    shown: list[Any] = [(row.tasks[task].reported or {}).get("shown_label,none") for row in board.rows]
     times, digits = (1, 3) if metric.metric == "nats_per_token" else (100, 1)
     head = f"| {task}, n = {metric.documents} | {metric.metric} | difference | KL | less KL than `sink` |"
     labels = shown[0] is not None
