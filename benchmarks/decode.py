@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 from workload import SHAPES, make_model, make_prompt
 
+from lm_eval_ape.attention.cache_argument import cache_argument
 from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.settings.strategy import resolve
@@ -60,11 +61,11 @@ def sequential_reader(model: PreTrainedModel, prompt: Prompt, new: int, clock: C
     ids = torch.tensor([prompt.ids], device=model.device)
     before = ids.shape[1] - len(prompt.query)
     cache = DynamicCache()
-    model(ids[:, :before], past_key_values=cache, logits_to_keep=1)
+    model(ids[:, :before], logits_to_keep=1, **cache_argument(model, cache))
 
     def run() -> float:
         cache.crop(before - cache.get_seq_length())
-        return generate(model, ids, new, clock, past_key_values=cache)
+        return generate(model, ids, new, clock, **cache_argument(None, cache))
 
     return run
 
@@ -78,7 +79,7 @@ def parallel_reader(model: PreTrainedModel, prompt: Prompt, new: int, clock: Clo
 
     def run() -> float:
         with engine.tail(encoded) as tail:
-            return generate(model, ids, new, clock, past_key_values=tail.cache, position_ids=positions)
+            return generate(model, ids, new, clock, position_ids=positions, **cache_argument(None, tail.cache))
 
     return run
 

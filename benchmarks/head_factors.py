@@ -18,6 +18,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lm_eval_ape.attention.attend import attend
+from lm_eval_ape.attention.cache_argument import cache_argument
 from lm_eval_ape.attention.factors import Factors, reading_factors
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import BatchReading, SegmentedCache
@@ -59,7 +60,7 @@ def seconds(context: int, new: int, repeats: int) -> dict[str, float]:
                 for step in range(new):
                     start = time.perf_counter()
                     positions = torch.tensor([[encoded.start + step]])
-                    logits = model(ids, position_ids=positions, past_key_values=cache).logits
+                    logits = model(ids, position_ids=positions, **cache_argument(model, cache)).logits
                     if turn:
                         times[name].append(time.perf_counter() - start)
                     ids = logits[:, -1:].argmax(-1)

@@ -23,6 +23,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from lm_eval_ape.attention.attend import attend
+from lm_eval_ape.attention.cache_argument import cache_argument
 from lm_eval_ape.attention.merge import Attended, merge, scale_context
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import BatchReading, SegmentedCache
@@ -64,7 +65,7 @@ def read(model: PreTrainedModel, prompt: Prompt, settings: Settings) -> Read:
     positions = torch.arange(encoded.start, encoded.start + ids.shape[1], device=model.device)[None]
     with reading_segments(model):
         cache = SegmentedCache(reading, model.config.num_hidden_layers)
-        logits = model(ids, position_ids=positions, past_key_values=cache).logits[0, -1]
+        logits = model(ids, position_ids=positions, **cache_argument(model, cache)).logits[0, -1]
     return Read(log_probabilities(logits).double(), torch.stack(watched.lses))
 
 
@@ -196,7 +197,7 @@ def move_cost(model: PreTrainedModel, ids: Sequence[int], dtype: torch.dtype, di
 def keys_at(model: PreTrainedModel, ids: Sequence[int], positions: Tensor) -> list[Tensor]:
     """A chunk's keys in each layer, by the model's own attention."""
     cache = DynamicCache()
-    model.get_decoder()(torch.tensor([ids]), position_ids=positions[None], past_key_values=cache)
+    model.get_decoder()(torch.tensor([ids]), position_ids=positions[None], **cache_argument(model, cache))
     return [layer.keys for layer in cache.layers]
 
 

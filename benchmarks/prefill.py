@@ -22,6 +22,7 @@ from timing import Clock, Spread, Table, finish, ratios
 from transformers import DynamicCache, PreTrainedModel
 from workload import SHAPES, make_model, make_prompt, operations
 
+from lm_eval_ape.attention.cache_argument import cache_argument
 from lm_eval_ape.encoding.kv_store.store import KVStore
 from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.prompts.prompt import Prompt
@@ -32,7 +33,7 @@ from lm_eval_ape.settings.strategy import resolve
 def sequential(model: PreTrainedModel, prompt: Prompt) -> None:
     """The ordinary model up to the first new token's logits."""
     ids = torch.tensor([prompt.ids], device=model.device)
-    model(ids, past_key_values=DynamicCache(), logits_to_keep=1)
+    model(ids, logits_to_keep=1, **cache_argument(model, DynamicCache()))
 
 
 @torch.no_grad()

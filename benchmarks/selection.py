@@ -16,6 +16,7 @@ from flags import parse, parser
 from timing import Clock, Spread, Table, finish, ratios
 from workload import SHAPES, make_model, make_prompt
 
+from lm_eval_ape.attention.cache_argument import cache_argument
 from lm_eval_ape.attention.selection import Selection
 from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.settings.strategy import resolve
@@ -43,7 +44,9 @@ def main() -> None:
         for turn in range(args.repeats + 1):
             for name, selection in RIVALS.items():
                 with engine.tail(encoded, selection=selection) as tail:
-                    spent = generate(model, ids, args.new, clock, past_key_values=tail.cache, position_ids=positions)
+                    spent = generate(
+                        model, ids, args.new, clock, position_ids=positions, **cache_argument(None, tail.cache)
+                    )
                 if turn:
                     seconds[name].append(spent)
         against = {name: ratios(seconds[name], seconds["sink"]) for name in ("reselect", "kept")}

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from helpers import dense, tiny
 from helpers.machine import CPU_BACKENDS
+from lm_eval_ape.attention.cache_argument import cache_argument
 from lm_eval_ape.attention.kernels import BACKENDS
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import BatchReading, EncodedPrompt, SegmentedCache
@@ -69,7 +70,7 @@ def query_logits(
             ids,
             attention_mask=torch.tensor([[0] * pad + [1] * (width - pad) for pad in pads]),
             position_ids=(torch.tensor(starts)[:, None] + torch.arange(width)).clamp(min=0),
-            past_key_values=SegmentedCache(state, model.config.num_hidden_layers),
+            **cache_argument(model, SegmentedCache(state, model.config.num_hidden_layers)),
         ).logits
     return [row[pad:] for row, pad in zip(logits, pads, strict=True)]
 
@@ -121,7 +122,7 @@ def test_one_chunk_generates_the_sequential_models_greedy_tokens(family: str) ->
             got = model.generate(
                 torch.tensor([prompt.query]),
                 position_ids=torch.arange(encoded.start, encoded.start + len(prompt.query))[None],
-                past_key_values=SegmentedCache(BatchReading((encoded,)), model.config.num_hidden_layers),
+                **cache_argument(model, SegmentedCache(BatchReading((encoded,)), model.config.num_hidden_layers)),
                 **options,
             )[0, len(prompt.query) :]
         assert got.tolist() == sequential.tolist()
@@ -196,7 +197,7 @@ def test_temperature_and_scale_per_row_layer_and_head_over_shared_keys(family: s
         got = model(
             torch.tensor([prompt.query] * 3),
             position_ids=torch.arange(encoded.start, encoded.start + len(QUERY)).expand(3, -1),
-            past_key_values=SegmentedCache(state, model.config.num_hidden_layers),
+            **cache_argument(model, SegmentedCache(state, model.config.num_hidden_layers)),
         ).logits
     full = [x.expand(3, 3, 4) for x in (t, s)]
     expected = reference(model, prompt, settings, temperature=full[0], scale=full[1], rows=3)
@@ -231,7 +232,7 @@ def test_beams_share_their_rows_segments() -> None:
         got = model.generate(
             torch.tensor([prompt.query for prompt in prompts]),
             position_ids=torch.tensor([[encoded.start] for encoded in encoded_prompts]) + torch.arange(len(QUERY)),
-            past_key_values=SegmentedCache(BatchReading(encoded_prompts), model.config.num_hidden_layers),
+            **cache_argument(model, SegmentedCache(BatchReading(encoded_prompts), model.config.num_hidden_layers)),
             do_sample=False,
             **options,
         )[:, len(QUERY) :]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from helpers import tiny
 from lm_eval_ape.attention import segmented_attention
+from lm_eval_ape.attention.cache_argument import cache_argument
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import BatchReading, EncodedPrompt, SegmentedCache
 from lm_eval_ape.attention.window import Window
@@ -48,7 +49,7 @@ def read(family: str, *, wanted: int | None, **reading: Any) -> list[Tensor]:
         start += len(ids)
         with reading_segments(model):
             inputs = torch.tensor([ids]).expand(ROWS, -1)
-            logits.append(model(inputs, position_ids=positions, past_key_values=cache).logits)
+            logits.append(model(inputs, position_ids=positions, **cache_argument(model, cache)).logits)
     return logits
 
 

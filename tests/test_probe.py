@@ -10,6 +10,7 @@ from test_exactness import CHUNKS, QUERY, prompt_of, tokens
 from test_selection import MANY
 
 from helpers import dense, tiny
+from lm_eval_ape.attention.cache_argument import cache_argument
 from lm_eval_ape.attention.row_statistics import RowProbe
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import BatchReading, SegmentedCache
@@ -35,7 +36,7 @@ def probed(model: Any, prompt: Prompt, settings: Any) -> RowProbe:
         model(
             torch.tensor([prompt.query]),
             position_ids=torch.arange(encoded.start, encoded.start + len(prompt.query))[None],
-            past_key_values=SegmentedCache(reading, model.config.num_hidden_layers),
+            **cache_argument(model, SegmentedCache(reading, model.config.num_hidden_layers)),
         )
     return probe
 
@@ -105,5 +106,5 @@ def test_a_probe_changes_no_answer() -> None:
     for probe in (None, RowProbe()):
         with reading_segments(model), torch.no_grad():
             cache = SegmentedCache(BatchReading((encoded,), probe=probe), model.config.num_hidden_layers)
-            logits.append(model(torch.tensor([QUERY]), position_ids=positions, past_key_values=cache).logits)
+            logits.append(model(torch.tensor([QUERY]), position_ids=positions, **cache_argument(model, cache)).logits)
     assert torch.equal(*logits)

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from helpers import dense, dense_recomputation, tiny
 from helpers.machine import CPU_BACKENDS
 from lm_eval_ape.attention import recomputed_tokens
+from lm_eval_ape.attention.cache_argument import cache_argument
 from lm_eval_ape.attention.segments import EncodedPrompt
 from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.engine.recomputation import recomputed_count
@@ -91,7 +92,7 @@ def test_all_tokens_recomputed_generate_the_sequential_models_greedy_tokens(fami
         got = model.generate(
             torch.tensor([PROMPT.query]),
             position_ids=torch.arange(encoded.start, encoded.start + len(PROMPT.query))[None],
-            past_key_values=tail.cache,
+            **cache_argument(model, tail.cache),
             **options,
         )[0, len(PROMPT.query) :]
     sequential = model.generate(torch.tensor([PROMPT.ids]), **options)[0, len(PROMPT.ids) :]

@@ -11,6 +11,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 
 from helpers import tiny
+from lm_eval_ape.attention.cache_argument import cache_argument
 from lm_eval_ape.encoding.rotation import Rotation, rotation_of
 from lm_eval_ape.errors import ApeError
 
@@ -54,7 +55,7 @@ def make(rope: str) -> PreTrainedModel:
 @torch.no_grad()
 def keys_at(model: PreTrainedModel, ids: list[int], positions: list[int]) -> list[torch.Tensor]:
     cache = DynamicCache()
-    model.get_decoder()(torch.tensor([ids]), position_ids=torch.tensor([positions]), past_key_values=cache)
+    model.get_decoder()(torch.tensor([ids]), position_ids=torch.tensor([positions]), **cache_argument(model, cache))
     return [layer.keys for layer in cache.layers]
 
 

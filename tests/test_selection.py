@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from helpers import dense, tiny
 from lm_eval_ape.attention import selected_chunks
+from lm_eval_ape.attention.cache_argument import cache_argument
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import BatchReading, SegmentedCache
 from lm_eval_ape.attention.selection import SELECT_OVER, Selection, top_logits
@@ -87,7 +88,7 @@ def generate(model: PreTrainedModel, prompt: Prompt, settings: Settings, count: 
         generated = model.generate(
             torch.tensor([prompt.query]),
             position_ids=torch.arange(encoded.start, encoded.start + len(prompt.query))[None],
-            past_key_values=SegmentedCache(reading, model.config.num_hidden_layers),
+            **cache_argument(model, SegmentedCache(reading, model.config.num_hidden_layers)),
             max_new_tokens=count,
             do_sample=False,
             pad_token_id=0,
@@ -130,7 +131,7 @@ def test_chunks_that_no_layer_keeps_might_never_have_been_there() -> None:
     cache = SegmentedCache(BatchReading((encoded,), selection=settings.selection), model.config.num_hidden_layers)
     positions = torch.arange(encoded.start, encoded.start + len(QUERY))[None]
     with reading_segments(model), torch.no_grad():
-        model(torch.tensor([prompt.query]), position_ids=positions, past_key_values=cache)
+        model(torch.tensor([prompt.query]), position_ids=positions, **cache_argument(model, cache))
     kept = cache.layers[0].chosen[0].read
     fewer = replace(prompt, chunks=tuple(prompt.chunks[chunk] for chunk in kept))
     alone = generate(model, fewer, resolve({"strategy": "sink"}), 4)
@@ -150,7 +151,7 @@ def test_a_known_continuation_is_read_as_if_it_were_generated(over: str) -> None
     positions = torch.arange(encoded.start, encoded.start + ids.shape[1])[None]
     with reading_segments(model), torch.no_grad():
         parts = [
-            model(ids[:, part], position_ids=positions[:, part], past_key_values=cache).logits
+            model(ids[:, part], position_ids=positions[:, part], **cache_argument(model, cache)).logits
             for part in passes(ids.shape[1], len(prompt.query), settings.selection)
         ]
     assert (torch.cat(parts, dim=1)[0, -4:] - logits).abs().max() < FLOAT32

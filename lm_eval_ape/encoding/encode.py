@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from lm_eval_ape.attention.cache_argument import cache_argument
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import (
     BatchReading,
@@ -200,7 +201,7 @@ class _Encoder:
             output = self.network(
                 input_ids=ids.to(device),
                 position_ids=positions.to(device),
-                past_key_values=cache,
+                **cache_argument(self.network, cache),
                 use_cache=True,
             )
         if self.on_logits and output is not None:

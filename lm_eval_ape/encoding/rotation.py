@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from lm_eval_ape.attention.cache_argument import cache_argument
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import BatchReading, EncodedPrompt, SegmentedCache
 from lm_eval_ape.encoding.devices import input_device
@@ -229,7 +230,7 @@ def _probe(model: PreTrainedModel) -> _Probed:
         decoder(
             input_ids=torch.full((2, 1), token, device=device),
             position_ids=torch.tensor(_PROBED, device=device)[:, None],
-            past_key_values=cache,
+            **cache_argument(decoder, cache),
             use_cache=True,
         )
     makers = [_maker(given.get(layer), made) for layer in range(layers)]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 
+from lm_eval_ape.attention.cache_argument import cache_argument
 from lm_eval_ape.attention.factors import Factors, reading_factors
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import BatchReading, EncodedPrompt, MakeLayer, SegmentedCache, SegmentedLayer
@@ -222,7 +223,8 @@ class Tail:
         limited = "logits_to_keep" in inspect.signature(model.forward).parameters
         options = {"logits_to_keep": max(keep, 1)} if limited else {}
         with self.engine.autocast():
-            output = model(input_ids=ids, position_ids=positions, past_key_values=self.cache, use_cache=True, **options)
+            given = {**cache_argument(model, self.cache), **options}
+            output = model(input_ids=ids, position_ids=positions, use_cache=True, **given)
         self.start += ids.shape[1]
         # With layers on several devices the logits come from the last one.
         return output.logits[:, output.logits.shape[1] - max(keep, 0) :].to(ids.device)

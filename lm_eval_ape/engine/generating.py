@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from lm_eval_ape.attention.cache_argument import cache_argument
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import EncodedPrompt, together
 from lm_eval_ape.engine.engine import Engine
@@ -60,7 +61,7 @@ def generating(
         mask: Attention mask of `whole_prompts`, on the model's device.
 
     Yields:
-        `attention_mask`, `position_ids` and `past_key_values`.
+        `attention_mask`, `position_ids` and the cache.
     """
     width = max(len(prompt.query) for prompt in prompts)
     before = mask.shape[1] - width
@@ -77,7 +78,7 @@ def generating(
         yield {
             "attention_mask": mask,
             "position_ids": positions.clamp(min=0),
-            "past_key_values": engine.cache(together(placed), before=before),
+            **cache_argument(None, engine.cache(together(placed), before=before)),
         }
 
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from lm_eval_ape.attention.cache_argument import cache_argument
 from lm_eval_ape.attention.key_scores import KeyScores
 from lm_eval_ape.attention.recomputed_tokens import RecomputedLayer
 from lm_eval_ape.attention.segmented_attention import reading_segments
@@ -203,7 +204,7 @@ class _Row:
             output = network(
                 input_ids=ids[None].to(device),
                 position_ids=places[None].to(device),
-                past_key_values=cache,
+                **cache_argument(network, cache),
                 use_cache=True,
             )
         return output.logits[0] if logits and output is not None else torch.empty(0)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from lm_eval_ape.attention.cache_argument import cache_argument
 from lm_eval_ape.encoding.rotation import rotation_of
 from lm_eval_ape.engine.engine import Engine
 from lm_eval_ape.errors import ApeError
@@ -147,7 +148,7 @@ def _probe(model: PreTrainedModel, config: PreTrainedConfig, settings: Settings,
             input_ids=torch.tensor([prompt.query], device=device),
             attention_mask=torch.ones(1, len(prompt.query), dtype=torch.long, device=device),
             position_ids=torch.arange(encoded.start, encoded.start + len(prompt.query), device=device)[None],
-            past_key_values=tail.cache,
+            **cache_argument(None, tail.cache),
             max_new_tokens=2,
             min_new_tokens=2,
             do_sample=False,

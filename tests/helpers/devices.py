@@ -234,6 +234,6 @@ def lay_out(model: PreTrainedModel, places: Mapping[str, str]) -> None:
     for name, where in places.items():
         device, module = torch.device(where), model.get_submodule(name)
         place(module, device)
-        add_hook_to_module(module, AlignDevicesHook(execution_device=device, skip_keys="past_key_values"))
-    add_hook_to_module(model, AlignDevicesHook(io_same_device=True, skip_keys="past_key_values"))
+        add_hook_to_module(module, AlignDevicesHook(execution_device=device, skip_keys=["past_key_values", "cache"]))
+    add_hook_to_module(model, AlignDevicesHook(io_same_device=True, skip_keys=["past_key_values", "cache"]))
     model.hf_device_map = dict(places)
