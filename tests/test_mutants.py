@@ -102,8 +102,9 @@ CHECKS: dict[str, tuple[Callable[[], None], ...]] = {
 }
 # Module, a line before and after the change, and what notices it.
 WRONG: list[tuple[str, str, str, Callable[[], None]]] = [
-    (MERGE, "lses - lse.masked_fill(", "lses + lse.masked_fill(", merging),
-    (MERGE, "dim=0)", "dim=1)", merging),
+    (MERGE, "clamp_min_(torch.finfo(lses.dtype).min)", "clamp_min_(-torch.inf)", merging),
+    (MERGE, "softmax(0)", "softmax(1)", merging),
+    (MERGE, "logsumexp(0)", "logsumexp(1)", merging),
     (MERGE, "groups[1:]", "groups[2:]", merging),
     (MERGE, "out = groups[0].out * weights[0]", "out = groups[0].out", merging),
     (MERGE, "scale * temperature", "scale / temperature", scaling),

@@ -153,7 +153,7 @@ def test_a_document_that_says_the_prompts_own_fields_is_put_in_as_it_is(name: st
 
     said = f"a {{{name}}} {{{{{name}}}}} {{0}} %s {{key}}"
     for module in (fewshot, keyvalue, needle):
-        doc = {"context": said, "input": "ASKED", "question": "ASKED", "key": "ASKED"}
+        doc = {"context": said, "input": "ASKED", "question": "ASKED", "key": "ASKED", "named": []}
         prompt = module.prompt(doc)
         assert prompt.count("ASKED") == 1
         assert said in prompt
