@@ -125,10 +125,10 @@ class Bench:
         words = [self.args.model_args, f"dtype={dtype or self.args.dtype}", cut]
         return ",".join(filter(None, [*words, f"kv_cache_bytes={self.args.keep}" if kept else ""]))
 
-    def fewshot(self, examples: int, chunks: int | None = None, **more: Any) -> dict[str, Any]:
+    def fewshot(self, examples: int, cut: str, *, dtype: str | None = None, **more: Any) -> dict[str, Any]:
         """A few-shot task's options, and more metadata."""
         data = {"fewshot_dir": str(self.args.data / "fewshot"), "fewshot_examples": examples, **more}
-        return {"model_args": self.model(f"chunks={chunks}" if chunks else "", kept=True), "metadata": data}
+        return {"model_args": self.model(cut, kept=True, dtype=dtype), "metadata": data}
 
     def wiki(self, **changes: Any) -> dict[str, Any]:
         """Options of 2WikiMultihopQA."""
@@ -247,7 +247,9 @@ class Bench:
             for chunks in self.args.chunks:
                 name, full = f"fewshot/{task}-{chunks}", f"ape_fewshot_{task}_test"
                 more = {"limit": self.args.rows, "kl_tokens": 2}
-                yield from self.compare(name, [full], self.args.strategies, **self.fewshot(examples, chunks), **more)
+                yield from self.compare(
+                    name, [full], self.args.strategies, **self.fewshot(examples, f"chunks={chunks}"), **more
+                )
                 yield from table(self.board(name), full)
                 yield ""
 
@@ -257,7 +259,7 @@ class Bench:
         for examples in self.args.more_examples:
             name = f"longer/{examples}"
             more = {"limit": self.args.few_rows, "kl_tokens": 2}
-            yield from self.compare(name, ["ape_fewshot_trec_test"], few, **self.fewshot(examples, 4), **more)
+            yield from self.compare(name, ["ape_fewshot_trec_test"], few, **self.fewshot(examples, "chunks=4"), **more)
             yield from table(self.board(name), "ape_fewshot_trec_test")
             yield ""
 
@@ -272,10 +274,9 @@ class Bench:
             found: dict[str, str] = {}
             for named in (False, True):
                 name = f"positions/{task}-{'named' if named else 'not-named'}"
-                options = self.fewshot(examples, **({"fewshot_name_labels": True} if named else {}))
-                options["model_args"] = self.model(f"kv_cache_bytes={self.args.keep}", dtype="float32")
-                options["tasks"] = f"ape_fewshot_{task}_calibration"
-                yield from self.run(name, "calibrate", {**options, **words, **points, **search})
+                options = self.fewshot(examples, "", dtype="float32", fewshot_name_labels=named)
+                asked = {"tasks": f"ape_fewshot_{task}_calibration", **words, **points, **search}
+                yield from self.run(name, "calibrate", {**options, **asked})
                 frontier = self.calibration(name).frontier
                 assert frontier is not None
                 for one in frontier.candidates:
@@ -363,7 +364,7 @@ class Bench:
             ("trec", many, 4),
             ("banking77", self.args.examples[1], 4),
         ):
-            options = {**self.fewshot(examples, chunks), "tasks": f"ape_fewshot_{task}_calibration"}
+            options = {**self.fewshot(examples, f"chunks={chunks}"), "tasks": f"ape_fewshot_{task}_calibration"}
             places[f"{task}, {examples} examples, {chunks} chunks"] = options
         found = {}
         for number, (title, options) in enumerate(places.items()):
@@ -398,7 +399,7 @@ class Bench:
 
     def attention(self) -> Iterator[str]:
         """Attention entropy against the number of chunks, and whether it goes with the score."""
-        options = {**self.fewshot(self.args.examples[0], 1), "limit": self.args.few_rows}
+        options = {**self.fewshot(self.args.examples[0], "chunks=1"), "limit": self.args.few_rows}
         options["model_args"] = self.model("")
         more = {"probe_limit": self.args.probe, "chunks": ",".join(map(str, self.args.chunks))}
         yield from self.run("attention", "analyze", {"tasks": "ape_fewshot_trec_test", **options, **more})
@@ -451,7 +452,7 @@ def table(board: Board, task: str) -> Iterator[str]:
     shown: list[Any] = [(row.tasks[task].reported or {}).get("shown_label,none") for row in board.rows]
     times, digits = (1, 3) if metric.metric == "nats_per_token" else (100, 1)
     head = f"| {task}, n = {metric.documents} | {metric.metric} | difference | KL | less KL than `sink` |"
-    labels = shown[0] is not None
+    labels = None not in shown
     yield head + (" a shown label |" if labels else "") + (" answer, nats | difference |" if answers else "")
     yield "|---|---:|---:|---:|---:|" + ("---:|" if labels else "") + ("---:|---:|" if answers else "")
     for row, share in zip(board.rows, shown, strict=True):
