@@ -28,13 +28,13 @@ DOCS = harness.documents(3)
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[Piece]:
     """Every piece that goes through a model, in order."""
     pieces: list[Piece] = []
-    run = module._Encoder._run
+    run = module._Encoder._pass
 
     def watched(self: Any, batch: Sequence[Piece], prefixes: Any) -> Any:
         pieces.extend(batch)
         return run(self, batch, prefixes)
 
-    monkeypatch.setattr(module._Encoder, "_run", watched)
+    monkeypatch.setattr(module._Encoder, "_pass", watched)
     return pieces
 
 

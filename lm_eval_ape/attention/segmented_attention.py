@@ -22,6 +22,7 @@ from transformers.modeling_utils import AttentionInterface
 from lm_eval_ape.attention.attend import attend
 from lm_eval_ape.attention.merge import Attended, merge, merged_output, scale_context, with_sinks
 from lm_eval_ape.attention.over_layers import choose_over_layers
+from lm_eval_ape.attention.packed_pieces import PackedLayer
 from lm_eval_ape.attention.recomputed_tokens import RecomputedLayer
 from lm_eval_ape.attention.row_statistics import Asked, Part
 from lm_eval_ape.attention.segments import BatchReading, Role, Segment, SegmentedLayer
@@ -80,18 +81,61 @@ def segmented_attention(  # noqa: PLR0917 (transformers passes these by position
     asked = Asked(query, scaling, softcap)
     if isinstance(layer, RecomputedLayer):
         return layer.read(asked, sliding_window, s_aux).to(query.dtype).transpose(1, 2).contiguous(), None
-    if attention_mask is None and (prefix := _prefix_to_join(layer, query, key, sliding_window)):
-        key, value, attention_mask = _joined(prefix, layer.index, key, value)
-        _, together = _tail(layer.reading, asked, key, value, mask=attention_mask, sinks=s_aux)
-        return together.out.to(query.dtype).transpose(1, 2).contiguous(), None
-    own, tail = _tail(layer.reading, asked, key, value, mask=attention_mask, sinks=s_aux)
-    outputs = [
-        rows.merged(segments, Attended(tail.out[part], tail.lse[part]), Attended(own.out[part], own.lse[part]))
-        for rows, segments, part in _encoded_prompts(layer, asked, key, attention_mask, sliding_window)
-    ]
-    out = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    if isinstance(layer, PackedLayer):
+        out = _packed(layer, asked, key, value, sliding_window, s_aux)
+    else:
+        out = _rows(layer, asked, key, value, mask=attention_mask, window=sliding_window, sinks=s_aux)
     out = pad(out, (0, 0, first, 0)) if first else out
     return out.to(query.dtype).transpose(1, 2).contiguous(), None
+
+
+def _packed(
+    layer: PackedLayer, asked: Asked, key: Tensor, value: Tensor, window: int | None, sinks: Tensor | None
+) -> Tensor:
+    """Attend within each piece of a packed row and to what it reads beside itself: `(1, heads, tokens, head_dim)`."""
+    outputs = []
+    for pieces in layer.together:
+        query, keys, values = (pieces.rows(tensor) for tensor in (asked.query, key, value))
+        own = SegmentedLayer(pieces.reading, layer.index)
+        mask = pieces.mask(window, query.device)
+        out = _rows(own, asked._replace(query=query), keys, values, mask=mask, window=window, sinks=sinks)
+        outputs.append(pieces.packed(out))
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
+
+
+def _rows(
+    layer: SegmentedLayer,
+    asked: Asked,
+    key: Tensor,
+    value: Tensor,
+    *,
+    mask: Tensor | None,
+    window: int | None,
+    sinks: Tensor | None,
+) -> Tensor:
+    """Attend to the rows' tails and to the segments that each of them reads, and merge.
+
+    Args:
+        layer: The layer's cache.
+        asked: The queries.
+        key: The tail's keys.
+        value: The tail's values.
+        mask: Over the tail; None where it is plainly causal.
+        window: The layer's sliding window.
+        sinks: Learned attention-sink logits, one a head.
+
+    Returns:
+        `(rows, heads, query, head_dim)`.
+    """
+    if mask is None and (prefix := _prefix_to_join(layer, asked.query, key, window)):
+        key, value, mask = _joined(prefix, layer.index, key, value)
+        return _tail(layer.reading, asked, key, value, mask=mask, sinks=sinks)[1].out
+    own, tail = _tail(layer.reading, asked, key, value, mask=mask, sinks=sinks)
+    outputs = [
+        rows.merged(segments, Attended(tail.out[part], tail.lse[part]), Attended(own.out[part], own.lse[part]))
+        for rows, segments, part in _encoded_prompts(layer, asked, key, mask, window)
+    ]
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
 def _prefix_to_join(layer: SegmentedLayer, query: Tensor, key: Tensor, window: int | None) -> Segment | None:

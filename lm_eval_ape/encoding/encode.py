@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from itertools import groupby
+from functools import partial
+from itertools import accumulate, groupby, pairwise
 from typing import Protocol
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lm_eval_ape.attention.cache_argument import cache_argument
+from lm_eval_ape.attention.packed_pieces import PackedLayer, PiecesTogether
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import (
     BatchReading,
@@ -25,7 +27,7 @@ from lm_eval_ape.attention.segments import (
 )
 from lm_eval_ape.encoding.devices import ends_early, input_device
 from lm_eval_ape.encoding.piece_layers import Layers, alone
-from lm_eval_ape.encoding.pieces import Piece, Plan, batches, plan
+from lm_eval_ape.encoding.pieces import Piece, Plan, alike, blocks, in_order, plan
 from lm_eval_ape.encoding.rotation import Move, rotation_of
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.runtime.out_of_memory import Room
@@ -168,52 +170,50 @@ class _Encoder:
                 missing[piece.key] = piece
             else:
                 found[piece.key] = kept
-        for batch in batches(list(missing.values())):
-            for piece, layers in zip(batch, self._batch(batch, prefixes), strict=True):
+        ordered = in_order(missing.values())
+        for part in blocks(list(map(len, ordered))):
+            for piece, layers in zip(ordered[part], self._in_room(ordered[part], prefixes), strict=True):
                 found[piece.key] = layers
                 if store:
                     store.put(piece, self.backend, layers)
 
-    def _batch(self, batch: Sequence[Piece], prefixes: Mapping[tuple[int, ...], Segment]) -> list[Layers]:
-        """Encode pieces in one batch, or in smaller ones as far as memory asks for it."""
-        parts = self.room.pieces(lambda part: self._run(batch[part], prefixes), len(batch))
+    def _in_room(self, pieces: Sequence[Piece], prefixes: Mapping[tuple[int, ...], Segment]) -> list[Layers]:
+        """Encode pieces in one pass, or in smaller ones as far as memory asks for it."""
+        parts = self.room.pieces(lambda part: self._pass(pieces[part], prefixes), len(pieces))
         return [layers for part in parts for layers in part]
 
     @torch.no_grad()
-    def _run(self, batch: Sequence[Piece], prefixes: Mapping[tuple[int, ...], Segment]) -> list[Layers]:
-        encoded_prompts = []
-        for before, group in groupby(batch, key=lambda piece: piece.before):
-            own = list(group)
-            segments = (prefixes[before],) if before else ()
-            encoded_prompts.append(EncodedPrompt(segments, start=int(own[0].positions[0]), rows=len(own)))
-        reading = BatchReading(tuple(encoded_prompts), backend=self.backend, used=self.used)
-        cache = SegmentedCache(reading, self.layers, last=self.last)
-        width = max(map(len, batch))
-        ids = torch.zeros(len(batch), width, dtype=torch.long)
-        positions = batch[0].positions.new_empty(len(batch), width)
-        for row, piece in enumerate(batch):
-            ids[row, : len(piece)] = torch.tensor(piece.ids)
-            positions[row, : len(piece)] = piece.positions
-            positions[row, len(piece) :] = piece.positions[-1]
+    def _pass(self, pieces: Sequence[Piece], prefixes: Mapping[tuple[int, ...], Segment]) -> list[Layers]:
+        """Keys and values of pieces that are packed in one row."""
+        together, ends = [], list(accumulate(map(len, pieces), initial=0))
+        for part in alike(list(map(len, pieces))):
+            reading = self._reading(pieces[part], prefixes)
+            together.append(PiecesTogether(reading, ends[part.start], list(map(len, pieces[part]))))
+        row = BatchReading((EncodedPrompt((), start=0),), backend=self.backend, used=self.used)
+        cache = SegmentedCache(row, self.layers, partial(PackedLayer, together=together), last=self.last)
         device = input_device(self.model)
         output = None
         with reading_segments(self.model), suppress(Encoded):
             output = self.network(
-                input_ids=ids.to(device),
-                position_ids=positions.to(device),
+                input_ids=torch.tensor([[token for piece in pieces for token in piece.ids]], device=device),
+                position_ids=torch.cat([piece.positions for piece in pieces]).unsqueeze(0).to(device),
                 **cache_argument(self.network, cache),
                 use_cache=True,
             )
+        spans = [slice(first, last) for first, last in pairwise(ends)]
         if self.on_logits and output is not None:
-            for piece, logits in zip(batch, output.logits, strict=True):
-                self.on_logits(piece, logits[: len(piece)])
-        return [
-            [
-                (layer.keys[row : row + 1, :, : len(piece)], layer.values[row : row + 1, :, : len(piece)])
-                for layer in cache.layers
-            ]
-            for row, piece in enumerate(batch)
-        ]
+            for piece, span in zip(pieces, spans, strict=True):
+                self.on_logits(piece, output.logits[0, span])
+        return [[_cut((layer.keys, layer.values), span.start, span.stop) for layer in cache.layers] for span in spans]
+
+    def _reading(self, pieces: Sequence[Piece], prefixes: Mapping[tuple[int, ...], Segment]) -> BatchReading:
+        """What each of some pieces reads beside itself."""
+        encoded_prompts = []
+        for before, group in groupby(pieces, key=lambda piece: piece.before):
+            own = list(group)
+            segments = (prefixes[before],) if before else ()
+            encoded_prompts.append(EncodedPrompt(segments, start=int(own[0].positions[0]), rows=len(own)))
+        return BatchReading(tuple(encoded_prompts), backend=self.backend, used=self.used)
 
 
 def _encoded_prompts(

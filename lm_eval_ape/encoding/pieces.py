@@ -1,10 +1,10 @@
-"""What is encoded in one go: a prompt's prefix and chunks as pieces, and pieces as batches of little waste."""
+"""What is encoded in one go: a prompt's prefix and chunks as pieces, and which pieces pass and attend together."""
 
 from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import NamedTuple
@@ -18,8 +18,8 @@ from lm_eval_ape.settings.strategy import Settings
 
 # Tokens that one forward pass may hold: enough to keep a GPU busy, few enough to bound activations.
 ENCODE_TOKENS = 8192
-# Share of a batch that may be padding. Padding costs what tokens do; another pass reads all weights again.
-PADDING = 1 / 8
+# Share of the pieces that attend together that may be padding, which no other part of a layer has.
+PADDING = 1 / 4
 
 
 class Piece:
@@ -134,23 +134,21 @@ def blocks(lengths: Sequence[int]) -> Iterator[slice]:
         yield slice(first, len(lengths))
 
 
-def batches(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
-    """Pieces in batches, those with the same prefix and of about the same length together.
+def in_order(pieces: Iterable[Piece]) -> list[Piece]:
+    """Pieces with the same prefix beside one another, the longest first."""
+    return sorted(pieces, key=lambda piece: (piece.before, -len(piece)))
 
-    A batch, padded to its longest piece, has at most `ENCODE_TOKENS` tokens (unless one piece alone has more), of
-    which padding is at most the share `PADDING`. The padding stands at the end, where causal attention hides it.
+
+def alike(lengths: Sequence[int]) -> Iterator[slice]:
+    """Neighbours of about the same length: padded to the longest, at most the share `PADDING` of them is padding.
+
+    Args:
+        lengths: Tokens of each.
     """
-    batch: list[Piece] = []
-    tokens = 0
-    for piece in sorted(pieces, key=lambda piece: (piece.before, -len(piece))):
-        longest = max((len(other) for other in batch), default=len(piece))
-        width = max(longest, len(piece))
-        padded = width * (len(batch) + 1)
-        waste = padded - tokens - len(piece)
-        if batch and (padded > ENCODE_TOKENS or waste > PADDING * padded):
-            yield batch
-            batch, tokens = [], 0
-        batch.append(piece)
-        tokens += len(piece)
-    if batch:
-        yield batch
+    first = 0
+    for number in range(1, len(lengths) + 1):
+        own = lengths[first : number + 1]
+        padded = max(own) * len(own)
+        if number == len(lengths) or padded - sum(own) > PADDING * padded:
+            yield slice(first, number)
+            first = number

@@ -1,0 +1,91 @@
+"""Pieces of text packed in one row without padding: all of a layer but its attention passes over their tokens at once.
+
+The attention takes pieces of about the same length together, as rows of a batch that is padded to the longest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from lm_eval_ape.attention.segments import BatchReading, SegmentedLayer
+
+
+class PiecesTogether:
+    """Neighbouring pieces of a packed row that attend together.
+
+    Args:
+        reading: What each of them reads beside itself, and how; its rows are the pieces.
+        first: Their first token's number in the row.
+        lengths: Tokens of each piece.
+    """
+
+    def __init__(self, reading: BatchReading, first: int, lengths: Sequence[int]) -> None:
+        self.reading = reading
+        self.first = first
+        self.lengths = tuple(lengths)
+        self.width = max(self.lengths)
+
+    def rows(self, packed: Tensor) -> Tensor:
+        """The pieces' own part of a packed row, one piece a row; padding repeats a piece's last token.
+
+        Args:
+            packed: `(1, heads, tokens, width)`.
+
+        Returns:
+            `(pieces, heads, longest piece, width)`; a view where all pieces are as long as another.
+        """
+        own = packed[0, :, self.first : self.first + sum(self.lengths)].transpose(0, 1)
+        if not self._alike:
+            own = own.index_select(0, self._tokens.to(packed.device))
+        return own.unflatten(0, (len(self.lengths), self.width)).transpose(1, 2)
+
+    def packed(self, rows: Tensor) -> Tensor:
+        """The inverse of `rows`, without the padding: `(1, heads, tokens of the pieces, width)`."""
+        own = rows.transpose(1, 2).flatten(0, 1)
+        if not self._alike:
+            own = own.index_select(0, self._places.to(rows.device))
+        return own.transpose(0, 1).unsqueeze(0)
+
+    def mask(self, window: int | None, device: torch.device) -> Tensor | None:
+        """What a sliding window leaves of causal attention, `(1, 1, longest, longest)`; None where that is all of it."""
+        if window is None or self.width <= window:
+            return None
+        visible = torch.ones(self.width, self.width, dtype=torch.bool, device=device)
+        return visible.tril().triu(1 - window)[None, None]
+
+    @property
+    def _alike(self) -> bool:
+        return min(self.lengths) == self.width
+
+    @cached_property
+    def _inside(self) -> Tensor:
+        return torch.arange(self.width) < torch.tensor(self.lengths).unsqueeze(1)
+
+    @cached_property
+    def _tokens(self) -> Tensor:
+        """Of each place in the padded rows the token that stands there, counted from the pieces' first."""
+        lengths = torch.tensor(self.lengths).unsqueeze(1)
+        return (lengths.cumsum(0) - lengths + torch.arange(self.width).minimum(lengths - 1)).flatten()
+
+    @cached_property
+    def _places(self) -> Tensor:
+        """Of each token its place in the padded rows."""
+        return self._inside.flatten().nonzero().squeeze(1)
+
+
+class PackedLayer(SegmentedLayer):
+    """A layer of a pass over pieces that are packed in one row.
+
+    Args:
+        reading: Which kernel serves, and where it is counted.
+        index: The layer's number.
+        together: The pieces, in the order of the row, by those that attend together.
+    """
+
+    def __init__(self, reading: BatchReading, index: int, *, together: Sequence[PiecesTogether]) -> None:
+        super().__init__(reading, index)
+        self.together = together
