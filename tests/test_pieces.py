@@ -5,33 +5,47 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lm_eval_ape.encoding.pieces import PADDING, Piece, alike, in_order
+from lm_eval_ape.encoding.pieces import PADDING, Piece, alike, blocks, passes
 
 
 def piece(length: int, before: tuple[int, ...] = ()) -> Piece:
     return Piece(before, tuple(range(length)), torch.arange(length))
 
 
-def test_pieces_are_ordered_by_prefix_and_length() -> None:
-    pieces = [piece(3), piece(5, (1,)), piece(9), piece(2, (1,)), piece(7, (1,))]
-    assert [(one.before, len(one)) for one in in_order(pieces)] == [((), 9), ((), 3), ((1,), 7), ((1,), 5), ((1,), 2)]
+def test_pieces_pass_by_prefix_and_length_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces = [piece(3), piece(5, (1,)), piece(9), piece(2, (1,)), piece(7, (1,)), piece(9)]
+    expected = [((), 9), ((), 3), ((1,), 7), ((1,), 5), ((1,), 2)]
+    assert [[(one.before, len(one)) for one in together] for together in passes(pieces)] == [expected]
+    monkeypatch.setattr("lm_eval_ape.encoding.pieces.ENCODE_TOKENS", 12)
+    assert [[len(one) for one in together] for together in passes([*pieces, piece(13)])] == [[13], [9], [3, 7], [5, 2]]
+
+
+def test_blocks_are_as_few_as_they_can_be_and_then_as_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lm_eval_ape.encoding.pieces.ENCODE_TOKENS", 10)
+    lengths = [1, 3, 3, 3, 3, 12, 2]
+    found = [lengths[block] for block in blocks(lengths)]
+    assert found == [[1, 3, 3], [3, 3], [12], [2]]
+    assert blocks([]) == []
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_what_attends_together_is_all_there_and_little_padded(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, 3000, (40,), generator=generator).tolist()
-    found = list(alike(lengths))
-    assert [number for part in found for number in range(40)[part]] == list(range(40))
-    for part in found:
-        padded = max(lengths[part]) * len(lengths[part])
-        assert padded - sum(lengths[part]) <= PADDING * padded
+    pieces = [piece(length, (1,) * (number % 3)) for number, length in enumerate(lengths)]
+    found = [pieces[part] for part in alike(pieces)]
+    assert [one for together in found for one in together] == pieces
+    for together in found:
+        padded = max(map(len, together)) * len(together)
+        assert padded - sum(map(len, together)) <= PADDING * padded
+        assert len({one.before for one in together}) == 1
 
 
 def test_pieces_of_one_length_attend_together_and_much_shorter_ones_apart() -> None:
     assert list(alike([])) == []
-    assert list(alike([100] * 9)) == [slice(0, 9)]
-    assert list(alike([100, 90, 10, 10])) == [slice(0, 2), slice(2, 4)]
+    assert list(alike([piece(100)] * 9)) == [slice(0, 9)]
+    assert list(alike([piece(length) for length in (100, 90, 10, 10)])) == [slice(0, 2), slice(2, 4)]
+    assert list(alike([piece(10), piece(10, (1,)), piece(10, (1,))])) == [slice(0, 1), slice(1, 3)]
 
 
 def test_a_key_tells_tokens_positions_and_prefix_apart() -> None:

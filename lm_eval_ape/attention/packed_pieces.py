@@ -1,17 +1,20 @@
 """Pieces of text packed in one row without padding: all of a layer but its attention passes over their tokens at once.
 
-The attention takes pieces of about the same length together, as rows of a batch that is padded to the longest.
+The attention takes pieces of about the same length together, as rows of a batch that is padded to the longest. A prefix
+that other pieces of the row see may stand in front of them in the row itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any, Literal
+from weakref import ref
 
 import torch
 from torch import Tensor
 
-from lm_eval_ape.attention.segments import BatchReading, SegmentedLayer
+from lm_eval_ape.attention.segments import BatchReading, SegmentedCache, SegmentedLayer
 
 
 class PiecesTogether:
@@ -51,7 +54,7 @@ class PiecesTogether:
         return own.transpose(0, 1).unsqueeze(0)
 
     def mask(self, window: int | None, device: torch.device) -> Tensor | None:
-        """What a sliding window leaves of causal attention, `(1, 1, longest, longest)`; None where that is all of it."""
+        """What a sliding window leaves of causal attention, `(1, 1, longest, longest)`; None where that is all."""
         if window is None or self.width <= window:
             return None
         visible = torch.ones(self.width, self.width, dtype=torch.bool, device=device)
@@ -89,3 +92,31 @@ class PackedLayer(SegmentedLayer):
     def __init__(self, reading: BatchReading, index: int, *, together: Sequence[PiecesTogether]) -> None:
         super().__init__(reading, index)
         self.together = together
+
+
+class PartOfRow(Sequence[Tensor]):
+    """Keys or values of some tokens of a packed row, layer by layer, each there once the pass has come to it.
+
+    Args:
+        cache: The row's cache. It holds what reads this, so this holds it weakly.
+        side: Which of the two.
+        tokens: Which tokens.
+    """
+
+    def __init__(self, cache: SegmentedCache, side: Literal["keys", "values"], tokens: slice) -> None:
+        self._cache = ref(cache)
+        self._side = side
+        self._tokens = tokens
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __getitem__(self, layer: Any) -> Any:
+        """A layer's, `(1, kv_heads, tokens, width)`."""
+        return getattr(self._layers[layer], self._side)[:, :, self._tokens]
+
+    @property
+    def _layers(self) -> list[Any]:
+        cache = self._cache()
+        assert cache is not None
+        return cache.layers

@@ -82,7 +82,7 @@ def segmented_attention(  # noqa: PLR0917 (transformers passes these by position
     if isinstance(layer, RecomputedLayer):
         return layer.read(asked, sliding_window, s_aux).to(query.dtype).transpose(1, 2).contiguous(), None
     if isinstance(layer, PackedLayer):
-        out = _packed(layer, asked, key, value, sliding_window, s_aux)
+        out = _packed(layer, asked, key, value, window=sliding_window, sinks=s_aux)
     else:
         out = _rows(layer, asked, key, value, mask=attention_mask, window=sliding_window, sinks=s_aux)
     out = pad(out, (0, 0, first, 0)) if first else out
@@ -90,7 +90,7 @@ def segmented_attention(  # noqa: PLR0917 (transformers passes these by position
 
 
 def _packed(
-    layer: PackedLayer, asked: Asked, key: Tensor, value: Tensor, window: int | None, sinks: Tensor | None
+    layer: PackedLayer, asked: Asked, key: Tensor, value: Tensor, *, window: int | None, sinks: Tensor | None
 ) -> Tensor:
     """Attend within each piece of a packed row and to what it reads beside itself: `(1, heads, tokens, head_dim)`."""
     outputs = []

@@ -38,8 +38,8 @@ class Segment:
     """
 
     role: Role
-    keys: tuple[Tensor, ...]
-    values: tuple[Tensor, ...]
+    keys: Sequence[Tensor]
+    values: Sequence[Tensor]
     positions: Tensor
     lengths: tuple[int, ...]
 

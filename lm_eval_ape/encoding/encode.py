@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import accumulate, groupby, pairwise
+from itertools import accumulate, pairwise
 from typing import Protocol
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lm_eval_ape.attention.cache_argument import cache_argument
-from lm_eval_ape.attention.packed_pieces import PackedLayer, PiecesTogether
+from lm_eval_ape.attention.packed_pieces import PackedLayer, PartOfRow, PiecesTogether
 from lm_eval_ape.attention.segmented_attention import reading_segments
 from lm_eval_ape.attention.segments import (
     BatchReading,
@@ -27,7 +27,7 @@ from lm_eval_ape.attention.segments import (
 )
 from lm_eval_ape.encoding.devices import ends_early, input_device
 from lm_eval_ape.encoding.piece_layers import Layers, alone
-from lm_eval_ape.encoding.pieces import Piece, Plan, alike, blocks, in_order, plan
+from lm_eval_ape.encoding.pieces import Piece, Plan, alike, passes, plan
 from lm_eval_ape.encoding.rotation import Move, rotation_of
 from lm_eval_ape.prompts.prompt import Prompt
 from lm_eval_ape.runtime.out_of_memory import Room
@@ -136,7 +136,7 @@ class _Encoder:
         self.room = Room(rows="pieces")
 
     def all(self, layouts: Sequence[Plan], store: Store | None, prefixes: Prefixes) -> dict[str, Layers]:
-        """Keys and values of the pieces of some prompts, by the pieces' keys: prefixes first, which the chunks see.
+        """Keys and values of the pieces of some prompts, by the pieces' keys.
 
         Args:
             layouts: The prompts.
@@ -147,50 +147,66 @@ class _Encoder:
         asked = {layout.prefix.ids: layout.prefix for layout in layouts if layout.prefix}
         for ids in prefixes.keys() - asked.keys():
             del prefixes[ids]
-        missing = [piece for ids, piece in asked.items() if ids not in prefixes]
-        self._pieces(missing, {}, store, found)
-        prefixes.update({piece.ids: _prefix(found.pop(piece.key)) for piece in missing})
-        rest = [piece for layout in layouts for piece in (*layout.context, layout.whole) if piece]
-        self._pieces(rest, prefixes, store, found)
+        firsts = {piece.key for piece in asked.values()}
+
+        def take(piece: Piece, layers: Layers) -> None:
+            if piece.key in firsts:
+                prefixes[piece.ids] = _prefix(layers)
+            else:
+                found[piece.key] = layers
+
+        def take_and_keep(piece: Piece, layers: Layers) -> None:
+            take(piece, layers)
+            if store:
+                store.put(piece, self.backend, layers)
+
+        wanted = {piece.key: piece for layout in layouts for piece in layout.pieces}
+        missing = []
+        for piece in wanted.values():
+            if piece.key in firsts and piece.ids in prefixes:
+                continue
+            if store and (kept := store.get(piece, self.backend)):
+                take(piece, kept)
+            else:
+                missing.append(piece)
+        for together in passes(missing):
+            self._encode(together, prefixes, take_and_keep)
         return found
 
-    def _pieces(
+    def _encode(
         self,
-        pieces: Iterable[Piece],
+        pieces: Sequence[Piece],
         prefixes: Mapping[tuple[int, ...], Segment],
-        store: Store | None,
-        found: dict[str, Layers],
+        take: Callable[[Piece, Layers], None],
     ) -> None:
-        missing: dict[str, Piece] = {}
-        for piece in pieces:
-            if piece.key in found or piece.key in missing:
-                continue
-            kept = store.get(piece, self.backend) if store else None
-            if kept is None:
-                missing[piece.key] = piece
-            else:
-                found[piece.key] = kept
-        ordered = in_order(missing.values())
-        for part in blocks(list(map(len, ordered))):
-            for piece, layers in zip(ordered[part], self._in_room(ordered[part], prefixes), strict=True):
-                found[piece.key] = layers
-                if store:
-                    store.put(piece, self.backend, layers)
+        """Encode pieces in one pass, or in smaller ones as far as memory asks for it; each pass's are taken at once."""
 
-    def _in_room(self, pieces: Sequence[Piece], prefixes: Mapping[tuple[int, ...], Segment]) -> list[Layers]:
-        """Encode pieces in one pass, or in smaller ones as far as memory asks for it."""
-        parts = self.room.pieces(lambda part: self._pass(pieces[part], prefixes), len(pieces))
-        return [layers for part in parts for layers in part]
+        def work(part: slice) -> None:
+            for piece, layers in zip(pieces[part], self._pass(pieces[part], prefixes), strict=True):
+                take(piece, layers)
+
+        self.room.pieces(work, len(pieces))
 
     @torch.no_grad()
     def _pass(self, pieces: Sequence[Piece], prefixes: Mapping[tuple[int, ...], Segment]) -> list[Layers]:
-        """Keys and values of pieces that are packed in one row."""
-        together, ends = [], list(accumulate(map(len, pieces), initial=0))
-        for part in alike(list(map(len, pieces))):
-            reading = self._reading(pieces[part], prefixes)
-            together.append(PiecesTogether(reading, ends[part.start], list(map(len, pieces[part]))))
+        """Keys and values of pieces that are packed in one row, with the prefixes that they see or in front of them."""
+        ends = list(accumulate(map(len, pieces), initial=0))
+        spans = [slice(first, last) for first, last in pairwise(ends)]
+        together: list[PiecesTogether] = []
         row = BatchReading((EncodedPrompt((), start=0),), backend=self.backend, used=self.used)
         cache = SegmentedCache(row, self.layers, partial(PackedLayer, together=together), last=self.last)
+        seen = dict(prefixes)
+        here = {piece.before for piece in pieces} - prefixes.keys()
+        for piece, span in zip(pieces, spans, strict=True):
+            if not piece.before and piece.ids in here:
+                keys, values = PartOfRow(cache, "keys", span), PartOfRow(cache, "values", span)
+                seen[piece.ids] = Segment("prefix", keys, values, piece.positions, (len(piece),))
+        for part in alike(pieces):
+            own = pieces[part]
+            segments = (seen[own[0].before],) if own[0].before else ()
+            read = EncodedPrompt(segments, start=int(own[0].positions[0]), rows=len(own))
+            reading = BatchReading((read,), backend=self.backend, used=self.used)
+            together.append(PiecesTogether(reading, ends[part.start], list(map(len, own))))
         device = input_device(self.model)
         output = None
         with reading_segments(self.model), suppress(Encoded):
@@ -200,20 +216,10 @@ class _Encoder:
                 **cache_argument(self.network, cache),
                 use_cache=True,
             )
-        spans = [slice(first, last) for first, last in pairwise(ends)]
         if self.on_logits and output is not None:
             for piece, span in zip(pieces, spans, strict=True):
                 self.on_logits(piece, output.logits[0, span])
         return [[_cut((layer.keys, layer.values), span.start, span.stop) for layer in cache.layers] for span in spans]
-
-    def _reading(self, pieces: Sequence[Piece], prefixes: Mapping[tuple[int, ...], Segment]) -> BatchReading:
-        """What each of some pieces reads beside itself."""
-        encoded_prompts = []
-        for before, group in groupby(pieces, key=lambda piece: piece.before):
-            own = list(group)
-            segments = (prefixes[before],) if before else ()
-            encoded_prompts.append(EncodedPrompt(segments, start=int(own[0].positions[0]), rows=len(own)))
-        return BatchReading(tuple(encoded_prompts), backend=self.backend, used=self.used)
 
 
 def _encoded_prompts(
@@ -231,7 +237,7 @@ def _encoded_prompts(
     moves = {key: _move(model, layout) for key, layout in distinct.items()}
     leads: dict[tuple[str, ...], Layers] = {key: [] for key in distinct}
     contexts: dict[tuple[str, ...], Layers] = {key: [] for key in distinct}
-    used = {piece.key for layout in distinct.values() for piece in (*layout.context, layout.whole) if piece}
+    used = {piece.key for layout in distinct.values() for piece in layout.pieces if piece is not layout.prefix}
     for number in range(len(next(iter(pieces.values()), []))):
         for key, layout in distinct.items():
             parts = [pieces[piece.key][number] for piece in layout.context]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
@@ -73,8 +74,8 @@ class Plan(NamedTuple):
 
     @property
     def pieces(self) -> tuple[Piece, ...]:
-        """The prefix, if any, and the chunks."""
-        return self.context if self.prefix is None else (self.prefix, *self.context)
+        """All of them: the prefix, if any, the chunks, and what oracles take theirs from."""
+        return tuple(piece for piece in (self.prefix, *self.context, self.whole) if piece)
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -118,37 +119,55 @@ def plan(prompt: Prompt, settings: Settings) -> Plan:
     return Plan(prefix, tuple(chunks), lead, whole, lengths, positions, encoded, query)
 
 
-def blocks(lengths: Sequence[int]) -> Iterator[slice]:
-    """Neighbours that have at most `ENCODE_TOKENS` tokens together (or more alone).
+def blocks(lengths: Sequence[int]) -> list[slice]:
+    """Neighbours in as few blocks of at most `ENCODE_TOKENS` tokens as they fit in (or one longer alone).
+
+    Of that many blocks, the largest is as small as can be, which bounds memory.
 
     Args:
         lengths: Tokens of each.
     """
+    fewest = len(_filled(lengths, ENCODE_TOKENS))
+    least = bisect_left(range(ENCODE_TOKENS), True, key=lambda limit: len(_filled(lengths, limit)) <= fewest)
+    return _filled(lengths, least)
+
+
+def _filled(lengths: Sequence[int], limit: int) -> list[slice]:
+    """Neighbours in blocks, each filled up to the limit before the next one."""
+    found = []
     first, tokens = 0, 0
     for number, length in enumerate(lengths):
-        if number > first and tokens + length > ENCODE_TOKENS:
-            yield slice(first, number)
+        if number > first and tokens + length > limit:
+            found.append(slice(first, number))
             first, tokens = number, 0
         tokens += length
-    if lengths:
-        yield slice(first, len(lengths))
+    return [*found, slice(first, len(lengths))] if lengths else found
 
 
-def in_order(pieces: Iterable[Piece]) -> list[Piece]:
-    """Pieces with the same prefix beside one another, the longest first."""
-    return sorted(pieces, key=lambda piece: (piece.before, -len(piece)))
+def passes(pieces: Iterable[Piece]) -> list[list[Piece]]:
+    """Which pieces go through the model together, each once.
 
-
-def alike(lengths: Sequence[int]) -> Iterator[slice]:
-    """Neighbours of about the same length: padded to the longest, at most the share `PADDING` of them is padding.
-
-    Args:
-        lengths: Tokens of each.
+    Those that see no prefix come first, then those that see the same one beside one another, the longest first, in
+    `blocks`.
     """
-    first = 0
-    for number in range(1, len(lengths) + 1):
-        own = lengths[first : number + 1]
-        padded = max(own) * len(own)
-        if number == len(lengths) or padded - sum(own) > PADDING * padded:
+    distinct = {piece.key: piece for piece in pieces}
+    ordered = sorted(distinct.values(), key=lambda piece: (piece.before, -len(piece)))
+    return [ordered[part] for part in blocks(list(map(len, ordered)))]
+
+
+def alike(pieces: Sequence[Piece]) -> Iterator[slice]:
+    """Neighbours that see the same prefix and are of about the same length.
+
+    Padded to the longest of them, at most the share `PADDING` is padding.
+    """
+    first, tokens = 0, 0
+    for number, piece in enumerate(pieces):
+        longest = max(map(len, pieces[first : number + 1]))
+        padded = longest * (number + 1 - first)
+        waste = padded - tokens - len(piece)
+        if number > first and (piece.before != pieces[first].before or waste > PADDING * padded):
             yield slice(first, number)
-            first = number
+            first, tokens = number, 0
+        tokens += len(piece)
+    if pieces:
+        yield slice(first, len(pieces))

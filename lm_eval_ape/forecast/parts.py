@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from lm_eval.api.instance import Instance
 
-from lm_eval_ape.encoding.pieces import ENCODE_TOKENS
+from lm_eval_ape.encoding.pieces import passes, plan
 from lm_eval_ape.engine.operations import ModelShape
 from lm_eval_ape.forecast.random_model import RandomApeHFLM
 from lm_eval_ape.prompts.prompt import Prompt
@@ -109,9 +109,6 @@ def context_tokens(prompt: Prompt) -> int:
 
 
 def passed_tokens(prompts: Sequence[Prompt], settings: Settings) -> int:
-    """Tokens of the largest pass that reads prompts' prefixes and chunks."""
-    longest = max((len(piece) for prompt in prompts for piece in (prompt.prefix, *prompt.chunks)), default=0)
-    whole = sum(map(context_tokens, prompts))
-    if "sequential" in (settings.keys_from, settings.values_from):
-        longest = max(map(context_tokens, prompts))
-    return max(longest, min(ENCODE_TOKENS, whole))
+    """Tokens of the largest pass that encodes prompts' prefixes and chunks."""
+    pieces = [piece for prompt in prompts if prompt.chunks for piece in plan(prompt, settings).pieces]
+    return max((sum(map(len, together)) for together in passes(pieces)), default=0)

@@ -37,13 +37,16 @@ def test_a_prompt_is_shortened_chunk_by_chunk() -> None:
     assert whole == Prompt((), (), (0, 1, 2))
 
 
-def test_the_largest_pass_is_a_full_batch_or_the_longest_piece() -> None:
+def test_the_largest_pass_holds_pieces_once_or_is_one_long_piece() -> None:
     chunks = (tuple(range(9000)), tuple(range(10)))
     prompt = Prompt((1,), chunks, (2,))
     assert passed_tokens([prompt], resolve({"strategy": "ape"})) == 9000
     assert passed_tokens([prompt], resolve({"strategy": "value_only"})) == 9011
     short = Prompt((1,), ((1, 2), (3,)), (2,))
-    assert passed_tokens([short, short], resolve({"strategy": "ape"})) == 8
+    other = Prompt((1,), ((1, 2), (4,)), (2,))
+    assert passed_tokens([short, short], resolve({"strategy": "ape"})) == 1 + 2 + 1
+    assert passed_tokens([short, other], resolve({"strategy": "ape"})) == 1 + 2 + 1 + 1
+    assert passed_tokens([Prompt((), (), (1, 2))], resolve({"strategy": "ape"})) == 0
 
 
 def test_keys_and_values_are_counted_in_bytes_of_all_layers() -> None:

@@ -226,7 +226,7 @@ def test_a_batch_that_memory_cannot_hold_is_encoded_in_halves(
 ) -> None:
     from lm_eval_ape.encoding import encode as module
 
-    run, sizes = module._Encoder._run, []
+    run, sizes = module._Encoder._pass, []
 
     def short(self: Any, batch: Any, prefixes: Any) -> Any:
         sizes.append(len(batch))
@@ -235,8 +235,8 @@ def test_a_batch_that_memory_cannot_hold_is_encoded_in_halves(
         return run(self, batch, prefixes)
 
     expected = logits(model, prompt_of([tokens(6, seed) for seed in range(4)]), resolve({}))
-    monkeypatch.setattr(module._Encoder, "_run", short)
+    monkeypatch.setattr(module._Encoder, "_pass", short)
     got = logits(model, prompt_of([tokens(6, seed) for seed in range(4)]), resolve({}))
     assert (got - expected).abs().max() < 1e-12
     # Once found, the size that fits is kept.
-    assert sizes == [1, 4, 2, 1, 1, 1, 1]
+    assert sizes == [5, 3, 2, 1, 1, 1, 1, 1]
