@@ -201,13 +201,13 @@ class _Encoder:
             if not piece.before and piece.ids in here:
                 keys, values = PartOfRow(cache, "keys", span), PartOfRow(cache, "values", span)
                 seen[piece.ids] = Segment("prefix", keys, values, piece.positions, (len(piece),))
-        for part in alike(pieces):
+        device = input_device(self.model)
+        for part in alike(pieces, device):
             own = pieces[part]
             segments = (seen[own[0].before],) if own[0].before else ()
             read = EncodedPrompt(segments, start=int(own[0].positions[0]), rows=len(own))
             reading = BatchReading((read,), backend=self.backend, used=self.used)
             together.append(PiecesTogether(reading, ends[part.start], list(map(len, own))))
-        device = input_device(self.model)
         output = None
         with reading_segments(self.model), suppress(Encoded):
             output = self.network(

@@ -19,8 +19,10 @@ from lm_eval_ape.settings.strategy import Settings
 
 # Tokens that one forward pass may hold: enough to keep a GPU busy, few enough to bound activations.
 ENCODE_TOKENS = 8192
-# Share of the pieces that attend together that may be padding, which no other part of a layer has.
-PADDING = 1 / 4
+# Share of the pieces that attend together that may be padding. A GPU short of work loses more by another call; a CPU
+# takes longer for padding, and for the copies that it asks for.
+PADDING = {"cpu": 0.0}
+OTHER_PADDING = 1 / 4
 
 
 class Piece:
@@ -155,17 +157,20 @@ def passes(pieces: Iterable[Piece]) -> list[list[Piece]]:
     return [ordered[part] for part in blocks(list(map(len, ordered)))]
 
 
-def alike(pieces: Sequence[Piece]) -> Iterator[slice]:
-    """Neighbours that see the same prefix and are of about the same length.
+def alike(pieces: Sequence[Piece], device: torch.device) -> Iterator[slice]:
+    """Neighbours that see the same prefix and are of about the same length: padded, at most `PADDING` of them is that.
 
-    Padded to the longest of them, at most the share `PADDING` is padding.
+    Args:
+        pieces: In order.
+        device: Where they attend.
     """
+    most = PADDING.get(device.type, OTHER_PADDING)
     first, tokens = 0, 0
     for number, piece in enumerate(pieces):
         longest = max(map(len, pieces[first : number + 1]))
         padded = longest * (number + 1 - first)
         waste = padded - tokens - len(piece)
-        if number > first and (piece.before != pieces[first].before or waste > PADDING * padded):
+        if number > first and (piece.before != pieces[first].before or waste > most * padded):
             yield slice(first, number)
             first, tokens = number, 0
         tokens += len(piece)
