@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from transformers.masking_utils import sliding_window_causal_mask_function
 from helpers import tiny
 from lm_eval_ape.attention.packed_pieces import PiecesTogether
 from lm_eval_ape.attention.segments import BatchReading, EncodedPrompt
+from lm_eval_ape.encoding import encode
 from lm_eval_ape.encoding.encode import encode_all
+from lm_eval_ape.encoding.pieces import Piece, alike
 from lm_eval_ape.settings.strategy import resolve
 
 
@@ -68,3 +71,25 @@ def test_prefix_and_chunks_pass_once_and_without_padding(strategy: str) -> None:
     finally:
         hook.remove()
     assert passed == [6 + 9 + 2 + 5 + 17]
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3", "gpt_oss"])
+@pytest.mark.parametrize("strategy", ["parallel", "sink"])
+def test_pieces_that_are_padded_to_attend_together_leave_what_they_leave_alone(
+    family: str, strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, settings = tiny.make_model(family), resolve({"strategy": strategy})
+    prompt = prompt_of([tokens(length, length) for length in (19, 20, 17, 18)])
+    (expected,) = encode_all(model, [prompt], settings)
+    together: list[slice] = []
+
+    def as_on_a_gpu(pieces: Sequence[Piece], device: torch.device) -> Iterator[slice]:
+        together.extend(alike(pieces, torch.device("cuda")))
+        return iter(together)
+
+    monkeypatch.setattr(encode, "alike", as_on_a_gpu)
+    (padded,) = encode_all(model, [prompt], settings)
+    assert max(part.stop - part.start for part in together) >= 3
+    for one, other in zip(padded.segments, expected.segments, strict=True):
+        for got, wanted in zip((*one.keys, *one.values), (*other.keys, *other.values), strict=True):
+            assert (got - wanted).abs().max() < 1e-12

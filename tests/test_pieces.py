@@ -28,24 +28,30 @@ def test_blocks_are_as_few_as_they_can_be_and_then_as_small(monkeypatch: pytest.
     assert blocks([]) == []
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_what_attends_together_is_all_there_and_little_padded(seed: int) -> None:
+@pytest.mark.parametrize(("device", "most"), [("cpu", 0.0), ("cuda", PADDING)])
+@pytest.mark.parametrize("seed", range(3))
+def test_what_attends_together_is_all_there_and_little_padded(seed: int, device: str, most: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, 3000, (40,), generator=generator).tolist()
     pieces = [piece(length, (1,) * (number % 3)) for number, length in enumerate(lengths)]
-    found = [pieces[part] for part in alike(pieces)]
+    found = [pieces[part] for part in alike(pieces, torch.device(device))]
     assert [one for together in found for one in together] == pieces
     for together in found:
         padded = max(map(len, together)) * len(together)
-        assert padded - sum(map(len, together)) <= PADDING * padded
+        assert padded - sum(map(len, together)) <= most * padded
         assert len({one.before for one in together}) == 1
 
 
 def test_pieces_of_one_length_attend_together_and_much_shorter_ones_apart() -> None:
-    assert list(alike([])) == []
-    assert list(alike([piece(100)] * 9)) == [slice(0, 9)]
-    assert list(alike([piece(length) for length in (100, 90, 10, 10)])) == [slice(0, 2), slice(2, 4)]
-    assert list(alike([piece(10), piece(10, (1,)), piece(10, (1,))])) == [slice(0, 1), slice(1, 3)]
+    def found(*pieces: Piece, device: str = "cuda") -> list[list[int]]:
+        return [list(map(len, pieces[part])) for part in alike(pieces, torch.device(device))]
+
+    assert found() == []
+    assert found(*[piece(100)] * 9) == found(*[piece(100)] * 9, device="cpu") == [[100] * 9]
+    uneven = [piece(length) for length in (100, 90, 10, 10)]
+    assert found(*uneven) == [[100, 90], [10, 10]]
+    assert found(*uneven, device="cpu") == [[100], [90], [10, 10]]
+    assert found(piece(10), piece(10, (1,)), piece(10, (1,))) == [[10], [10, 10]]
 
 
 def test_a_key_tells_tokens_positions_and_prefix_apart() -> None:

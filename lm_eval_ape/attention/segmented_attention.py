@@ -31,8 +31,8 @@ from lm_eval_ape.attention.window import Sight, Window
 from lm_eval_ape.errors import ApeError
 
 ATTENTION_NAME = "lm_eval_ape"
-# Of pieces up to so many tokens, prefix and piece are read at once on a CPU: two calls and their merge take longer than
-# the half of the logits that a mask hides.
+# Of pieces and queries up to so many tokens, prefix and tail are read at once on a CPU: two calls and their merge take
+# longer than the half of the logits that a mask hides. A new token reads twice as many at once on every device.
 JOINED_TOKENS = 384
 
 
@@ -127,40 +127,49 @@ def _rows(
     Returns:
         `(rows, heads, query, head_dim)`.
     """
-    if mask is None and (prefix := _prefix_to_join(layer, asked.query, key, window)):
-        key, value, mask = _joined(prefix, layer.index, key, value)
-        return _tail(layer.reading, asked, key, value, mask=mask, sinks=sinks)[1].out
-    own, tail = _tail(layer.reading, asked, key, value, mask=mask, sinks=sinks)
-    outputs = [
-        rows.merged(segments, Attended(tail.out[part], tail.lse[part]), Attended(own.out[part], own.lse[part]))
-        for rows, segments, part in _encoded_prompts(layer, asked, key, mask, window)
-    ]
+    joined = _prefix_to_join(layer, asked.query, key, mask, window)
+    if joined is None:
+        own, tail = _tail(layer.reading, asked, key, value, mask=mask, sinks=sinks)
+    else:
+        keys, values, visible = _joined(joined, layer.index, key, value, asked.query.shape[2])
+        own, tail = _tail(layer.reading, asked, keys, values, mask=visible, sinks=sinks)
+    outputs = []
+    for rows, segments, part in _encoded_prompts(layer, asked, key, mask, window):
+        others = [segment for segment in segments if segment is not joined]
+        tails = (Attended(side.out[part], side.lse[part]) for side in (tail, own))
+        outputs.append(rows.merged(others, *tails))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
-def _prefix_to_join(layer: SegmentedLayer, query: Tensor, key: Tensor, window: int | None) -> Segment | None:
-    """The prefix, where short pieces are encoded that read it alone, as the CPU reads both at once in less time."""
-    length, reading = query.shape[2], layer.reading
-    if query.device.type != "cpu" or length != key.shape[2] or length > JOINED_TOKENS or reading.probe is not None:
+def _prefix_to_join(
+    layer: SegmentedLayer, query: Tensor, key: Tensor, mask: Tensor | None, window: int | None
+) -> Segment | None:
+    """A short prefix that is read in one call with the tail, where that takes less time than two calls."""
+    rows, _, length, _ = query.shape
+    reading, tail = layer.reading, key.shape[2]
+    if mask is not None or reading.probe is not None or reading.tempers_prefix or len(reading.encoded_prompts) != 1:
         return None
-    if len(reading.encoded_prompts) != 1 or len(reading.encoded_prompts[0].segments) != 1:
+    first_pass = length == tail <= JOINED_TOKENS and query.device.type == "cpu"
+    if not first_pass and (length > 1 or rows > 1):
         return None
     (encoded,) = reading.encoded_prompts
-    (segment,) = encoded.segments
-    cut = Window(window, encoded.start, length).cuts(segment)
-    if segment.role != "prefix" or reading.tempers_prefix or len(segment) > length or cut:
+    prefix = next((segment for segment in encoded.segments if segment.role == "prefix"), None)
+    if prefix is None or len(prefix) + tail > 2 * JOINED_TOKENS or Window(window, encoded.start, tail).cuts(prefix):
         return None
-    return segment
+    return prefix
 
 
-def _joined(prefix: Segment, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _joined(
+    prefix: Segment, layer: int, key: Tensor, value: Tensor, queries: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Keys and values of the prefix in front of each row's own, and the causal mask over both."""
-    length = key.shape[2]
     keys, values = (
         torch.cat([shared[layer].expand(own.shape[0], -1, -1, -1), own], dim=2)
         for shared, own in ((prefix.keys, key), (prefix.values, value))
     )
-    visible = torch.ones(length, keys.shape[2], dtype=torch.bool, device=key.device).tril(len(prefix))
+    if queries == 1:
+        return keys, values, None
+    visible = torch.ones(queries, keys.shape[2], dtype=torch.bool, device=key.device).tril(len(prefix))
     return keys, values, visible[None, None]
 
 

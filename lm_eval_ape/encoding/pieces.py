@@ -19,10 +19,9 @@ from lm_eval_ape.settings.strategy import Settings
 
 # Tokens that one forward pass may hold: enough to keep a GPU busy, few enough to bound activations.
 ENCODE_TOKENS = 8192
-# Share of the pieces that attend together that may be padding. A GPU short of work loses more by another call; a CPU
-# takes longer for padding, and for the copies that it asks for.
-PADDING = {"cpu": 0.0}
-OTHER_PADDING = 1 / 4
+# Share of the pieces that attend together that may be padding, but on a CPU, where padding and the copies that it asks
+# for take longer than more calls.
+PADDING = 1 / 4
 
 
 class Piece:
@@ -158,13 +157,13 @@ def passes(pieces: Iterable[Piece]) -> list[list[Piece]]:
 
 
 def alike(pieces: Sequence[Piece], device: torch.device) -> Iterator[slice]:
-    """Neighbours that see the same prefix and are of about the same length: padded, at most `PADDING` of them is that.
+    """Neighbours that see the same prefix and are of about the same length, on a CPU of the very same.
 
     Args:
         pieces: In order.
         device: Where they attend.
     """
-    most = PADDING.get(device.type, OTHER_PADDING)
+    most = 0.0 if device.type == "cpu" else PADDING
     first, tokens = 0, 0
     for number, piece in enumerate(pieces):
         longest = max(map(len, pieces[first : number + 1]))
