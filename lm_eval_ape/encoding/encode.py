@@ -74,9 +74,7 @@ def encode_with_logits(
     def tell(piece: Piece, logits: Tensor) -> None:
         if piece is layout.prefix:
             on_logits(PREFIX, logits)
-        if piece is layout.prefix or piece is layout.whole:
-            return
-        for number in numbers[piece.key]:
+        for number in numbers.get(piece.key, ()):
             lead = layout.lead if number == 0 else 0
             if lead:
                 on_logits(PREFIX, logits[:lead])
