@@ -7,7 +7,6 @@ that other pieces of the row see may stand in front of them in the row itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any, Literal
 from weakref import ref
 
@@ -31,6 +30,7 @@ class PiecesTogether:
         self.first = first
         self.lengths = tuple(lengths)
         self.width = max(self.lengths)
+        self._moved: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def rows(self, packed: Tensor) -> Tensor:
         """The pieces' own part of a packed row, one piece a row; padding repeats a piece's last token.
@@ -43,14 +43,14 @@ class PiecesTogether:
         """
         own = packed[0, :, self.first : self.first + sum(self.lengths)].transpose(0, 1)
         if not self._alike:
-            own = own.index_select(0, self._tokens.to(packed.device))
+            own = own.index_select(0, self._on(packed.device)[0])
         return own.unflatten(0, (len(self.lengths), self.width)).transpose(1, 2)
 
     def packed(self, rows: Tensor) -> Tensor:
         """The inverse of `rows`, without the padding: `(1, heads, tokens of the pieces, width)`."""
         own = rows.transpose(1, 2).flatten(0, 1)
         if not self._alike:
-            own = own.index_select(0, self._places.to(rows.device))
+            own = own.index_select(0, self._on(rows.device)[1])
         return own.transpose(0, 1).unsqueeze(0)
 
     def mask(self, window: int | None, device: torch.device) -> Tensor | None:
@@ -64,20 +64,16 @@ class PiecesTogether:
     def _alike(self) -> bool:
         return min(self.lengths) == self.width
 
-    @cached_property
-    def _inside(self) -> Tensor:
-        return torch.arange(self.width) < torch.tensor(self.lengths).unsqueeze(1)
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Of each place in the padded rows its token, counted from the pieces' first, and of each token its place.
 
-    @cached_property
-    def _tokens(self) -> Tensor:
-        """Of each place in the padded rows the token that stands there, counted from the pieces' first."""
-        lengths = torch.tensor(self.lengths).unsqueeze(1)
-        return (lengths.cumsum(0) - lengths + torch.arange(self.width).minimum(lengths - 1)).flatten()
-
-    @cached_property
-    def _places(self) -> Tensor:
-        """Of each token its place in the padded rows."""
-        return self._inside.flatten().nonzero().squeeze(1)
+        They go to a device once, not in every layer, which the host would wait for.
+        """
+        if device not in self._moved:
+            lengths, places = torch.tensor(self.lengths).unsqueeze(1), torch.arange(self.width)
+            tokens = (lengths.cumsum(0) - lengths + places.minimum(lengths - 1)).flatten()
+            self._moved[device] = tokens.to(device), (places < lengths).flatten().nonzero().squeeze(1).to(device)
+        return self._moved[device]
 
 
 class PackedLayer(SegmentedLayer):
